@@ -1,0 +1,177 @@
+"""What goes into the next batch. Pure: decides, and leaves reading and sending to others.
+
+A `Lane` is one run on its way to the store. It takes the run's share of each chunk of the journal as a `Part`, and
+gives out `Work`: as many whole parts as the store takes at once. Acknowledging is by parts, so the cursor only ever
+stands between chunks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from asynctrack.entities import RunInfo
+from asynctrack.errors import StoreError
+from asynctrack.stores.base import Batch, Limits, RunSpec
+
+__all__ = ["EndOfRun", "Lane", "Part", "Work", "split"]
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfRun:
+    """A run's last event: its status (a `RunStatus` name) and end time (ms)."""
+
+    status: str
+    end_time: int
+
+
+@dataclass(slots=True)
+class Part:
+    """One run's events of journal slots ``start`` … ``end - 1`` (and of the ``late`` slots before them)."""
+
+    start: int
+    end: int
+    batch: Batch = field(default_factory=Batch)
+    starts: bool = False
+    ends: EndOfRun | None = None
+    late: list[int] = field(default_factory=list)
+
+    def weight(self) -> int:
+        """How many entities and calls it is worth."""
+        return len(self.batch) + self.starts + (self.ends is not None)
+
+
+@dataclass(slots=True)
+class Work:
+    """The next thing to do for a run: create it, send a batch, end it; any of the three may be absent."""
+
+    parts: int
+    end: int
+    batch: Batch
+    starts: bool
+    ends: EndOfRun | None
+
+
+class Lane:
+    """One run's way to the store: what is loaded, what is under way, what went wrong."""
+
+    def __init__(self, run: int, spec: RunSpec, *, attached: bool) -> None:
+        self.run = run
+        self.spec = spec
+        #: a forked child logging to its parent's run: it does not end it
+        self.attached = attached
+        self.run_id: str | None = spec.run_id
+        self.info: RunInfo | None = None
+        #: why the run could not be created, for good
+        self.refused: StoreError | None = None
+        self.ended = False
+        #: a lane with the same run before this one, whose events (its end, above all) go first
+        self.after: Lane | None = None
+        #: read up to here; None: up to wherever the source has read for everybody
+        self.position: int | None = None
+        self.parts: deque[Part] = deque()
+        self.loaded_weight = 0
+        # the batch under way
+        self.busy = False
+        self.bookmark: Any = None
+        self.bookmark_end = 0
+        self.uncertain = False
+        self.attempts = 0
+        self.retry_at = 0.0
+        # counters for stats()
+        self.accepted = 0
+        self.delivered = 0
+        self.rejected = 0
+        self.retries = 0
+        self.last_error: str | None = None
+        self.refusals: deque[str] = deque(maxlen=20)
+
+    def add(self, part: Part) -> None:
+        """Take one part in."""
+        self.parts.append(part)
+        self.loaded_weight += part.weight()
+        self.accepted += len(part.batch)
+
+    def has_room(self, limits: Limits) -> bool:
+        """Whether to load more: one batch under way and one ready are enough."""
+        return self.loaded_weight < 2 * limits.entities
+
+    def acknowledged(self, front: int) -> int:
+        """Every event of the run before this sequence number is dealt with."""
+        if self.parts:
+            return self.parts[0].start
+        return front if self.position is None else self.position
+
+    def blocked(self) -> bool:
+        """Whether this run is to be taken up again while an earlier end of it is still on its way."""
+        if self.after is not None and self.parts and self.parts[0].starts:
+            return bool(self.after.parts) or self.after.position is not None
+        return False
+
+    def next_work(self, limits: Limits) -> Work | None:
+        """The next parts that fit one batch together, still in the lane until `done`; None when it is empty."""
+        if not self.parts:
+            return None
+        work = Work(0, 0, Batch(), False, None)
+        weight = 0
+        for part in self.parts:
+            if work.parts and (weight + part.weight() > limits.entities or work.ends is not None):
+                break
+            work.parts += 1
+            work.end = part.end
+            weight += part.weight()
+            work.starts |= part.starts
+            work.ends = part.ends
+            if not work.batch:
+                work.batch = part.batch
+            elif part.batch:
+                work.batch = _merged(work.batch, part.batch)
+        return work
+
+    def done(self, work: Work) -> list[int]:
+        """The work is dealt with: forget its parts; the late slots among them."""
+        late: list[int] = []
+        for _ in range(work.parts):
+            part = self.parts.popleft()
+            self.loaded_weight -= part.weight()
+            late += part.late
+        if work.ends is not None:
+            self.ended = True
+        if work.end >= self.bookmark_end:
+            self.bookmark, self.bookmark_end, self.uncertain = None, 0, False
+        self.attempts, self.retry_at = 0, 0.0
+        return late
+
+    def in_flight(self) -> Iterator[int]:
+        """Late slots that are loaded and not dealt with."""
+        for part in self.parts:
+            yield from part.late
+
+
+def split(batch: Batch, limits: Limits) -> Iterator[Batch]:
+    """``batch`` in pieces of at most the limits' counts, in order. The batch itself where it fits."""
+    metrics = sum(map(len, batch.metrics.values()))
+    counts = (metrics, len(batch.params), len(batch.tags))
+    if all(count <= limit for count, limit in zip(counts, limits, strict=False)) and sum(counts) <= limits.entities:
+        yield batch
+        return
+    room = {"metric": limits.metrics, "param": limits.params, "tag": limits.tags}
+    piece: list[tuple[str, str, Any]] = []
+    used = dict.fromkeys(room, 0)
+    for item in batch.items():
+        kind = item[0]
+        if used[kind] == room[kind] or len(piece) == limits.entities:
+            yield Batch.of(piece)
+            piece, used = [], dict.fromkeys(room, 0)
+        piece.append(item)
+        used[kind] += 1
+    yield Batch.of(piece)
+
+
+def _merged(first: Batch, second: Batch) -> Batch:
+    metrics = {key: list(points) for key, points in first.metrics.items()}
+    for key, points in second.metrics.items():
+        metrics.setdefault(key, []).extend(points)
+    return Batch(metrics, first.params + second.params, first.tags + second.tags)

@@ -1,0 +1,431 @@
+"""The background flusher: one daemon thread per process and store.
+
+It reads the journal, batches per run, delivers, acknowledges. While the program runs it does so on an event loop;
+when the interpreter is ending, and thread pools and new threads are no longer to be had, it leaves the loop and runs
+the very same steps straight through, with plain blocking I/O, until everything is delivered or the deadline passes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import NamedTuple
+
+from asynctrack.engine.batcher import Lane
+from asynctrack.engine.delivery import Delivery
+from asynctrack.engine.receipts import Receipt
+from asynctrack.engine.source import Loaded, Source
+from asynctrack.entities import RunInfo
+from asynctrack.errors import AsynctrackError
+from asynctrack.journal.spool import find_orphans
+from asynctrack.journal.writer import Journal
+from asynctrack.settings import Settings
+from asynctrack.stores.base import RunSpec
+from asynctrack.stores.io import InlineIO, ThreadedIO, drive
+from asynctrack.stores.uri import open_store
+
+__all__ = ["Engine", "RunStats"]
+
+logger = logging.getLogger("asynctrack")
+
+#: seconds between two progress reports to a waiting thread, and the longest blocking sleep while draining
+_TICK = 0.05
+
+
+class RunStats(NamedTuple):
+    """What became of a run's events. ``lag`` is seconds since the engine last had everything delivered."""
+
+    accepted: int
+    delivered: int
+    pending: int
+    rejected: int
+    dropped: int
+    retries: int
+    spool_bytes: int
+    lag: float
+    last_error: str | None
+
+
+class _Request(NamedTuple):
+    """Somebody waits: for a run's events before ``mark``, or, with ``mark`` None, for its creation."""
+
+    run: int
+    mark: int | None
+    receipt: Receipt[RunInfo | None]
+
+
+class Engine:
+    """Delivers the journal of this process to one store. All public methods may be called from any thread."""
+
+    def __init__(
+        self, store_uri: str, settings: Settings
+    ) -> None:
+        self.settings = settings
+        self.store = open_store(store_uri, ThreadedIO())
+        self.delivery = Delivery(self.store, settings.on_error)
+        self.journal = Journal(self.store.uri, settings, self.wake)
+        self._start_lock = threading.RLock()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.pid = os.getpid()
+        self.error: BaseException | None = None
+        self._sources: list[Source] = []
+        self._requests: deque[_Request] = deque()
+        self._waiting: list[_Request] = []
+        self._thread: threading.Thread | None = None
+        self._wake_loop: Callable[[], None] | None = None
+        self._load_now = True
+        self._woken = threading.Event()
+        self._leaving_loop = False
+        self._deadline = float("inf")
+        self._caught_up_at = time.monotonic()
+        #: a run's end was not delivered in time: the interpreter's end does not wait that long again
+        self.gave_up = False
+        #: the thread has ended and something is still in the spool
+        self.left_behind = False
+        self.finished = threading.Event()
+
+    # ── for the runs
+
+    def open_run(self, spec: RunSpec, *, attached: bool = False) -> int:
+        """Register a run and log its creation; the run's number in this journal. Raises OSError, SpoolFullError.
+
+        ``attached``: somebody else's run, which is only logged to. It is created here too where it may not be yet (by
+        the parent of this forked process), which changes nothing if it is.
+        """
+        self._start()
+        number = self.journal.register_run({**asdict(spec), "attached": attached})
+        if not attached or spec.run_id is None:
+            self.journal.write_frame(["start", number])
+        return number
+
+    def created(self, run: int) -> Receipt[RunInfo | None]:
+        """A receipt for the run's creation: its info, or the error that says why it will never be created. None where
+        the store cannot be reached now and ``on_unreachable="spool"``."""
+        return self._request(run, None)
+
+    def flush(self, run: int) -> Receipt[RunInfo | None]:
+        """A receipt for everything logged to the run by calls that have returned."""
+        return self._request(run, self.journal.mark())
+
+    def wake(self) -> None:
+        """Have the engine look at the journal now. Never blocks; safe in signal handlers."""
+        self._load_now = True
+        self._woken.set()
+        wake_loop = self._wake_loop
+        if wake_loop is not None:
+            try:
+                wake_loop()
+            except RuntimeError:
+                pass  # the loop has just been left; the thread looks at _woken now
+
+    def lane(self, run: int) -> Lane | None:
+        """What the engine knows of a run; for reading only."""
+        return self._sources[0].lane(run) if self._sources else None
+
+    def stats(self, run: int) -> RunStats:
+        """What became of the run's events so far. Counts what is not loaded yet by reading the journal."""
+        lane = self.lane(run)
+        if lane is None:
+            return RunStats(0, 0, 0, 0, self.journal.dropped, 0, self.journal.disk_bytes(), 0.0, None)
+        source = self._sources[0]
+        start = source.front if lane.position is None else lane.position
+        try:
+            accepted = lane.accepted + source.reader.count(start, run)
+        except OSError:
+            accepted = lane.accepted  # the engine has just deleted the segment that was being counted
+        pending = accepted - lane.delivered - lane.rejected
+        return RunStats(
+            accepted=accepted,
+            delivered=lane.delivered,
+            pending=max(pending, 0),
+            rejected=lane.rejected,
+            dropped=self.journal.dropped,
+            retries=lane.retries,
+            spool_bytes=self.journal.disk_bytes(),
+            lag=0.0 if pending <= 0 else time.monotonic() - self._caught_up_at,
+            last_error=lane.last_error,
+        )
+
+    def pending(self) -> int:
+        """Events on their way, as far as they are loaded."""
+        return sum(lane.loaded_weight for source in self._sources for lane in list(source.lanes.values()))
+
+    @property
+    def last_error(self) -> str | None:
+        """What the store said last when it could not take events."""
+        for source in self._sources:
+            for lane in list(source.lanes.values()):
+                if lane.parts and lane.last_error:
+                    return lane.last_error
+        return None
+
+    def _request(self, run: int, mark: int | None) -> Receipt[RunInfo | None]:
+        receipt: Receipt[RunInfo | None] = Receipt()
+        self._start()
+        self._requests.append(_Request(run, mark, receipt))
+        if self.error is not None:
+            self._fail_waiters(self.error)
+        self.wake()
+        return receipt
+
+    # ── life
+
+    def _start(self) -> None:
+        if self._thread is not None and self.pid == os.getpid():
+            return
+        with self._start_lock:
+            if self.pid != os.getpid():
+                self.journal.reopen()
+                self._reset()
+            if self._thread is None:
+                self._sources = [Source(self.journal.spool, self.journal.head, self.store.limits, adopted=False)]
+                self._thread = threading.Thread(target=self._main, name="asynctrack", daemon=True)
+                try:
+                    self._thread.start()
+                except RuntimeError:
+                    # At interpreter exit (Python 3.12 and later) no thread can be started: close() drains by itself.
+                    self._leaving_loop = True
+
+    def forget(self) -> None:
+        """In a forked child: nothing of the parent's engine exists here; the next log call starts one."""
+        self.journal.forget()
+        self._start_lock = threading.RLock()
+        self._thread = None
+        self._wake_loop = None
+
+    def shut_down(self, deadline: float) -> None:
+        """Deliver what is there until ``deadline`` (monotonic seconds), then refuse further events. Does not wait:
+        `finished` is set when it is over. Called at interpreter exit."""
+        self._deadline = deadline
+        self._leaving_loop = True
+        self.wake()
+        if self._thread is None or not self._thread.is_alive():
+            if self._sources and self.error is None and not self.finished.is_set():
+                self._drain()
+            self.finished.set()
+
+    def _main(self) -> None:
+        try:
+            if not self._leaving_loop:
+                import anyio
+
+                anyio.run(self._loop)
+            self._drain()
+        except BaseException as error:
+            self.error = error
+            logger.exception(
+                "asynctrack: the background thread has died; events go on being kept in %s", self.journal.spool.path
+            )
+            self._fail_waiters(AsynctrackError(f"the background thread has died: {error!r}"))
+        finally:
+            self._wake_loop = None
+            self.finished.set()
+
+    async def _loop(self) -> None:
+        import anyio
+        from anyio.lowlevel import current_token
+
+        soon = current_token().native_token.call_soon_threadsafe  # type: ignore[attr-defined]  # anyio.run: asyncio
+        self._event = anyio.Event()
+        self._wake_loop = lambda: soon(lambda: self._event.set())
+        self._adopt_orphans()
+        async with anyio.create_task_group() as steps:
+            while not self._leaving_loop:
+                self._event = anyio.Event()
+                self._woken.clear()
+                more = self._look()
+                for source, lane in self._due():
+                    lane.busy = True
+                    steps.start_soon(self._step, source, lane)
+                self._answer()
+                with anyio.move_on_after(0 if more else self._nap()) as nap:
+                    await self._event.wait()
+                if nap.cancelled_caught and not more:
+                    self._load_now = True
+            steps.cancel_scope.shield = True  # what is under way is seen through, then the thread goes on without loop
+
+    async def _step(self, source: Source, lane: Lane) -> None:
+        try:
+            await self.delivery.step(source, lane)
+        finally:
+            lane.busy = False
+            self._tidy(source)
+            self._event.set()
+
+    def _drain(self) -> None:
+        """At the end: the same steps, one after another, without event loop, thread pool or new threads."""
+        self.store.io = InlineIO()  # type: ignore[attr-defined]  # stores without one hold no blocking work
+        self._wake_loop = None
+        while True:
+            self._woken.clear()
+            self._load_now = True
+            more = self._look()
+            due = self._due()
+            for source, lane in due:
+                drive(self.delivery.step(source, lane))
+                self._tidy(source)
+            self._answer()
+            if time.monotonic() >= self._deadline:
+                break
+            if not due and not more:
+                if all(source.drained for source in self._sources):
+                    if self.journal.closed:
+                        break
+                    # From here on log calls raise; one more look, for what was logged until just now.
+                    self.journal.close()
+                    continue
+                self._woken.wait(min(_TICK, max(self._deadline - time.monotonic(), 0)))
+        self._leave()
+
+    # ── one look
+
+    def _look(self) -> bool:
+        """Load what there is room for; whether there may be more right now."""
+        self.journal.seal_behind()
+        found = [self._load(source) for source in list(self._sources)]
+        if all(loaded is Loaded.ALL for loaded in found):
+            self._load_now = False
+        segment = self.journal.current[2]
+        if self._sources[0].front - segment.first > segment.capacity // 2:
+            self.journal.prepare()
+        return Loaded.MORE in found
+
+    def _load(self, source: Source) -> Loaded:
+        if not self._load_now and not any(lane.position is not None for lane in source.lanes.values()):
+            return Loaded.ALL
+        try:
+            source.refresh()
+            loaded = source.load()
+        except OSError as error:
+            logger.error("asynctrack: cannot read the spool %s: %s", source.spool.path, error)
+            return Loaded.ALL
+        if source.adopted and loaded is Loaded.ALL and source.end_orphans(self._open_run_ids()):
+            self._finish_adopted(source)
+        return loaded
+
+    def _due(self) -> list[tuple[Source, Lane]]:
+        now = time.monotonic()
+        return [
+            (source, lane)
+            for source in self._sources
+            for lane in source.lanes.values()
+            if lane.parts and not lane.busy and lane.retry_at <= now and not lane.blocked()
+        ]
+
+    def _nap(self) -> float:
+        """Seconds until something is to be done without being woken."""
+        now = time.monotonic()
+        retries = [
+            lane.retry_at - now
+            for source in self._sources
+            for lane in source.lanes.values()
+            if lane.parts and not lane.busy and lane.retry_at > now
+        ]
+        return min([self.settings.flush_interval, *retries])
+
+    def _tidy(self, source: Source) -> None:
+        """After each piece of work: delete what is dealt with."""
+        try:
+            if source.retire() and not source.adopted:
+                self.journal.head = source.reader.head or self.journal.head
+                self.journal.room_made()
+            if self.settings.durability == "system":
+                self.journal.current[2].sync()
+        except OSError as error:
+            logger.error("asynctrack: the spool %s: %s", source.spool.path, error)
+
+    def _answer(self) -> None:
+        """Settle the receipts whose time has come."""
+        while self._requests:
+            self._waiting.append(self._requests.popleft())
+        waiting = []
+        for request in self._waiting:
+            if not self._settled(request):
+                waiting.append(request)
+        self._waiting = waiting
+        if not waiting and self._sources and self._sources[0].drained:
+            self._caught_up_at = time.monotonic()
+
+    def _settled(self, request: _Request) -> bool:
+        source = self._sources[0]
+        lane = source.lane(request.run)
+        if request.mark is not None:
+            if source.acknowledged(request.run) < request.mark:
+                return False
+            request.receipt.resolve(lane.info if lane else None)
+        elif lane is not None and lane.refused is not None:
+            request.receipt.fail(lane.refused)
+        elif lane is not None and (lane.info is not None or self._not_now(lane)):
+            request.receipt.resolve(lane.info)
+        else:
+            return False
+        return True
+
+    def _not_now(self, lane: Lane) -> bool:
+        return lane.attempts > 0 and self.settings.on_unreachable == "spool"
+
+    def _fail_waiters(self, error: BaseException) -> None:
+        for request in [*self._waiting, *self._requests]:
+            request.receipt.fail(error)
+        self._waiting = []
+        self._requests.clear()
+
+    # ── spools of dead processes
+
+    def _adopt_orphans(self) -> None:
+        home = os.path.dirname(self.journal.spool.path or "")
+        if not home:
+            return
+        for spool in find_orphans(home, self.store.uri):
+            head, problems = spool.segments()
+            for problem in problems:
+                logger.error("asynctrack: damaged spool: %s", problem)
+            source = Source(spool, head, self.store.limits, adopted=True)
+            logger.warning(
+                "asynctrack: delivering what process %d on %s left in %s", spool.owner.pid, spool.owner.host, spool.path
+            )
+            self._sources.append(source)
+
+    def _open_run_ids(self) -> set[str]:
+        return {
+            lane.run_id or lane.spec.uid
+            for source in self._sources
+            if not source.adopted
+            for lane in source.lanes.values()
+            if not lane.ended
+        }
+
+    def _finish_adopted(self, source: Source) -> None:
+        """Everything readable in a dead process's spool is delivered: say what was not readable, and delete it."""
+        for problem, records in source.reader.problems.items():
+            logger.error("asynctrack: %s: %s (%d)", source.spool.path, problem, records)
+        logger.warning("asynctrack: %s is delivered", source.spool.path)
+        self._remove(source)
+        self._sources.remove(source)
+
+    def _leave(self) -> None:
+        """The thread ends: delete the spool if it is empty; what is left goes to the next process that starts."""
+        own, *adopted = self._sources
+        if own.drained and self.journal.closed:
+            self._remove(own)
+        else:
+            self.left_behind = True
+        for source in [own, *adopted]:
+            source.spool.release()
+
+    def _remove(self, source: Source) -> None:
+        segment = source.reader.head
+        while segment is not None:
+            segment.close()
+            segment = segment.next
+        try:
+            source.spool.remove()
+        except OSError as error:
+            logger.error("asynctrack: cannot delete the delivered spool %s: %s", source.spool.path, error)

@@ -1,0 +1,292 @@
+"""One spool being drained: reader, lanes and cursor. Its own process's, a dead process's: the same code.
+
+``front`` is the sequence number up to which everybody's events have been loaded. A run whose store does not keep up
+falls behind it and reads on from a position of its own when there is room again, so that memory stays bounded and no
+run waits for another.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from enum import Enum
+from typing import Any
+
+from asynctrack.engine.batcher import EndOfRun, Lane, Part, Work
+from asynctrack.journal.reader import Chunk, JournalReader
+from asynctrack.journal.segment import Segment
+from asynctrack.journal.spool import Spool
+from asynctrack.stores.base import Limits, Refusal, RunSpec
+
+__all__ = ["Loaded", "Source"]
+
+logger = logging.getLogger("asynctrack")
+
+
+class Loaded(Enum):
+    """What `Source.load` found: maybe more right now, all there is, or no run with room for more."""
+
+    MORE = 1
+    ALL = 2
+    NO_ROOM = 3
+
+
+class Source:
+    """A spool, the lanes of its runs, and how far each has come. Belongs to the engine's thread."""
+
+    def __init__(self, spool: Spool, head: Segment | None, limits: Limits, *, adopted: bool) -> None:
+        self.spool = spool
+        self.limits = limits
+        #: its owner is dead: nothing will be added
+        self.adopted = adopted
+        self.lanes: dict[int, Lane] = {}
+        self._finished: dict[int, Lane] = {}
+        self._known_runs = 0
+        cursor = self._load_cursor()
+        self.front: int = cursor.get("front", head.first if head else 0)
+        self.reader = JournalReader(spool.registry, head, cursor.get("pending"))
+        self._restore(cursor)
+
+    # ── runs
+
+    def lane(self, run: int) -> Lane | None:
+        """The lane of a run, made when its registration is first seen; None where that is damaged."""
+        found = self.lanes.get(run) or self._finished.get(run)
+        if found is None:
+            self.refresh()
+            found = self.lanes.get(run) or self._finished.get(run)
+        return found
+
+    def refresh(self) -> None:
+        """Make lanes for runs registered since. Raises OSError."""
+        self.reader.refresh_registry()
+        for run in range(self._known_runs + 1, max(self.reader.runs, default=0) + 1):
+            if run in self.reader.runs:
+                self._add_lane(run)
+        self._known_runs = max(self._known_runs, max(self.reader.runs, default=0))
+
+    def _add_lane(self, run: int) -> Lane:
+        entry = dict(self.reader.runs[run])
+        attached = entry.pop("attached", False)
+        lane = Lane(run, RunSpec(**entry), attached=attached)
+        for other in self.lanes.values():
+            if lane.spec.run_id is not None and lane.spec.run_id in (other.run_id, other.spec.uid):
+                lane.after = other
+        self.lanes[run] = lane
+        return lane
+
+    # ── loading
+
+    def load(self) -> Loaded:
+        """Load one more chunk for the runs that have room. Raises OSError."""
+        late = self.reader.read_pending() if self.reader.pending else None
+        if late is not None:
+            self._distribute(late, None)
+        behind = [lane for lane in self.lanes.values() if lane.position is not None and lane.has_room(self.limits)]
+        if behind:
+            lane = min(behind, key=lambda lane: lane.position or 0)
+            return self._load_lane(lane)
+        level = [lane for lane in self.lanes.values() if lane.position is None]
+        if level and not any(lane.has_room(self.limits) for lane in level):
+            return Loaded.NO_ROOM
+        chunk = self.reader.read(self.front, self.limits.entities)
+        self.front = chunk.end
+        self._distribute(chunk, None)
+        return Loaded.MORE if chunk.more else Loaded.ALL
+
+    def _load_lane(self, lane: Lane) -> Loaded:
+        start = lane.position or 0
+        chunk = self.reader.read(start, min(self.limits.entities, self.front - start))
+        lane.position = min(chunk.end, self.front)
+        self._distribute(chunk, lane)
+        if lane.position >= self.front or chunk.end == start:
+            lane.position = None
+        return Loaded.MORE
+
+    def _distribute(self, chunk: Chunk, only: Lane | None) -> None:
+        """Give each run its share of a chunk; a run without room falls behind (unless the chunk is late)."""
+        parts: dict[int, Part] = {}
+
+        def part_of(run: int) -> Part | None:
+            lane = self.lane(run)
+            if lane is None:
+                self._lost("events of runs whose registration is damaged", 1)
+                return None
+            if only is not None and lane is not only:
+                return None
+            if run not in parts:
+                parts[run] = Part(chunk.start, chunk.end, late=list(chunk.late))
+            return parts[run]
+
+        for number, records in chunk.streams.items():
+            stream = self.reader.stream(number)
+            if stream is None:
+                self._lost("metric values whose registration is damaged", len(records))
+                continue
+            part = part_of(stream.run)
+            if part is not None:
+                points = part.batch.metrics.setdefault(stream.key, [])
+                # Two streams of one key: registered by two threads at once. Theirs is the order of the streams.
+                part.batch.metrics[stream.key] = [*points, *records] if points else records  # type: ignore[list-item]
+        for frame in chunk.frames:
+            part = part_of(frame[1])
+            if part is not None:
+                _take_frame(part, frame)
+        for run, part in parts.items():
+            self._give(run, part, only, late=bool(chunk.late))
+
+    def _give(self, run: int, part: Part, only: Lane | None, *, late: bool) -> None:
+        lane = self.lanes.get(run)
+        if lane is None:
+            # A thread that logged while the run was being ended: its event comes behind the end, and counts.
+            lane = self.lanes[run] = self._finished.pop(run)
+        if only is None and not late:
+            if lane.position is not None:
+                return
+            if not lane.has_room(self.limits):
+                lane.position = part.start
+                return
+        if late:
+            part.start = part.end = lane.acknowledged(self.front)
+        lane.add(part)
+
+    # ── acknowledging
+
+    def done(self, lane: Lane, work: Work) -> None:
+        """The store has dealt with ``work``: move the cursor on. Raises OSError when the cursor cannot be written."""
+        lane.done(work)
+        if lane.ended and not lane.parts and lane.position is None:
+            self._finished[lane.run] = lane
+            self.lanes.pop(lane.run, None)
+        self.save_cursor()
+
+    def acknowledged(self, run: int) -> int:
+        """Every event of the run before this sequence number is dealt with."""
+        lane = self.lane(run)
+        return self.front if lane is None else lane.acknowledged(self.front)
+
+    def low_water(self) -> int:
+        """Every event before this sequence number is dealt with, whosesoever."""
+        return min((lane.acknowledged(self.front) for lane in self.lanes.values()), default=self.front)
+
+    def save_cursor(self) -> None:
+        """Write down how far each run is. Raises OSError."""
+        in_flight = {number for lane in self.lanes.values() for number in lane.in_flight()}
+        self.spool.save_cursor(
+            {
+                "front": self.front,
+                "known_runs": self._known_runs,
+                "pending": sorted(self.reader.pending | in_flight),
+                "runs": {
+                    run: [lane.acknowledged(self.front), lane.run_id, lane.bookmark, lane.bookmark_end]
+                    for run, lane in self.lanes.items()
+                },
+            }
+        )
+
+    def retire(self) -> int:
+        """Delete the segments that everybody is past; how many. Raises OSError."""
+        retired = self.reader.retire(self.low_water())
+        for segment in retired:
+            segment.remove()
+        return len(retired)
+
+    def reject(self, lane: Lane, refusals: list[Refusal], start: int) -> None:
+        """Keep refused events beside the journal, with the reasons. Raises OSError."""
+        now = time.time_ns() // 1_000_000
+        self.spool.reject([_rejected_line(lane, refusal, start, now) for refusal in refusals])
+        lane.rejected += len(refusals)
+        lane.refusals.extend(f"{refusal.kind} {refusal.key!r}: {refusal.reason}" for refusal in refusals)
+
+    @property
+    def drained(self) -> bool:
+        """Whether all that is loaded is delivered, and no run is behind."""
+        return not any(lane.parts or lane.position is not None for lane in self.lanes.values())
+
+    def end_orphans(self, alive: set[str]) -> bool:
+        """For a spool whose owner is dead: once everything is delivered, end the runs that it could not end, except
+        those in ``alive`` (run ids taken up again in this process). True when nothing at all is left to do."""
+        if not self.drained or self.front < self._end():
+            return False
+        for lane in list(self.lanes.values()):
+            if lane.run_id in alive or lane.attached or lane.run_id is None:
+                self._finished[lane.run] = self.lanes.pop(lane.run)
+            else:
+                lane.add(Part(self.front, self.front, ends=EndOfRun("KILLED", self._last_sign_of_life())))
+        return not self.lanes
+
+    def _end(self) -> int:
+        end, segment = 0, self.reader.head
+        while segment is not None:
+            end, segment = segment.first + segment.capacity, segment.next
+        return end
+
+    def _last_sign_of_life(self) -> int:
+        """When the owner last wrote, in ms, as far as the files tell."""
+        path = self.spool.path
+        try:
+            names = [os.path.join(path, name) for name in os.listdir(path)] if path else []
+            newest = max((os.stat(name).st_mtime for name in names if not name.endswith("owner")), default=time.time())
+        except OSError:
+            newest = time.time()
+        return int(newest * 1000)
+
+    # ── recovery
+
+    def _load_cursor(self) -> dict[str, Any]:
+        try:
+            return self.spool.load_cursor() or {}
+        except (OSError, ValueError) as error:
+            logger.warning("asynctrack: %s; everything in that spool is compared with the store again", error)
+            return {"damaged": True}
+
+    def _restore(self, cursor: dict[str, Any]) -> None:
+        if not self.adopted:
+            return
+        self.refresh()
+        known = cursor.get("known_runs", 0)
+        open_runs = cursor.get("runs", {})
+        for run, lane in list(self.lanes.items()):
+            if run in open_runs:
+                acknowledged, lane.run_id, lane.bookmark, lane.bookmark_end = open_runs[run]
+                lane.position = acknowledged if acknowledged < self.front else None
+                lane.uncertain = lane.bookmark is not None
+            elif run <= known:
+                lane.ended = True  # ended and delivered long ago
+                self._finished[run] = self.lanes.pop(run)
+            if cursor.get("damaged"):
+                # Nothing is known of what was delivered: have the store look for every event, from its beginning.
+                lane.bookmark, lane.bookmark_end, lane.uncertain = {}, 1 << 63, True
+
+    def _lost(self, what: str, records: int) -> None:
+        self.reader.problems[what] = self.reader.problems.get(what, 0) + records
+
+
+def _take_frame(part: Part, frame: list[Any]) -> None:
+    kind = frame[0]
+    if kind == "start":
+        part.starts = True
+    elif kind == "params":
+        part.batch.params.extend(frame[2].items())
+    elif kind == "tags":
+        part.batch.tags.extend(frame[2].items())
+    elif kind == "end":
+        part.ends = EndOfRun(frame[2], frame[3])
+
+
+def _rejected_line(lane: Lane, refusal: Refusal, start: int, now: int) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "run_id": lane.run_id or lane.spec.uid,
+        "kind": refusal.kind,
+        "key": refusal.key,
+        "reason": refusal.reason,
+        "refused_at": now,
+        "slots_from": start,
+    }
+    if refusal.kind == "metric":
+        timestamp, step, value = refusal.value[:3]
+        line |= {"value": repr(value), "timestamp": timestamp, "step": step}
+    else:
+        line["value"] = refusal.value
+    return line

@@ -1,0 +1,184 @@
+"""The reading end of the journal, the same for a living process's own, a shipper's and a dead process's.
+
+`JournalReader.read` takes what is there behind a sequence number. It never waits behind a slot that is claimed and
+not yet written: it goes on, keeps the slot in `pending`, and looks again until its segment is sealed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from asynctrack.journal.frames import FrameFile, decode_frame, scan_frames
+from asynctrack.journal.segment import Segment
+from asynctrack.journal.slots import SLOT_SIZE, Block, Record, decode_block
+
+__all__ = ["Chunk", "JournalReader", "Stream"]
+
+
+class Stream(NamedTuple):
+    """What a stream number stands for: a metric of a run."""
+
+    run: int
+    key: str
+
+
+@dataclass(slots=True)
+class Chunk:
+    """What stands in slots ``start`` … ``end - 1``."""
+
+    start: int
+    end: int
+    streams: dict[int, list[Record]] = field(default_factory=dict)
+    #: decoded frames, in order
+    frames: list[Any] = field(default_factory=list)
+    #: there may be more right behind ``end``
+    more: bool = False
+    #: sequence numbers, outside start … end too, of formerly pending slots that this chunk brings
+    late: list[int] = field(default_factory=list)
+
+
+class JournalReader:
+    """Reads a chain of segments and the registry. Not thread-safe: one consumer."""
+
+    def __init__(self, registry: FrameFile, head: Segment | None, pending: list[int] | None = None) -> None:
+        self.head = head
+        #: slots passed over that may still be written
+        self.pending: set[int] = set(pending or ())
+        self.runs: dict[int, dict[str, Any]] = {}
+        self._streams: dict[int, Stream] = {}
+        self._registry = registry
+        self._registry_end = 0
+        #: what could not be read, in words, and how many records that is
+        self.problems: dict[str, int] = {}
+
+    # ── the registry
+
+    def refresh_registry(self) -> None:
+        """Take in what has been registered since. Raises OSError."""
+        self._scan_registry(self._registry_end)
+
+    def stream(self, number: int) -> Stream | None:
+        """The metric behind a stream number; None where its entry is damaged."""
+        found = self._streams.get(number)
+        if found is None:
+            self.refresh_registry()
+            found = self._streams.get(number)
+        if found is None:
+            # Another thread's entry, at a smaller offset, may have been under way when we passed it.
+            self._scan_registry(0)
+            found = self._streams.get(number)
+        return found
+
+    def _scan_registry(self, start: int) -> None:
+        size = self._registry.size()
+        if size <= start:
+            return
+        entries, end, _ = scan_frames(self._registry.read(start, size - start))
+        self._registry_end = max(self._registry_end, start + end)
+        for entry in entries:
+            if entry[0] == "run":
+                self.runs[entry[1]] = entry[2]
+            elif entry[0] == "stream":
+                self._streams[entry[1]] = Stream(entry[2], entry[3])
+
+    # ── the slots
+
+    def read(self, start: int, count: int) -> Chunk:
+        """What is there from ``start`` on, ``count`` slots at most; ``chunk.end == start`` when nothing is. Raises OSError."""
+        segment = self._segment_at(start)
+        if segment is None:
+            return Chunk(start, start)
+        start = max(start, segment.first)  # slots in a file that is missing: their loss was reported on opening
+        index = start - segment.first
+        sealed = segment.sealed  # before reading: what is written later is then read later
+        data = segment.read(index, count)
+        if not sealed:
+            data = data[: -(-len(data.rstrip(b"\0")) // SLOT_SIZE) * SLOT_SIZE]
+        block = decode_block(data)
+        chunk = Chunk(start, start + len(data) // SLOT_SIZE, block.streams)
+        if sealed:
+            if len(data) // SLOT_SIZE < min(count, segment.capacity - index):
+                self._report(f"{segment.path} is cut", segment.capacity - index - len(data) // SLOT_SIZE)
+                chunk.end = segment.first + segment.capacity
+            self._report("damaged records", len(block.damaged))
+        else:
+            self.pending.update(start + i for i in _unwritten(block))
+        chunk.more = chunk.end - start >= count or (
+            chunk.end >= segment.first + segment.capacity and segment.next is not None
+        )
+        self._read_frames(segment, block.frames, chunk)
+        return chunk
+
+    def read_pending(self) -> Chunk | None:
+        """Pending slots that have been written since; forgets those that never will be. Raises OSError."""
+        late = Chunk(0, 0)
+        for number in sorted(self.pending):
+            segment = self._segment_at(number)
+            if segment is None or number < segment.first:
+                self.pending.discard(number)
+                continue
+            sealed = segment.sealed
+            block = decode_block(segment.read(number - segment.first, 1))
+            if block.streams or block.frames:
+                late.late.append(number)
+                for stream, records in block.streams.items():
+                    late.streams.setdefault(stream, []).extend(records)
+                self._read_frames(segment, block.frames, late)
+            elif sealed:
+                self._report("damaged records", len(block.damaged))
+            elif _unwritten(block):
+                continue
+            self.pending.discard(number)
+        return late if late.late else None
+
+    def retire(self, before: int) -> list[Segment]:
+        """Unlink from the chain every sealed segment that ends at or before ``before`` and has no pending slot."""
+        retired = []
+        while self.head is not None and self.head.next is not None:
+            end = self.head.first + self.head.capacity
+            if end > before or not self.head.sealed or any(number < end for number in self.pending):
+                break
+            retired.append(self.head)
+            self.head = self.head.next
+        return retired
+
+    def count(self, start: int, run: int) -> int:
+        """How many metric records of ``run`` stand from ``start`` on; for statistics. Frames are not counted."""
+        total = 0
+        while True:
+            segment = self._segment_at(start)
+            if segment is None:
+                return total
+            data = segment.read(start - segment.first, 8192)
+            if not segment.sealed:
+                data = data.rstrip(b"\0")
+                data = data[: len(data) // SLOT_SIZE * SLOT_SIZE]
+            if not data:
+                return total
+            for number, records in decode_block(data).streams.items():
+                stream = self.stream(number)
+                total += len(records) if stream is not None and stream.run == run else 0
+            start += len(data) // SLOT_SIZE
+
+    def _segment_at(self, number: int) -> Segment | None:
+        """The segment that holds slot ``number``, or the first one behind it."""
+        segment = self.head
+        while segment is not None and number >= segment.first + segment.capacity:
+            segment = segment.next
+        return segment
+
+    def _read_frames(self, segment: Segment, records: list[Record], chunk: Chunk) -> None:
+        for offset, length, _, _ in records:
+            try:
+                chunk.frames.append(decode_frame(segment.read_frame(offset, length)))
+            except ValueError:
+                self._report(f"damaged frames beside {segment.path}", 1)
+
+    def _report(self, problem: str, records: int) -> None:
+        if records:
+            self.problems[problem] = self.problems.get(problem, 0) + records
+
+
+def _unwritten(block: Block) -> list[int]:
+    return block.empty + block.unfinished + block.damaged

@@ -1,0 +1,284 @@
+"""The writing end of the journal: claiming slots without a lock, rolling to the next segment under one.
+
+Everything here may be called from any thread and from signal handlers. `Journal.current` is the whole truth of where
+to write; it is one attribute, replaced in one store, so no writer ever sees half a change.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from asynctrack.errors import InvalidInputError, RunEndedError, SpoolFullError
+from asynctrack.journal.frames import encode_frame
+from asynctrack.journal.segment import HEADER_SIZE, Segment
+from asynctrack.journal.slots import FRAME, LAST_STREAM, PACK, SLOT_SIZE, VOID
+from asynctrack.journal.spool import Spool, forget_held, open_spool, spool_homes
+from asynctrack.settings import Settings
+
+__all__ = ["Journal"]
+
+logger = logging.getLogger("asynctrack")
+
+_FIRST_SEGMENT_BYTES = 256 * 1024
+_GROWTH = 4
+#: seconds between two attempts to make a segment while the disk is full
+_RETRY_FULL = 0.1
+
+
+class Journal:
+    """The journal of one process for one store: the writer, and the spool it writes to.
+
+    ``wake`` is called when a segment is full and when the policy has to wait for room. The hot path, in
+    `asynctrack.run`, is ``claim, slots, _ = journal.current`` and one `PACK`; what that cannot do comes here.
+    """
+
+    def __init__(self, store_uri: str, settings: Settings, wake: Callable[[], None]) -> None:
+        self.store_uri = store_uri
+        self.settings = settings
+        self.dropped = 0
+        self._wake = wake
+        self._open()
+
+    def _open(self) -> None:
+        self.spool, problems = open_spool(spool_homes(self.settings.spool_dir), self.store_uri)
+        if problems and self.spool.path is None:
+            logger.warning(
+                "asynctrack keeps events in memory only: no spool directory could be made (%s). Until they are "
+                "delivered they do not survive the end of this process. Set ASYNCTRACK_SPOOL_DIR to a writable folder.",
+                "; ".join(problems),
+            )
+        self.pid = os.getpid()
+        self.closed = False
+        # Re-entrant: a signal handler may log while this very thread is rolling.
+        self._lock = threading.RLock()
+        self._room = threading.Event()
+        self._file_numbers = itertools.count(1)
+        self._runs = itertools.count(1)
+        self._streams = itertools.count(1)
+        self._prepared: Segment | None = None
+        self._full_until = 0.0
+        self._told_full = False
+        #: the oldest segment that is not deleted yet; the reader moves it on
+        self.head = self._make(0, self._slots_for(_FIRST_SEGMENT_BYTES))
+        self.current: tuple[Callable[[], int], Any, Segment] = (self.head.claim, self.head.slots, self.head)
+
+    # ── what runs register, once each
+
+    def register_run(self, spec: dict[str, Any]) -> int:
+        """Enter a run in the registry and return its number. Raises OSError."""
+        number = next(self._runs)
+        self.spool.registry.append(encode_frame(["run", number, spec]))
+        return number
+
+    def register_stream(self, run: int, key: str) -> int | None:
+        """Enter a metric of a run in the registry and return its stream number; None when there was no room and the
+        policy drops the event. Raises SpoolFullError by policy."""
+        number = next(self._streams)
+        if number > LAST_STREAM:
+            raise InvalidInputError(f"metric {key!r}: this process has used up its {LAST_STREAM} metrics")
+        while True:
+            try:
+                self.spool.registry.append(encode_frame(["stream", number, run, key]))
+            except OSError as error:
+                if not self._without_room(error.strerror or str(error)):
+                    return None
+            else:
+                return number
+
+    # ── writing
+
+    def write(self, timestamp: int, step: int, value: float, stream: int) -> bool:
+        """Log one slot, whatever it takes. False when the policy dropped it.
+
+        Raises SpoolFullError by policy, and struct.error, with nothing logged, for what does not fit a slot.
+        """
+        while True:
+            claim, slots, segment = self.current
+            at = claim()
+            try:
+                PACK(slots, at, timestamp, step, value, stream, timestamp, step, value, stream)
+            except (struct.error, ValueError, TypeError):
+                # Past the segment's end, or sealed by another thread since we looked: on to the next one.
+                if not segment.holds(at):
+                    if not self.roll(segment):
+                        return False
+                    continue
+                segment.void(at)
+                raise
+            return True
+
+    def write_frame(self, entry: list[Any]) -> bool:
+        """Log one frame as an event of its own, in order with all others. False when the policy dropped it.
+
+        Raises SpoolFullError by policy, and TypeError or ValueError for what msgpack cannot hold.
+        """
+        frame = encode_frame(entry)
+        while True:
+            claim, slots, segment = self.current
+            at = claim()
+            if segment.holds(at):
+                try:
+                    offset = segment.append_frame(frame)
+                    PACK(slots, at, offset, len(frame), 0.0, FRAME, offset, len(frame), 0.0, FRAME)
+                except ValueError:
+                    continue  # sealed between claim and write: the frame's bytes are left unused
+                except OSError as error:
+                    segment.void(at)
+                    if not self._without_room(f"{error.strerror or error}"):
+                        return False
+                    continue
+                return True
+            if not self.roll(segment):
+                return False
+
+    def mark(self) -> int:
+        """A sequence number behind every event whose log call has returned. Uses up one slot."""
+        while True:
+            claim, slots, segment = self.current
+            at = claim()
+            if not segment.holds(at):
+                return segment.first + segment.capacity
+            try:
+                PACK(slots, at, 0, 0, 0.0, VOID, 0, 0, 0.0, VOID)
+            except (struct.error, ValueError):
+                continue  # sealed meanwhile
+            return segment.first + (at - HEADER_SIZE) // SLOT_SIZE
+
+    # ── segments
+
+    def roll(self, full: Segment) -> bool:
+        """Make room behind ``full``. False when there is none and the policy drops the event; raises SpoolFullError."""
+        if self.pid != os.getpid():
+            self.reopen()
+            return True
+        while True:
+            with self._lock:
+                if self.current[2] is not full:
+                    return True
+                if self.closed:
+                    raise RunEndedError("asynctrack has been shut down in this process; the event was not logged")
+                try:
+                    segment = self._next_segment(full)
+                except OSError as error:
+                    problem = error.strerror or str(error)
+                else:
+                    # No call stands between the test and the store: a signal handler in this very thread, which
+                    # comes through the lock, has either rolled before the test or finds the new segment.
+                    if self.current[2] is full:
+                        self.current = (segment.claim, segment.slots, segment)
+                        full.next = segment
+                    else:
+                        segment.remove()
+                    full.seal()
+                    self._told_full = False
+                    break
+            if not self._without_room(problem):
+                return False
+        self._wake()
+        return True
+
+    def seal_behind(self) -> None:
+        """Seal every segment but the current one (`roll` could not where another thread was writing)."""
+        segment = self.head
+        while segment is not self.current[2] and segment.next is not None:
+            segment.seal()
+            segment = segment.next
+
+    def prepare(self) -> None:
+        """Have the next segment at hand, so that rolling need not make it. Called by the engine; never raises."""
+        segment = self.current[2]
+        if self._prepared is None and self._has_room():
+            try:
+                self._prepared = self._make(segment.first + segment.capacity, self._slots_after(segment))
+            except OSError:
+                pass  # the roll will meet the same and apply the policy
+
+    def room_made(self) -> None:
+        """A segment has been deleted: whoever waits for room may look again."""
+        self._full_until = 0.0
+        self._room.set()
+
+    def disk_bytes(self) -> int:
+        """Bytes the journal takes."""
+        total, segment = 0, self.head
+        while segment is not None:
+            total += segment.disk_bytes()
+            segment = segment.next  # type: ignore[assignment]  # the loop ends on None
+        return total
+
+    def close(self) -> None:
+        """Seal what is there and refuse further writes: they raise RunEndedError."""
+        with self._lock:
+            self.closed = True
+            self.current[2].seal()
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            prepared.remove()
+
+    # ── fork
+
+    def forget(self) -> None:
+        """In a forked child, before anything else runs: never touch the parent's files again."""
+        forget_held()
+        # A segment past whose end everybody is: the first write comes to roll(), which opens a spool of our own.
+        gone = Segment(None, 0, 0, fd=-1, sealed=True)
+        self.current = (gone.claim, bytearray(0), gone)
+
+    def reopen(self) -> None:
+        """A spool of this process's own. Called by `roll` in a forked child."""
+        with self._lock:
+            if self.pid != os.getpid():
+                self._open()
+
+    # ── inside
+
+    def _next_segment(self, full: Segment) -> Segment:
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            if prepared.first == full.first + full.capacity:
+                return prepared
+            prepared.remove()  # made for a place that somebody has filled without it
+        if time.monotonic() < self._full_until:
+            raise OSError("still no room")
+        if not self._has_room():
+            raise OSError(f"max_spool_bytes={self.settings.max_spool_bytes} is reached")
+        return self._make(full.first + full.capacity, self._slots_after(full))
+
+    def _has_room(self) -> bool:
+        upcoming = HEADER_SIZE + self._slots_after(self.current[2]) * SLOT_SIZE
+        return self.disk_bytes() + upcoming <= self.settings.max_spool_bytes
+
+    def _make(self, first: int, slots: int) -> Segment:
+        return Segment.create(self.spool.segment_path(next(self._file_numbers)), first, slots)
+
+    def _slots_for(self, size: int) -> int:
+        return max(1, (min(size, self.settings.segment_bytes) - HEADER_SIZE) // SLOT_SIZE)
+
+    def _slots_after(self, segment: Segment) -> int:
+        return self._slots_for(segment.size * _GROWTH)
+
+    def _without_room(self, problem: str) -> bool:
+        """Apply ``spool_full``: True to try again, False when the event is dropped. Raises SpoolFullError."""
+        self._full_until = time.monotonic() + _RETRY_FULL
+        policy = self.settings.spool_full
+        where = self.spool.path or "the spool in memory"
+        if policy == "raise":
+            raise SpoolFullError(f"{where}: {problem}. The event was not logged; make room or raise max_spool_bytes.")
+        if not self._told_full:
+            self._told_full = True
+            does = "log calls wait until there is room" if policy == "block" else "new events are dropped and counted"
+            logger.error("asynctrack: no room in %s (%s); %s", where, problem, does)
+        if policy == "drop_new":
+            self.dropped += 1
+            return False
+        self._room.clear()
+        self._wake()
+        self._room.wait(_RETRY_FULL)
+        return True

@@ -1,0 +1,464 @@
+"""start_run, and what a training loop holds: `ActiveRun`, and `AsyncActiveRun` inside ``async with``.
+
+Two thin faces of one engine: the log verbs are the same plain calls in both; only what waits comes in two colours.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any
+
+from asynctrack.context import automatic_tags, default_user
+from asynctrack.engine.lifecycle import after_fork, before_exit, engine_for, exit_status
+from asynctrack.engine.progress import Waiting
+from asynctrack.engine.receipts import Receipt
+from asynctrack.entities import RunInfo, RunStatus
+from asynctrack.errors import (
+    AmbiguousRunError,
+    AsynctrackError,
+    DeliveryError,
+    FlushTimeoutError,
+    InvalidInputError,
+    NoActiveRunError,
+    RunEndedError,
+    UnavailableError,
+)
+from asynctrack.runlog import RunLog, RunState
+from asynctrack.stores.base import RunSpec
+from asynctrack.tracking import get_tracking_uri
+from asynctrack.values import shortened, to_text
+
+__all__ = [
+    "ActiveRun",
+    "AsyncActiveRun",
+    "active_run",
+    "attached_run",
+    "flush_all",
+    "last_active_run",
+    "logging_run",
+    "start_run",
+]
+
+logger = logging.getLogger("asynctrack")
+
+#: the runs opened in this context (thread, or asyncio or trio task), innermost last
+_active: ContextVar[tuple[RunState, ...]] = ContextVar("asynctrack_active_runs", default=())
+#: every open run of the process
+_open: dict[int, RunState] = {}
+_last: ContextVar[RunState | None] = ContextVar("asynctrack_last_run", default=None)
+
+_FOREVER = 1e9
+
+
+class _Face(RunLog):
+    """What both faces share besides the log verbs."""
+
+    __slots__ = ()
+
+    @property
+    def run_id(self) -> str:
+        """The run's id, 32 hex digits in a store of our own making."""
+        return self._state.run_id
+
+    @property
+    def tracking_uri(self) -> str:
+        """The store this run goes to, without credentials."""
+        return self._state.engine.store.uri
+
+    def __repr__(self) -> str:
+        state = "ended" if self._state.ended else "open"
+        return f"<{type(self).__name__} {self.run_id} at {self.tracking_uri}, {state}>"
+
+
+class ActiveRun(_Face):
+    """An open run. Leaving its ``with`` block, or `terminate`, delivers everything; ``async with`` gives an
+    `AsyncActiveRun`. Used without a block it is ended, and delivered, when the interpreter ends."""
+
+    __slots__ = ()
+
+    @property
+    def info(self) -> RunInfo:
+        """The run as the store created it. Waits for that; raises what the store says when it refuses."""
+        receipt = self._state.engine.created(self._state.number)
+        if not receipt.wait(self._state.engine.settings.close_timeout) or receipt.result() is None:
+            raise _not_created(self._state)
+        return receipt.result()  # type: ignore[return-value]  # not None: tested above
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything logged so far is in the store.
+
+        Raises FlushTimeoutError after ``timeout`` seconds (None: as long as it takes; the events stay in the spool and
+        go on being delivered), DeliveryError when events were refused since the last flush.
+        """
+        receipt = self._state.engine.flush(self._state.number)
+        if not _wait(self._state, receipt, timeout):
+            raise _timed_out(self._state, timeout)
+        receipt.result()
+        _raise_refused(self._state)
+
+    def terminate(self, status: str = "FINISHED", end_time: int | None = None) -> None:
+        """End the run (a `RunStatus` name; ms since the epoch, default now) and wait for delivery, for at most
+        ``close_timeout`` seconds. What is not delivered then stays in the spool, and a warning says so (with
+        ``strict=True`` it is an error). A second call does nothing."""
+        receipt = _end(self._state, status, end_time)
+        if receipt is not None:
+            done = _wait(self._state, receipt, self._state.engine.settings.close_timeout)
+            _after_end(self._state, receipt, done)
+
+    def __enter__(self) -> ActiveRun:
+        _activate(self._state)
+        receipt = self._state.engine.created(self._state.number)
+        _entered(self._state, receipt.wait(_entry_timeout(self._state)), receipt)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.terminate(_status_for(kind, error))
+        except AsynctrackError:
+            if error is None:
+                raise
+            logger.exception("asynctrack: run %s", self.run_id)  # the block's own exception is the one to see
+
+    async def __aenter__(self) -> AsyncActiveRun:
+        _activate(self._state)
+        receipt = self._state.engine.created(self._state.number)
+        done = await _wait_async(receipt, _entry_timeout(self._state))
+        _entered(self._state, done, receipt)
+        return AsyncActiveRun(self._state)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        from anyio import CancelScope
+
+        try:
+            # Delivering goes on although the task is being cancelled; terminate() bounds it.
+            with CancelScope(shield=True):
+                await AsyncActiveRun(self._state).terminate(_status_for(kind, error))
+        except AsynctrackError:
+            if error is None:
+                raise
+            logger.exception("asynctrack: run %s", self.run_id)
+
+
+class AsyncActiveRun(_Face):
+    """An open run inside ``async with``, on asyncio or trio. The log verbs are plain calls; what waits is awaited."""
+
+    __slots__ = ()
+
+    async def info(self) -> RunInfo:
+        """The run as the store created it. Raises what the store says when it refuses."""
+        receipt = self._state.engine.created(self._state.number)
+        done = await _wait_async(receipt, self._state.engine.settings.close_timeout)
+        if not done or receipt.result() is None:
+            raise _not_created(self._state)
+        return receipt.result()  # type: ignore[return-value]  # not None: tested above
+
+    async def flush(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # the twin of ActiveRun.flush
+        """As `ActiveRun.flush`. Cancelling it changes nothing about the delivery."""
+        receipt = self._state.engine.flush(self._state.number)
+        if not await _wait_async(receipt, timeout):
+            raise _timed_out(self._state, timeout)
+        receipt.result()
+        _raise_refused(self._state)
+
+    async def terminate(self, status: str = "FINISHED", end_time: int | None = None) -> None:
+        """As `ActiveRun.terminate`."""
+        receipt = _end(self._state, status, end_time)
+        if receipt is not None:
+            done = await _wait_async(receipt, self._state.engine.settings.close_timeout)
+            _after_end(self._state, receipt, done)
+
+
+def start_run(
+    run_id: str | None = None,
+    experiment_id: str | int | None = None,
+    run_name: str | None = None,
+    nested: bool = False,
+    parent_run_id: str | None = None,
+    tags: Mapping[str, Any] | None = None,
+    description: str | None = None,
+    log_system_metrics: bool | None = None,
+    *,
+    experiment_name: str | None = None,
+    tracking_uri: str | None = None,
+    strict: bool = False,
+) -> ActiveRun:
+    """Open a run and make it the active run of this thread or task. Does not wait for the store.
+
+    Arguments are `mlflow.start_run`'s. ``run_id`` takes up an existing run again; without it ``MLFLOW_RUN_ID`` is used
+    once, if set. ``experiment_name`` is created when missing. ``strict``: leaving the block raises DeliveryError
+    where it would only warn. Raises InvalidInputError, and AsynctrackError where a run is active already and
+    ``nested`` is not given.
+    """
+    from asynctrack.experiments import choose_experiment
+
+    parents = open_here()
+    if parents and not nested:
+        raise AsynctrackError(
+            f"run {parents[-1].run_id} is active already; end it first with end_run(), or start a run inside it with "
+            "start_run(nested=True)"
+        )
+    if log_system_metrics:
+        logger.warning("asynctrack: log_system_metrics is not available in this version; the run goes on without")
+    run_id = run_id or os.environ.pop("MLFLOW_RUN_ID", None)
+    all_tags = {} if run_id else automatic_tags()
+    if description is not None:
+        all_tags["mlflow.note.content"] = description
+    parent = parent_run_id or (parents[-1].run_id if parents else None)
+    if parent is not None:
+        all_tags["mlflow.parentRunId"] = parent
+    given = {key: to_text("tag", key, value) for key, value in dict(tags or {}).items()}
+    chosen = (None, None) if run_id else choose_experiment(experiment_id, experiment_name)
+    engine = engine_for(tracking_uri or get_tracking_uri())
+    for key in given:
+        engine.store.check_key("tag", key)
+    spec = RunSpec(
+        uid=uuid.uuid4().hex,
+        run_id=run_id,
+        experiment_id=chosen[0],
+        experiment_name=chosen[1],
+        run_name=run_name,
+        user_id=all_tags.get("mlflow.user", "") if run_id else all_tags.get("mlflow.user", default_user()),
+        start_time=time.time_ns() // 1_000_000,
+        tags=all_tags | given,
+    )
+    state = RunState(engine, spec, strict=strict)
+    _open[id(state)] = state
+    _activate(state)
+    return ActiveRun(state)
+
+
+def active_run() -> ActiveRun | None:
+    """The active run of this thread or task, or None. Each asyncio or trio task sees its own (and, where it was
+    started inside one, its parent's)."""
+    states = open_here()
+    return ActiveRun(states[-1]) if states else None
+
+
+def last_active_run() -> ActiveRun | None:
+    """The active run, else the one that was active last in this thread or task."""
+    current = active_run()
+    last = _last.get()
+    return current or (ActiveRun(last) if last is not None else None)
+
+
+def logging_run() -> ActiveRun | None:
+    """The run that a fluent function logs to here; None where a new one is to be started.
+
+    The active run; in a thread without one, the only run that is open in the process. Raises AmbiguousRunError where
+    several are, and NoActiveRunError in a task without one: tasks never see each other's runs.
+    """
+    states = open_here()
+    if states:
+        return ActiveRun(states[-1])
+    candidates = [state for state in list(_open.values()) if not state.ended and not state.attached]
+    if not candidates:
+        return None
+    if _in_task():
+        raise NoActiveRunError(
+            "no run is active in this task; open one with `async with asynctrack.start_run()`, or log through the run "
+            "object: run.log_metric(…)"
+        )
+    if len(candidates) > 1:
+        ids = ", ".join(state.run_id for state in candidates[:5])
+        raise AmbiguousRunError(
+            f"no run is active in this thread, and {len(candidates)} are open in the process ({ids}); log through the "
+            "run object: run.log_metric(…)"
+        )
+    return ActiveRun(candidates[0])
+
+
+def attached_run(run_id: str, tracking_uri: str | None = None) -> RunLog:
+    """The log verbs for a run known by its id: one open in this process, or any other, which is then logged to and not
+    ended. A run that does not exist is found out in the background: its events are refused, and reported."""
+    for state in list(_open.values()):
+        if state.run_id == run_id and not state.ended:
+            return RunLog(state)
+    engine = engine_for(tracking_uri or get_tracking_uri())
+    state = RunState(engine, RunSpec(uid=uuid.uuid4().hex, run_id=run_id), strict=False, attached=True)
+    _open[id(state)] = state
+    return RunLog(state)
+
+
+def flush_all(tracking_uri: str | None = None) -> None:
+    """Wait until everything logged in this process (to one store) is delivered, for at most ``close_timeout`` seconds.
+    Raises FlushTimeoutError."""
+    states = [s for s in list(_open.values()) if tracking_uri is None or s.engine.store.uri == tracking_uri]
+    waiting = [(state, state.engine.flush(state.number)) for state in states if state.pid == os.getpid()]
+    for state, receipt in waiting:
+        timeout = state.engine.settings.close_timeout
+        if not _wait(state, receipt, timeout):
+            raise _timed_out(state, timeout)
+        receipt.result()
+
+
+def open_here() -> tuple[RunState, ...]:
+    """The open runs of this context, outermost first."""
+    return tuple(state for state in _active.get() if not state.ended)
+
+
+# ── what both faces do, apart from waiting
+
+
+def _activate(state: RunState) -> None:
+    if state.ended:
+        raise state.ended_error()
+    if state not in _active.get():
+        _active.set((*open_here(), state))
+        _last.set(state)
+
+
+def _entry_timeout(state: RunState) -> float:
+    settings = state.engine.settings
+    return settings.connect_timeout if settings.on_unreachable == "raise" else settings.close_timeout
+
+
+def _entered(state: RunState, done: bool, receipt: Receipt[RunInfo | None]) -> None:
+    try:
+        if not done and state.engine.settings.on_unreachable == "raise":
+            raise _not_created(state)
+        if done:
+            receipt.result()
+    except BaseException:
+        # The block is not entered, so nothing will leave it.
+        _end(state, "FAILED", None)
+        raise
+
+
+def _end(state: RunState, status: str, end_time: int | None) -> Receipt[RunInfo | None] | None:
+    try:
+        if not RunStatus.is_terminated(RunStatus.from_string(status)):
+            raise ValueError(f"{status!r} does not end a run; use FINISHED, FAILED or KILLED")
+    except ValueError as error:
+        raise InvalidInputError(str(error)) from None
+    try:
+        return state.end(status, end_time)
+    finally:
+        _open.pop(id(state), None)
+        _active.set(open_here())
+
+
+def _after_end(state: RunState, receipt: Receipt[RunInfo | None], done: bool) -> None:
+    """Say, or with ``strict`` raise, what did not go well."""
+    try:
+        if not done:
+            state.engine.gave_up = True
+            raise _timed_out(state, state.engine.settings.close_timeout)
+        receipt.result()
+        _raise_refused(state)
+    except AsynctrackError as error:
+        if state.strict:
+            raise
+        logger.warning("asynctrack: %s", error)
+
+
+def _status_for(kind: type[BaseException] | None, error: BaseException | None) -> str:
+    """The honest status of a run whose block is left by ``error``."""
+    if kind is None or isinstance(error, GeneratorExit):
+        return "FINISHED"
+    if isinstance(error, SystemExit):
+        return "FINISHED" if error.code in (None, 0) else "FAILED"
+    if issubclass(kind, (KeyboardInterrupt, *_cancellations())):
+        return "KILLED"
+    return "FAILED"
+
+
+def _cancellations() -> tuple[type[BaseException], ...]:
+    """What a cancelled task raises, in the libraries that are loaded."""
+    asyncio, trio = sys.modules.get("asyncio"), sys.modules.get("trio")
+    found: list[type[BaseException]] = []
+    if asyncio is not None:
+        found.append(asyncio.CancelledError)
+    if trio is not None:
+        found.append(trio.Cancelled)
+    return tuple(found)
+
+
+def _in_task() -> bool:
+    asyncio, trio = sys.modules.get("asyncio"), sys.modules.get("trio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        return True
+    return trio is not None and bool(trio.lowlevel.in_trio_run())
+
+
+def _wait(state: RunState, receipt: Receipt[Any], timeout: float | None) -> bool:
+    with Waiting(lambda: state.engine.stats(state.number).pending) as waiting:
+        return waiting.until(receipt.wait, _FOREVER if timeout is None else timeout)
+
+
+async def _wait_async(receipt: Receipt[Any], timeout: float | None) -> bool:  # noqa: ASYNC109  # as flush
+    from anyio import move_on_after
+
+    if not receipt.done:
+        with move_on_after(timeout):
+            await receipt.wait_async()
+    return receipt.done
+
+
+def _timed_out(state: RunState, timeout: float | None) -> FlushTimeoutError:
+    stats = state.engine.stats(state.number)
+    why = f" ({stats.last_error})" if stats.last_error else ""
+    where = state.engine.journal.spool.path
+    kept = f"they are kept in {where} and go on being delivered" if where else "they are kept in memory only"
+    return FlushTimeoutError(
+        f"run {state.run_id}: {stats.pending} of {stats.accepted} events are not in {state.engine.store.uri} after "
+        f"{timeout:g} s{why}; {kept}"
+    )
+
+
+def _raise_refused(state: RunState) -> None:
+    stats = state.engine.stats(state.number)
+    new = stats.rejected - state.told_rejected
+    if new <= 0:
+        return
+    state.told_rejected = stats.rejected
+    lane = state.engine.lane(state.number)
+    reasons = "; ".join(list(lane.refusals)[-3:]) if lane is not None else ""
+    spool = state.engine.journal.spool
+    where = f" They are kept in {spool.rejected_path()}." if spool.path else ""
+    raise DeliveryError(f"run {state.run_id}: {state.engine.store.uri} refused {new} events: {reasons}.{where}")
+
+
+def _not_created(state: RunState) -> UnavailableError:
+    error = state.engine.stats(state.number).last_error or "no answer yet"
+    return UnavailableError(
+        f"run {state.run_id or state.spec.uid} could not be created in {state.engine.store.uri}: {error}. What is logged "
+        f"is kept in {state.engine.journal.spool.path}"
+    )
+
+
+# ── the process
+
+
+def _end_open_runs() -> None:
+    """At interpreter exit: runs that nobody ended."""
+    status = exit_status()
+    for state in list(_open.values()):
+        if state.pid != os.getpid():
+            continue  # the parent's, and this forked child never logged to it
+        try:
+            _end(state, status, None)
+        except (AsynctrackError, OSError, RunEndedError) as error:
+            logger.error("asynctrack: run %s could not be ended: %s", state.run_id, error)
+
+
+def _forked() -> None:
+    import threading
+
+    for state in _open.values():
+        state.lock = threading.RLock()
+        state.streams.clear()
+
+
+before_exit(_end_open_runs)
+after_fork(_forked)

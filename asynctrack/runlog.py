@@ -1,0 +1,284 @@
+"""The log verbs of a run, and the state they share. This is the hot path: read `log_metric` first.
+
+One event is one claim (a C call that no other thread can interrupt) and one write into mapped memory. No lock, no
+system call, no object that outlives the call. Everything unusual (a new key, a full segment, a bad argument, a forked
+child, a run that has ended) fails in one of those steps and is sorted out in the slow path behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from asynctrack.engine.engine import Engine, RunStats
+from asynctrack.engine.lifecycle import interpreter_is_ending
+from asynctrack.errors import InvalidInputError, RunEndedError, SpoolError
+from asynctrack.journal.slots import PACK
+from asynctrack.values import flatten, shortened, to_float, to_step, to_text, to_timestamp
+
+if TYPE_CHECKING:
+    from asynctrack.engine.receipts import Receipt
+    from asynctrack.entities import RunInfo
+    from asynctrack.journal.segment import Segment
+    from asynctrack.stores.base import RunSpec
+
+__all__ = ["RunLog", "RunState"]
+
+_now = time.time_ns
+
+
+class RunState:
+    """What the synchronous and the asynchronous face of a run have in common."""
+
+    def __init__(self, engine: Engine, spec: RunSpec, *, strict: bool, attached: bool = False) -> None:
+        self.engine = engine
+        self.spec = spec
+        self.strict = strict
+        self.lock = threading.RLock()
+        self.ended = False
+        #: somebody else's run (a forked process's parent's, or one named by its id): it is logged to and never ended
+        self.attached = attached
+        self.pid = os.getpid()
+        #: metric key → stream number; empty once the run has ended, so that every log call comes to the slow path
+        self.streams: dict[str, int] = {}
+        self.params: dict[str, str] = {}
+        self.told_rejected = 0
+        self._paths: dict[str, set[str]] = {"metric": set(), "param": set(), "tag": set()}
+        self._folders: dict[str, set[str]] = {"metric": set(), "param": set(), "tag": set()}
+        try:
+            self.number = engine.open_run(spec, attached=attached)
+        except OSError as error:
+            where = engine.journal.spool.path
+            raise SpoolError(error.errno, f"cannot start a run: the spool {where} cannot be written: {error}") from error
+
+    @property
+    def run_id(self) -> str:
+        """The run's id: known at once where the client chooses it, else once the store has created the run."""
+        known = self.spec.run_id
+        if known is None and not self.engine.store.chooses_run_ids:
+            known = self.spec.uid
+        return known or ""
+
+    def stream(self, key: str) -> int | None:
+        """The stream of a metric, registered on first use; None when there was no room for it and it is dropped."""
+        with self.lock:
+            self.check_open()
+            number = self.streams.get(key) if isinstance(key, str) else None
+            if number is None:
+                self.check_key("metric", key)
+                number = self.engine.journal.register_stream(self.number, key)
+                if number is not None:
+                    self.streams[key] = number
+            return number
+
+    def frame(self, kind: str, entries: dict[str, str]) -> None:
+        """Log params or tags."""
+        with self.lock:
+            self.check_open()
+            self.engine.journal.write_frame([kind, self.number, entries])
+
+    def check_open(self) -> None:
+        """Raise RunEndedError where logging is over; attach to the run again in a forked child."""
+        if self.ended:
+            raise self.ended_error()
+        if self.pid != os.getpid():
+            self.attached = True
+            self.streams.clear()
+            self.number = self.engine.open_run(self.spec, attached=True)
+            self.pid = os.getpid()
+
+    def ended_error(self) -> BaseException:
+        """What a log call raises after the end."""
+        if interpreter_is_ending() and threading.current_thread() is not threading.main_thread():
+            # A daemon thread that logs while the interpreter shuts down: it ends here, quietly, as it would anyway.
+            return SystemExit()
+        return RunEndedError(
+            f"run {self.run_id} has ended; nothing was logged. Start a new run, or take this one up again with "
+            f"start_run(run_id={self.run_id!r})"
+        )
+
+    def check_key(self, kind: str, key: Any) -> None:
+        """Raise InvalidInputError for a key the store can never hold, alone or beside those logged already."""
+        try:
+            self.engine.store.check_key(kind, key)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"run {self.run_id}: {error}") from None
+        if not self.engine.store.keys_are_paths or key in self._paths[kind]:
+            return
+        parts = key.split("/")
+        folders = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+        clash = key if key in self._folders[kind] else next((f for f in folders if f in self._paths[kind]), None)
+        if clash is not None:
+            raise InvalidInputError(
+                f"run {self.run_id}: {kind} {key!r} clashes with one logged before: in a file store {clash!r} would "
+                "have to be a file and a folder at once; rename one of them"
+            )
+        self._paths[kind].add(key)
+        self._folders[kind].update(folders)
+
+    def end(self, status: str, end_time: int | None) -> Receipt[RunInfo | None] | None:
+        """Log the run's end; a receipt for everything before it. None when it has ended already."""
+        with self.lock:
+            if self.ended:
+                return None
+            self.check_open()
+            self.ended = True
+            self.streams.clear()
+            if not self.attached:
+                now = _now() // 1_000_000
+                self.engine.journal.write_frame(["end", self.number, status, now if end_time is None else end_time])
+        return self.engine.flush(self.number)
+
+
+class RunLog:
+    """The log verbs. All return None at once, may be called from any thread, and raise InvalidInputError, with nothing
+    logged, for what can never be stored, and RunEndedError after the run's end. What they accept survives the
+    process (see `Settings.durability`)."""
+
+    __slots__ = ("_journal", "_state", "_streams")
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+        self._streams = state.streams
+        self._journal = state.engine.journal
+
+    def log_metric(
+        self,
+        key: str,
+        value: float,
+        step: int | None = None,
+        timestamp: int | None = None,
+    ) -> None:
+        """Log one point. ``value``: anything with ``__float__``, NaN and ±Inf too; ``step``: any 64-bit integer,
+        default 0; ``timestamp``: ms since the epoch, default now."""
+        if type(value) is not float:
+            value = self._to_float(key, value)
+        try:
+            stream = self._streams[key]
+        except (KeyError, TypeError):
+            new = self._state.stream(key)
+            if new is None:
+                return
+            stream = new
+        if timestamp is None:
+            timestamp = _now() // 1_000_000
+        elif type(timestamp) is not int or timestamp < 0:
+            timestamp = self._to_timestamp(key, timestamp)
+        if step is None:
+            step = 0
+        claim, slots, segment = self._journal.current
+        at = claim()
+        try:
+            PACK(slots, at, timestamp, step, value, stream, timestamp, step, value, stream)
+        except (struct.error, ValueError, TypeError, OverflowError):
+            self._write_slowly(key, timestamp, step, value, stream, segment, at)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None, timestamp: int | None = None) -> None:
+        """Log several points of one step and time. All are checked before any is logged."""
+        if timestamp is None:
+            timestamp = _now() // 1_000_000
+        else:
+            timestamp = self._to_timestamp("*", timestamp)
+        step = 0 if step is None else self._to_step("*", step)
+        streams = self._streams
+        points = []
+        try:
+            items = metrics.items()
+        except AttributeError:
+            raise InvalidInputError(
+                f"run {self._state.run_id}: log_metrics takes a dictionary of names and numbers, not {shortened(metrics)}"
+            ) from None
+        for key, value in items:
+            if type(value) is not float:
+                value = self._to_float(key, value)
+            stream = streams.get(key) if type(key) is str else None
+            if stream is None:
+                stream = self._state.stream(key)
+            points.append((stream, value))
+        journal = self._journal
+        for stream, value in points:
+            if stream is None:
+                continue
+            claim, slots, segment = journal.current
+            at = claim()
+            try:
+                PACK(slots, at, timestamp, step, value, stream, timestamp, step, value, stream)
+            except (struct.error, ValueError):
+                self._write_slowly("*", timestamp, step, value, stream, segment, at)
+
+    def log_param(self, key: str, value: Any) -> None:
+        """Log one param, as ``str(value)``. A param never changes: another value for it raises InvalidInputError."""
+        self.log_params({key: value})
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log params, nested dictionaries flattened with dots. All are checked before any is logged."""
+        state = self._state
+        entries: dict[str, str] = {}
+        with state.lock:
+            for key, value in flatten(params):
+                text = to_text("param", key, value)
+                state.check_key("param", key)
+                logged = state.params.get(key, entries.get(key, text))
+                if logged != text:
+                    raise InvalidInputError(
+                        f"run {state.run_id}: param {key!r} is {shortened(logged)} already and cannot become "
+                        f"{shortened(text)}; log it under another name, or use set_tag for what changes"
+                    )
+                entries[key] = text
+            if entries:
+                state.frame("params", entries)
+                state.params.update(entries)
+
+    def set_tag(self, key: str, value: Any) -> None:
+        """Set one tag, as ``str(value)``; a later one overwrites."""
+        self.set_tags({key: value})
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags. All are checked before any is set."""
+        entries = {}
+        for key, value in dict(tags).items():
+            self._state.check_key("tag", key)
+            entries[key] = to_text("tag", key, value)
+        if entries:
+            self._state.frame("tags", entries)
+
+    def stats(self) -> RunStats:
+        """What became of this run's events, as of now. Any thread; does not wait for the engine."""
+        return self._state.engine.stats(self._state.number)
+
+    # ── slow paths
+
+    def _write_slowly(
+        self, key: object, timestamp: int, step: Any, value: float, stream: int, segment: Segment, at: int
+    ) -> None:
+        if segment.holds(at):  # the slot was there, so it is the step that does not fit
+            segment.void(at)
+            step = self._to_step(key, step)
+        try:
+            self._journal.write(timestamp, step, value, stream)
+        except struct.error:
+            self._journal.write(timestamp, self._to_step(key, step), value, stream)
+        except RunEndedError:
+            raise self._state.ended_error() from None
+
+    def _to_float(self, key: object, value: Any) -> float:
+        try:
+            return to_float(key, value)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"run {self._state.run_id}: {error}") from None
+
+    def _to_step(self, key: object, step: Any) -> int:
+        try:
+            return to_step(key, step)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"run {self._state.run_id}: {error}") from None
+
+    def _to_timestamp(self, key: object, timestamp: Any) -> int:
+        try:
+            return to_timestamp(key, timestamp)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"run {self._state.run_id}: {error}") from None

@@ -1,0 +1,88 @@
+"""One frozen `Settings`: arguments beat environment variables, which beat the defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args, get_type_hints
+
+from asynctrack.errors import InvalidInputError
+
+__all__ = ["Settings", "configure", "current_settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How asynctrack behaves. Each field ``name`` is also the environment variable ``ASYNCTRACK_NAME``."""
+
+    #: seconds between two looks at the journal; flush, terminate and a full segment wake the engine earlier
+    flush_interval: float = 0.5
+    #: seconds that leaving a run, or the interpreter, waits for delivery before the rest stays in the spool
+    close_timeout: float = 60.0
+    #: seconds that start_run waits for a store that cannot be reached, with ``on_unreachable="raise"``
+    connect_timeout: float = 10.0
+    #: the store cannot be reached when a run is started: "spool" goes on with a warning and creates the run when the
+    #: store is back; "raise" raises after ``connect_timeout``
+    on_unreachable: Literal["spool", "raise"] = "spool"
+    #: folder for spools; None: ``.asynctrack/`` in the working directory, else the user's state folder
+    spool_dir: str | None = None
+    #: bytes of undelivered events kept on disk, per process and store
+    max_spool_bytes: int = 10 * 1024**3
+    #: what a log call does when that is reached or the disk is full: "block" until there is room, "drop_new" (count
+    #: and report the events not accepted), or "raise" SpoolFullError
+    spool_full: Literal["block", "drop_new", "raise"] = "drop_new"
+    #: "process": what is logged survives the process; "system": also the machine, up to the last flush interval
+    durability: Literal["process", "system"] = "process"
+    #: bytes of the largest journal segment; the first ones are smaller
+    segment_bytes: int = 4 * 1024**2
+    #: called in the engine's thread with a run id and a `Refusal` for every event the store refuses for good
+    on_error: Callable[[str, Any], None] | None = None
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(Settings).items():
+            choices = get_args(hint)
+            value = getattr(self, name)
+            if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
+                raise InvalidInputError(f"{name}={value!r}: it must be one of {', '.join(map(repr, choices))}")
+            if isinstance(value, (int, float)) and not value > 0:
+                raise InvalidInputError(f"{name}={value!r}: it must be greater than 0")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """The defaults, overridden by ``ASYNCTRACK_*``. Raises `InvalidInputError` naming the variable."""
+        given: dict[str, Any] = {}
+        for field in fields(cls):
+            variable = f"ASYNCTRACK_{field.name.upper()}"
+            text = environment.get(variable)
+            if not text or field.name == "on_error":
+                continue
+            kind = type(field.default)
+            try:
+                given[field.name] = kind(text) if kind in (int, float) else text
+            except ValueError:
+                raise InvalidInputError(f"{variable}={text!r}: it must be a number") from None
+        return cls(**given)
+
+
+_configured: dict[str, Any] = {}
+
+
+def configure(**settings: Any) -> None:
+    """Set process-wide settings (fields of `Settings`) for runs started from now on, over the environment.
+
+    ``None`` as a value goes back to the environment or the default. Raises `InvalidInputError`; nothing is set then.
+    """
+    unknown = settings.keys() - {field.name for field in fields(Settings)}
+    if unknown:
+        known = ", ".join(field.name for field in fields(Settings))
+        raise InvalidInputError(f"no such setting: {', '.join(sorted(unknown))}; the settings are {known}")
+    wanted = {name: value for name, value in (_configured | settings).items() if value is not None}
+    replace(Settings(), **wanted)
+    _configured.clear()
+    _configured.update(wanted)
+
+
+def current_settings() -> Settings:
+    """The settings a run started now would get."""
+    return replace(Settings.from_environment(), **_configured)

@@ -1,0 +1,235 @@
+"""What the engine asks of a store, and the batch it hands over.
+
+To write a store of your own, subclass `AbstractStore` and inherit `asynctrack.testing.StoreContract` in a test.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from asynctrack.entities import Experiment, Metric, Run, RunInfo, ViewType
+
+__all__ = ["AbstractStore", "Batch", "Limits", "Page", "Point", "Refusal", "RunSpec"]
+
+#: timestamp (ms), step, value; what the journal decodes carries the stream number as a fourth item, which stores ignore
+Point = tuple[int, int, float] | tuple[int, int, float, int]
+
+
+class Limits(NamedTuple):
+    """How much of one run a store takes at once."""
+
+    metrics: int = 1000
+    params: int = 100
+    tags: int = 100
+    entities: int = 1000
+    bytes: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """All that is needed to create a run, here or, from the journal, later and elsewhere.
+
+    ``uid`` is 32 lower-case hex digits, unique to this ``start_run``: a store whose ids the client may choose uses it
+    as the run id; others keep it in a tag, so that a creation whose answer was lost is found again. With ``run_id``
+    the run exists already and is taken up again. Of ``experiment_id`` and ``experiment_name`` at most one is set
+    (neither: the default experiment); an experiment named but missing is created. ``start_time`` is in ms.
+    """
+
+    uid: str
+    run_id: str | None = None
+    experiment_id: str | None = None
+    experiment_name: str | None = None
+    run_name: str | None = None
+    user_id: str = ""
+    start_time: int = 0
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Events of one run, in order within each metric, and within params and tags."""
+
+    metrics: dict[str, list[Point]] = field(default_factory=dict)
+    params: list[tuple[str, str]] = field(default_factory=list)
+    tags: list[tuple[str, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.metrics.values())) + len(self.params) + len(self.tags)
+
+    def items(self) -> Iterator[tuple[str, str, Any]]:
+        """Every event as (kind, key, value): kind is "metric", "param" or "tag", a metric's value its `Point`."""
+        for key, value in self.params:
+            yield "param", key, value
+        for key, points in self.metrics.items():
+            for point in points:
+                yield "metric", key, point
+        for key, value in self.tags:
+            yield "tag", key, value
+
+    @classmethod
+    def of(cls, items: Iterable[tuple[str, str, Any]]) -> Batch:
+        """The batch whose `items` these are."""
+        batch = cls()
+        for kind, key, value in items:
+            if kind == "metric":
+                batch.metrics.setdefault(key, []).append(value)
+            elif kind == "param":
+                batch.params.append((key, value))
+            else:
+                batch.tags.append((key, value))
+        return batch
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """Two batches that together hold the same events in the same order."""
+        items = list(self.items())
+        middle = len(items) // 2
+        return Batch.of(items[:middle]), Batch.of(items[middle:])
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One event that a store will never accept, and why."""
+
+    kind: str
+    key: str
+    value: Any
+    reason: str
+
+
+class Page(NamedTuple):
+    """One page of a search; ``token`` asks for the next, None at the end."""
+
+    items: list[Any]
+    token: str | None = None
+
+
+class AbstractStore(ABC):
+    """Where batches go.
+
+    Methods are coroutines over a `StoreIO`: the engine awaits them on its loop, blocking callers `drive` them. They
+    raise `StoreError` classes only; anything else is a bug in the store, which the engine reports and treats like
+    an unavailable store. Methods may be called for several runs at once, never twice at once for one run.
+    """
+
+    #: canonical URI, without credentials: goes into the spool, logs and messages
+    uri: str
+    limits: Limits = Limits()
+    #: True where the store gives runs ids of its own; elsewhere a new run's id is its ``spec.uid``
+    chooses_run_ids: bool = False
+    #: True where key "a" and key "a/b" cannot both exist in one run (files and folders)
+    keys_are_paths: bool = False
+
+    # ── keys: pure, called in the logging thread
+
+    @abstractmethod
+    def check_key(self, kind: str, key: str) -> None:
+        """Raise `InvalidInputError`, saying what is wrong and what is allowed, for a key this store can never hold.
+
+        ``kind`` is "metric", "param" or "tag".
+        """
+
+    # ── delivering: called by the engine
+
+    @abstractmethod
+    async def create_run(self, spec: RunSpec) -> RunInfo:
+        """Create the run, or with ``spec.run_id`` set its status to RUNNING again. Repeating it changes nothing."""
+
+    async def bookmark(self, run_id: str, batch: Batch) -> Any:
+        """Where the store stands before ``batch``: anything msgpack can hold, kept in the cursor while the batch is
+        under way, given back to `log_batch` when its outcome is unknown. None where re-sending changes nothing."""
+        return None
+
+    @abstractmethod
+    async def log_batch(self, run_id: str, batch: Batch, bookmark: Any = None) -> list[Refusal]:
+        """Store a batch. With a ``bookmark``, some of it may be stored already, behind that mark: complete it, once.
+
+        Returns the events that are refused for good, where the store can tell which they are; all others are stored.
+        Raises `RefusedError` where it cannot tell (the engine halves the batch), `UnavailableError` to be asked again.
+        """
+
+    @abstractmethod
+    async def update_run(
+        self, run_id: str, *, status: str | None = None, end_time: int | None = None, run_name: str | None = None
+    ) -> RunInfo:
+        """Set what is given: ``status`` a `RunStatus` name, ``end_time`` in ms."""
+
+    # ── reading and managing
+
+    @abstractmethod
+    async def get_run(self, run_id: str) -> Run:
+        """The run with its latest metrics. Raises `NotFoundError`."""
+
+    @abstractmethod
+    async def search_runs(
+        self,
+        experiment_ids: Sequence[str],
+        filter_string: str = "",
+        run_view_type: int = ViewType.ACTIVE_ONLY,
+        max_results: int = 1000,
+        order_by: Sequence[str] = (),
+        page_token: str | None = None,
+    ) -> Page:
+        """Runs that match MLflow's filter, latest start first unless ``order_by`` says otherwise."""
+
+    @abstractmethod
+    async def get_metric_history(self, run_id: str, key: str) -> list[Metric]:
+        """Every point of one metric, in the order the store keeps them; empty when the run has no such metric."""
+
+    @abstractmethod
+    async def delete_run(self, run_id: str) -> None:
+        """Mark a run deleted."""
+
+    @abstractmethod
+    async def restore_run(self, run_id: str) -> None:
+        """Mark a deleted run active."""
+
+    @abstractmethod
+    async def delete_tag(self, run_id: str, key: str) -> None:
+        """Remove a tag of a run. Raises `NotFoundError` where there is none."""
+
+    @abstractmethod
+    async def create_experiment(
+        self, name: str, artifact_location: str | None = None, tags: dict[str, str] | None = None
+    ) -> str:
+        """The new experiment's id. Raises `AlreadyExistsError`, also when a deleted experiment holds the name."""
+
+    @abstractmethod
+    async def get_experiment(self, experiment_id: str) -> Experiment:
+        """Also deleted ones. Raises `NotFoundError`."""
+
+    @abstractmethod
+    async def get_experiment_by_name(self, name: str) -> Experiment | None:
+        """Also deleted ones; None where no experiment has that name."""
+
+    @abstractmethod
+    async def search_experiments(
+        self,
+        view_type: int = ViewType.ACTIVE_ONLY,
+        max_results: int = 1000,
+        filter_string: str = "",
+        order_by: Sequence[str] = (),
+        page_token: str | None = None,
+    ) -> Page:
+        """Experiments that match, last updated first unless ``order_by`` says otherwise."""
+
+    @abstractmethod
+    async def rename_experiment(self, experiment_id: str, new_name: str) -> None:
+        """Give an active experiment another name."""
+
+    @abstractmethod
+    async def delete_experiment(self, experiment_id: str) -> None:
+        """Mark an experiment deleted."""
+
+    @abstractmethod
+    async def restore_experiment(self, experiment_id: str) -> None:
+        """Mark a deleted experiment active."""
+
+    @abstractmethod
+    async def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
+        """Set a tag of an experiment."""
+
+    async def aclose(self) -> None:  # noqa: B027  # optional: most stores hold nothing
+        """Let go of connections and files."""

@@ -1,0 +1,116 @@
+"""Metric files as text: one ``<timestamp ms> <value> <step>`` line a point.
+
+Two points are *identical* where MLflow's migration to SQL takes them for one, and aborts: same timestamp and step, and
+a value that is the same number once ±Inf has become ± the largest double. NaN is identical to NaN, -0.0 to 0.0.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+from asynctrack.entities import Metric
+from asynctrack.stores.base import Point
+
+__all__ = ["WINDOW", "Block", "Identity", "identities", "identity", "latest", "parse_line", "parse_lines"]
+
+#: lines of one metric file behind which an identical point is not written again
+WINDOW = 256
+#: timestamp (ms), step, value as SQL would hold it; None for NaN
+Identity = tuple[int, int, float | None]
+
+_FINITE = b"0123456789.e+- \n"
+
+
+def identity(timestamp: int, step: int, value: float) -> Identity:
+    """What makes a point the same as another."""
+    if math.isfinite(value):
+        return timestamp, step, value
+    if math.isnan(value):
+        return timestamp, step, None
+    return timestamp, step, math.copysign(sys.float_info.max, value)
+
+
+class Block(NamedTuple):
+    """The points of one metric, encoded, each identity once, in the order given."""
+
+    lines: Sequence[str]
+    data: bytes
+    identities: Sequence[Identity]
+    #: smallest and largest timestamp
+    oldest: int
+    newest: int
+
+    @classmethod
+    def of(cls, points: Sequence[Point]) -> Block:
+        """Encode at least one point. Timestamps and steps must be ints, values floats (what the journal decodes)."""
+        # Columns, because a call per point would cost as much as the formatting itself.
+        timestamps, steps, values = list(zip(*points, strict=True))[:3]
+        if set(map(type, values)) != {float}:  # a NumPy float64 is a float, but its repr is not a number
+            values = tuple(map(float, values))
+        lines = [f"{at} {value!r} {step}\n" for at, step, value in zip(timestamps, steps, values, strict=True)]
+        data = "".join(lines).encode("ascii")
+        marks: Sequence[Identity] = list(zip(timestamps, steps, values, strict=True))
+        oldest, newest = min(timestamps), max(timestamps)
+        finite = not data.translate(None, _FINITE)
+        if finite and len(set(marks)) == len(marks):
+            return cls(lines, data, marks, oldest, newest)
+        first: dict[Identity, str] = {}
+        for mark, line in zip(map(identity, timestamps, steps, values), lines, strict=True):
+            first.setdefault(mark, line)
+        return cls(list(first.values()), "".join(first.values()).encode("ascii"), list(first), oldest, newest)
+
+    def without(self, seen: AbstractSet[Identity]) -> Sequence[str]:
+        """The lines whose points are not in ``seen``."""
+        if seen.isdisjoint(self.identities):
+            return self.lines
+        return [line for mark, line in zip(self.identities, self.lines, strict=True) if mark not in seen]
+
+
+def parse_line(line: str) -> tuple[int, int, float] | None:
+    """(timestamp, step, value) of a line of 2, 3 or 5 fields as MLflow wrote them over the years; None for any other.
+
+    In a line of 5 fields (a dataset's name and digest at the end) the step is the third field, as MLflow's writer and
+    migration have it; MLflow's own file store reads it as 0.
+    """
+    fields = line.strip().split(" ")
+    if len(fields) not in (2, 3, 5):
+        return None
+    try:
+        return int(fields[0]), int(fields[2]) if len(fields) > 2 else 0, float(fields[1])
+    except ValueError:
+        return None
+
+
+def parse_lines(data: bytes) -> tuple[list[tuple[int, int, float]], int]:
+    """Every point of a metric file, in order, and the number of lines that are none.
+
+    A last line without its newline counts as none: a writer died within it, so its numbers may lack digits.
+    """
+    lines = data.decode("utf-8", "replace").split("\n")
+    damaged = 1 if lines.pop() else 0
+    points = []
+    for line in lines:
+        point = parse_line(line)
+        if point is None:
+            damaged += 1
+        else:
+            points.append(point)
+    return points, damaged
+
+
+def identities(data: bytes) -> set[Identity]:
+    """The identity of every whole line in ``data``."""
+    return {identity(at, step, value) for at, step, value in parse_lines(data)[0]}
+
+
+def latest(key: str, points: Iterable[tuple[int, int, float]]) -> Metric | None:
+    """The point with the largest step, then timestamp, then value; NaN counts as 0, as in MLflow's SQL store.
+
+    Of equals the first. None where there is no point.
+    """
+    best = max(points, key=lambda point: (point[1], point[0], 0.0 if math.isnan(point[2]) else point[2]), default=None)
+    return None if best is None else Metric(key, best[2], best[0], best[1])
