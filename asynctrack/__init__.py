@@ -1,5 +1,6 @@
 """asynctrack: an asynchronous batching logger for experiment tracking. A log call survives ``kill -9``."""
 
+from asynctrack.engine.lifecycle import shutdown
 from asynctrack.entities import (
     Experiment,
     FileInfo,
@@ -125,5 +126,6 @@ __all__ = [
     "set_tag",
     "set_tags",
     "set_tracking_uri",
+    "shutdown",
     "start_run",
 ]

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from asynctrack.context import automatic_tags, default_user
-from asynctrack.engine.lifecycle import after_fork, before_exit, engine_for, exit_status
+from asynctrack.engine.lifecycle import after_fork, before_exit, engine_for
 from asynctrack.engine.progress import Waiting
 from asynctrack.engine.receipts import Receipt
 from asynctrack.entities import RunInfo, RunStatus
@@ -440,9 +440,8 @@ def _not_created(state: RunState) -> UnavailableError:
 # ── the process
 
 
-def _end_open_runs() -> None:
+def _end_open_runs(status: str) -> None:
     """At interpreter exit: runs that nobody ended."""
-    status = exit_status()
     for state in list(_open.values()):
         if state.pid != os.getpid():
             continue  # the parent's, and this forked child never logged to it

@@ -11,7 +11,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from asynctrack.engine.engine import Engine, RunStats
@@ -134,6 +134,12 @@ class RunState:
         return self.engine.flush(self.number)
 
 
+def _entries(metrics: Mapping[str, float]) -> Iterable[tuple[str, float]]:
+    if not isinstance(metrics, Mapping):
+        raise InvalidInputError(f"log_metrics takes a dictionary of names and numbers, not {shortened(metrics)}")
+    return metrics.items()
+
+
 class RunLog:
     """The log verbs. All return None at once, may be called from any thread, and raise InvalidInputError, with nothing
     logged, for what can never be stored, and RunEndedError after the run's end. What they accept survives the
@@ -156,7 +162,10 @@ class RunLog:
         """Log one point. ``value``: anything with ``__float__``, NaN and ±Inf too; ``step``: any 64-bit integer,
         default 0; ``timestamp``: ms since the epoch, default now."""
         if type(value) is not float:
-            value = self._to_float(key, value)
+            try:
+                value = to_float(key, value)
+            except InvalidInputError as error:
+                raise self._named(error) from None
         try:
             stream = self._streams[key]
         except (KeyError, TypeError):
@@ -167,7 +176,10 @@ class RunLog:
         if timestamp is None:
             timestamp = _now() // 1_000_000
         elif type(timestamp) is not int or timestamp < 0:
-            timestamp = self._to_timestamp(key, timestamp)
+            try:
+                timestamp = to_timestamp(key, timestamp)
+            except InvalidInputError as error:
+                raise self._named(error) from None
         if step is None:
             step = 0
         claim, slots, segment = self._journal.current
@@ -179,30 +191,16 @@ class RunLog:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None, timestamp: int | None = None) -> None:
         """Log several points of one step and time. All are checked before any is logged."""
-        if timestamp is None:
-            timestamp = _now() // 1_000_000
-        else:
-            timestamp = self._to_timestamp("*", timestamp)
-        step = 0 if step is None else self._to_step("*", step)
-        streams = self._streams
-        points = []
         try:
-            items = metrics.items()
-        except AttributeError:
-            raise InvalidInputError(
-                f"run {self._state.run_id}: log_metrics takes a dictionary of names and numbers, not {shortened(metrics)}"
-            ) from None
-        for key, value in items:
-            if type(value) is not float:
-                value = self._to_float(key, value)
-            stream = streams.get(key) if type(key) is str else None
-            if stream is None:
-                stream = self._state.stream(key)
-            points.append((stream, value))
+            timestamp = _now() // 1_000_000 if timestamp is None else to_timestamp("*", timestamp)
+            step = 0 if step is None else to_step("*", step)
+            points = [(self._stream(key), to_float(key, value)) for key, value in _entries(metrics)]
+        except InvalidInputError as error:
+            raise self._named(error) from None
         journal = self._journal
         for stream, value in points:
             if stream is None:
-                continue
+                continue  # there was no room to register it, and the policy drops
             claim, slots, segment = journal.current
             at = claim()
             try:
@@ -252,33 +250,23 @@ class RunLog:
 
     # ── slow paths
 
+    def _stream(self, key: Any) -> int | None:
+        try:
+            return self._streams[key]
+        except (KeyError, TypeError):
+            return self._state.stream(key)
+
     def _write_slowly(
         self, key: object, timestamp: int, step: Any, value: float, stream: int, segment: Segment, at: int
     ) -> None:
-        if segment.holds(at):  # the slot was there, so it is the step that does not fit
-            segment.void(at)
-            step = self._to_step(key, step)
+        if segment.holds(at):
+            segment.void(at)  # the slot was there, so it is the step that does not fit
         try:
-            self._journal.write(timestamp, step, value, stream)
-        except struct.error:
-            self._journal.write(timestamp, self._to_step(key, step), value, stream)
+            self._journal.write(timestamp, to_step(key, step), value, stream)
+        except InvalidInputError as error:
+            raise self._named(error) from None
         except RunEndedError:
             raise self._state.ended_error() from None
 
-    def _to_float(self, key: object, value: Any) -> float:
-        try:
-            return to_float(key, value)
-        except InvalidInputError as error:
-            raise InvalidInputError(f"run {self._state.run_id}: {error}") from None
-
-    def _to_step(self, key: object, step: Any) -> int:
-        try:
-            return to_step(key, step)
-        except InvalidInputError as error:
-            raise InvalidInputError(f"run {self._state.run_id}: {error}") from None
-
-    def _to_timestamp(self, key: object, timestamp: Any) -> int:
-        try:
-            return to_timestamp(key, timestamp)
-        except InvalidInputError as error:
-            raise InvalidInputError(f"run {self._state.run_id}: {error}") from None
+    def _named(self, error: InvalidInputError) -> InvalidInputError:
+        return InvalidInputError(f"run {self._state.run_id}: {error}")

@@ -12,15 +12,16 @@ __all__ = ["flatten", "shortened", "to_float", "to_step", "to_text", "to_timesta
 
 
 def to_float(key: object, value: Any) -> float:
-    """A metric's value: whatever has ``__float__`` (int, bool, NumPy and tensor scalars, Decimal), or holds one element."""
-    if not isinstance(value, str | bytes | bytearray):
-        try:
-            if getattr(value, "ndim", 0):
-                return float(value.item())
-            if hasattr(value, "__float__") or hasattr(value, "__index__"):
-                return float(value)
-        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-            raise InvalidInputError(f"metric {shortened(key)}: {shortened(value)} is not one number: {error}") from None
+    """A metric's value: whatever has ``__float__`` (int, bool, NumPy and tensor scalars, Decimal) or holds one element."""
+    try:
+        if isinstance(value, (int, float)):
+            return float(value)
+        if getattr(value, "ndim", 0):
+            return float(value.item())
+        if hasattr(value, "__float__") or hasattr(value, "__index__"):
+            return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise InvalidInputError(f"metric {shortened(key)}: {shortened(value)} is not one number: {error}") from None
     raise InvalidInputError(
         f"metric {shortened(key)}: {shortened(value)} is not a number; log a float, an int or a one-element array or "
         "tensor, and text with log_param or set_tag"

@@ -22,6 +22,7 @@ from asynctrack.engine.receipts import Receipt
 from asynctrack.engine.source import Loaded, Source
 from asynctrack.entities import RunInfo
 from asynctrack.errors import AsynctrackError
+from asynctrack.journal.slots import SLOT_SIZE
 from asynctrack.journal.spool import find_orphans
 from asynctrack.journal.writer import Journal
 from asynctrack.settings import Settings
@@ -33,6 +34,13 @@ __all__ = ["Engine", "RunStats"]
 
 logger = logging.getLogger("asynctrack")
 
+#: slots after which a run is worth a second segment at hand
+_SMALL_RUN = 1000
+#: while nobody waits, the engine rests this many times as long as its last piece of work took: the program has the
+#: interpreter to itself two thirds of the time, however fast it logs. What is not read yet is safe in the journal.
+_REST = 2.0
+#: _look_at while no run has room for more: the next finished piece of work sets it
+_NO_ROOM = float("inf")
 #: seconds between two progress reports to a waiting thread, and the longest blocking sleep while draining
 _TICK = 0.05
 
@@ -68,7 +76,7 @@ class Engine:
         self.settings = settings
         self.store = open_store(store_uri, ThreadedIO())
         self.delivery = Delivery(self.store, settings.on_error)
-        self.journal = Journal(self.store.uri, settings, self.wake)
+        self.journal = Journal(self.store.uri, settings, self._rolled, self.wake)
         self._start_lock = threading.RLock()
         self._reset()
 
@@ -80,7 +88,9 @@ class Engine:
         self._waiting: list[_Request] = []
         self._thread: threading.Thread | None = None
         self._wake_loop: Callable[[], None] | None = None
-        self._load_now = True
+        #: somebody wants a look at the journal now; else it is looked at again at _look_at (monotonic seconds)
+        self._asked = True
+        self._look_at = 0.0
         self._woken = threading.Event()
         self._leaving_loop = False
         self._deadline = float("inf")
@@ -116,7 +126,14 @@ class Engine:
 
     def wake(self) -> None:
         """Have the engine look at the journal now. Never blocks; safe in signal handlers."""
-        self._load_now = True
+        self._asked = True
+        self._rouse()
+
+    def _rolled(self) -> None:
+        """A segment is full: have the next one prepared. Reading can wait until it is time."""
+        self._rouse()
+
+    def _rouse(self) -> None:
         self._woken.set()
         wake_loop = self._wake_loop
         if wake_loop is not None:
@@ -239,24 +256,24 @@ class Engine:
         async with anyio.create_task_group() as steps:
             while not self._leaving_loop:
                 self._event = anyio.Event()
-                self._woken.clear()
-                more = self._look()
+                self._look()
                 for source, lane in self._due():
                     lane.busy = True
                     steps.start_soon(self._step, source, lane)
                 self._answer()
-                with anyio.move_on_after(0 if more else self._nap()) as nap:
+                with anyio.move_on_after(self._nap()):
                     await self._event.wait()
-                if nap.cancelled_caught and not more:
-                    self._load_now = True
-            steps.cancel_scope.shield = True  # what is under way is seen through, then the thread goes on without loop
+            # Leaving the group sees through what is under way; then the thread goes on without a loop.
 
     async def _step(self, source: Source, lane: Lane) -> None:
+        started = time.monotonic()
         try:
             await self.delivery.step(source, lane)
         finally:
             lane.busy = False
             self._tidy(source)
+            if self._look_at == _NO_ROOM:
+                self._look_at = time.monotonic() + self._rest(started)
             self._event.set()
 
     def _drain(self) -> None:
@@ -265,7 +282,7 @@ class Engine:
         self._wake_loop = None
         while True:
             self._woken.clear()
-            self._load_now = True
+            self._asked = True
             more = self._look()
             due = self._due()
             for source, lane in due:
@@ -287,19 +304,29 @@ class Engine:
     # ── one look
 
     def _look(self) -> bool:
-        """Load what there is room for; whether there may be more right now."""
+        """Load what there is room for, if it is time; whether there may be more right now."""
         self.journal.seal_behind()
-        found = [self._load(source) for source in list(self._sources)]
-        if all(loaded is Loaded.ALL for loaded in found):
-            self._load_now = False
-        segment = self.journal.current[2]
-        if self._sources[0].front - segment.first > segment.capacity // 2:
+        if self.journal.current[2].first or self._sources[0].front > _SMALL_RUN:
             self.journal.prepare()
-        return Loaded.MORE in found
+        started = time.monotonic()
+        asked, self._asked = self._asked, False  # before loading: who asks while we load is heard the next time
+        if not asked and started < self._look_at:
+            return False
+        found = [self._load(source) for source in list(self._sources)]
+        if Loaded.MORE in found:
+            self._look_at = time.monotonic() + self._rest(started)
+            return True
+        self._look_at = _NO_ROOM if Loaded.NO_ROOM in found else started + self.settings.flush_interval
+        return False
+
+    def _rest(self, started: float) -> float:
+        """Seconds to leave the interpreter to the program after a piece of work that began at ``started``."""
+        backlog = (self.journal.current[2].first - self._sources[0].front) * SLOT_SIZE
+        if self._waiting or self._requests or self._leaving_loop or backlog > self.settings.max_spool_bytes // 4:
+            return 0.0
+        return min(_REST * (time.monotonic() - started), self.settings.flush_interval)
 
     def _load(self, source: Source) -> Loaded:
-        if not self._load_now and not any(lane.position is not None for lane in source.lanes.values()):
-            return Loaded.ALL
         try:
             source.refresh()
             loaded = source.load()
@@ -323,12 +350,13 @@ class Engine:
         """Seconds until something is to be done without being woken."""
         now = time.monotonic()
         retries = [
-            lane.retry_at - now
+            lane.retry_at
             for source in self._sources
             for lane in source.lanes.values()
             if lane.parts and not lane.busy and lane.retry_at > now
         ]
-        return min([self.settings.flush_interval, *retries])
+        wake_at = 0.0 if self._asked else min([self._look_at, *retries])
+        return max(0.0, min(wake_at - now, self.settings.flush_interval))
 
     def _tidy(self, source: Source) -> None:
         """After each piece of work: delete what is dealt with."""

@@ -15,13 +15,13 @@ from asynctrack.engine.progress import Waiting
 from asynctrack.settings import Settings, current_settings
 from asynctrack.stores.uri import resolve_store_uri
 
-__all__ = ["after_fork", "before_exit", "engine_for", "exit_status", "interpreter_is_ending"]
+__all__ = ["after_fork", "before_exit", "engine_for", "interpreter_is_ending", "shutdown"]
 
 logger = logging.getLogger("asynctrack")
 
 _engines: dict[tuple[str, Settings], Engine] = {}
 _lock = threading.RLock()
-_before_exit: list[Callable[[], None]] = []
+_before_exit: list[Callable[[str], None]] = []
 _after_fork: list[Callable[[], None]] = []
 _ending = False
 _errors_before: BaseException | None = getattr(sys, "last_value", None)
@@ -34,14 +34,12 @@ def engine_for(tracking_uri: str | None, settings: Settings | None = None) -> En
     with _lock:
         engine = _engines.get((uri, settings))
         if engine is None:
-            if not _engines:
-                atexit.register(_at_exit)
             engine = _engines[uri, settings] = Engine(uri, settings)
         return engine
 
 
-def before_exit(hook: Callable[[], None]) -> None:
-    """Have ``hook`` called first thing at interpreter exit: it ends the runs that are still open."""
+def before_exit(hook: Callable[[str], None]) -> None:
+    """Have ``hook(status)`` called first thing at interpreter exit: it ends the runs that are still open."""
     _before_exit.append(hook)
 
 
@@ -67,17 +65,20 @@ def exit_status() -> str:
     return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
 
 
-def _at_exit() -> None:
-    global _ending
-    _ending = True
-    engines = [engine for engine in _engines.values() if engine.pid == os.getpid()]
+def shutdown(status: str = "FINISHED") -> None:
+    """End every open run with ``status``, deliver, and stop the background threads; the next run starts them anew.
+
+    Waits for at most ``close_timeout`` seconds; what is left then stays in the spool, and a log line says where. The
+    interpreter's end does the same by itself, so only tests, notebooks and embedding programs call this.
+    """
     for hook in _before_exit:
-        hook()
+        hook(status)
+    with _lock:
+        engines = [engine for engine in _engines.values() if engine.pid == os.getpid()]
+        _engines.clear()
     started = time.monotonic()
     for engine in engines:
-        # Having waited in vain once already (at a run's end), the program is not held up a second time.
-        patience = 1.0 if engine.gave_up else engine.settings.close_timeout
-        engine.shut_down(started + patience)
+        engine.shut_down(started + _patience(engine))
     try:
         for engine in engines:
             _wait_for(engine, started)
@@ -88,11 +89,21 @@ def _at_exit() -> None:
             _report_left(engine)
 
 
+def _at_exit() -> None:
+    global _ending
+    _ending = True
+    shutdown(exit_status())
+
+
+def _patience(engine: Engine) -> float:
+    # Having waited in vain once already (at a run's end), the program is not held up as long a second time.
+    return min(1.0, engine.settings.close_timeout) if engine.gave_up else engine.settings.close_timeout
+
+
 def _wait_for(engine: Engine, started: float) -> None:
-    patience = 1.0 if engine.gave_up else engine.settings.close_timeout
     with Waiting(engine.pending) as waiting:
         # The engine keeps the deadline itself; the second is for one step that is just under way.
-        waiting.until(engine.finished.wait, started + patience + 1.0 - time.monotonic())
+        waiting.until(engine.finished.wait, started + _patience(engine) + 1.0 - time.monotonic())
 
 
 def _report_left(engine: Engine) -> None:
@@ -116,5 +127,6 @@ def _in_forked_child() -> None:
         hook()
 
 
+atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_forked_child)

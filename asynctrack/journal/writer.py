@@ -35,14 +35,15 @@ _RETRY_FULL = 0.1
 class Journal:
     """The journal of one process for one store: the writer, and the spool it writes to.
 
-    ``wake`` is called when a segment is full and when the policy has to wait for room. The hot path, in
+    ``rolled`` is called when a new segment is begun, ``wake`` when the policy has to wait for room. The hot path, in
     `asynctrack.run`, is ``claim, slots, _ = journal.current`` and one `PACK`; what that cannot do comes here.
     """
 
-    def __init__(self, store_uri: str, settings: Settings, wake: Callable[[], None]) -> None:
+    def __init__(self, store_uri: str, settings: Settings, rolled: Callable[[], None], wake: Callable[[], None]) -> None:
         self.store_uri = store_uri
         self.settings = settings
         self.dropped = 0
+        self._rolled = rolled
         self._wake = wake
         self._open()
 
@@ -181,7 +182,7 @@ class Journal:
                     break
             if not self._without_room(problem):
                 return False
-        self._wake()
+        self._rolled()
         return True
 
     def seal_behind(self) -> None:
@@ -192,11 +193,13 @@ class Journal:
             segment = segment.next
 
     def prepare(self) -> None:
-        """Have the next segment at hand, so that rolling need not make it. Called by the engine; never raises."""
+        """Have the next segment at hand, so that rolling need not make it. Called by the engine's thread; never raises."""
         segment = self.current[2]
         if self._prepared is None and self._has_room():
             try:
-                self._prepared = self._make(segment.first + segment.capacity, self._slots_after(segment))
+                prepared = self._make(segment.first + segment.capacity, self._slots_after(segment))
+                prepared.prefault()
+                self._prepared = prepared
             except OSError:
                 pass  # the roll will meet the same and apply the policy
 

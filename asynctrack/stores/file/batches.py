@@ -1,0 +1,160 @@
+"""Storing a batch: all of one run's events, in one visit to the disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from asynctrack.entities import LifecycleStage
+from asynctrack.errors import InvalidInputError, NotFoundError, RefusedError, StoreError, UnavailableError
+from asynctrack.stores.base import Batch, Point, Refusal
+from asynctrack.stores.file import layout
+from asynctrack.stores.file.append import Tail, append, whole_size
+from asynctrack.stores.file.entries import MAX_PARAM_LENGTH, MAX_TAG_LENGTH, write_param, write_tag
+from asynctrack.stores.file.files import KEY_ERRORS, check_inside, unavailable
+from asynctrack.stores.file.lines import Block
+from asynctrack.stores.file.runs import change_run
+from asynctrack.stores.file.tree import Tree
+from asynctrack.stores.keys import check_key, shorten
+
+__all__ = ["BatchWriter"]
+
+logger = logging.getLogger("asynctrack")
+
+_REMEMBERED = 1024  # metric files; each costs up to 16 kB
+
+
+class BatchWriter:
+    """Writes batches into the runs of one `Tree`, and remembers where each metric file ended."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._tails: dict[str, Tail] = {}
+        self._cut: set[tuple[str, str, str]] = set()
+
+    def bookmark(self, run_id: str, batch: Batch) -> dict[str, int]:
+        """The size in bytes of every metric file that ``batch`` will append to; 0 for one that is not there yet."""
+        run_dir = self._tree.find_run(run_id)
+        if run_dir is None:
+            return dict.fromkeys(batch.metrics, 0)
+        return {key: self._size(run_dir, key) for key in batch.metrics}
+
+    def _size(self, run_dir: str, key: str) -> int:
+        try:
+            check_key("metric", key, as_path=True)
+            return whole_size(layout.key_path(run_dir, "metric", key))
+        except InvalidInputError:
+            return 0
+        except OSError as error:
+            if error.errno in KEY_ERRORS:
+                return 0  # it will be refused
+            raise
+
+    def log_batch(self, run_id: str, batch: Batch, bookmark: dict[str, int] | None) -> list[Refusal]:
+        """Store what can be stored; the rest comes back refused. Raises `UnavailableError`."""
+        try:
+            run_dir = self._writable_run(run_id)
+        except (NotFoundError, RefusedError) as refusal:
+            return [Refusal(kind, key, value, str(refusal)) for kind, key, value in batch.items()]
+        work = _Work(self._tree, run_dir, self._tails, self._cut)
+        try:
+            work.params(batch.params)
+            work.metrics(batch.metrics, bookmark or {})
+            work.tags(batch.tags)
+        except (OSError, UnavailableError) as error:
+            failure = error if isinstance(error, UnavailableError) else unavailable(error)
+            # What is stored already may be more than the window behind which identical points are recognised.
+            failure.ambiguous |= work.stored
+            if failure is error:
+                raise
+            raise failure from error
+        while len(self._tails) > _REMEMBERED:
+            del self._tails[next(iter(self._tails))]
+        return work.refusals
+
+    def _writable_run(self, run_id: str) -> str:
+        run_dir = self._tree.find_run(run_id)
+        if run_dir is None:
+            if next(self._tree.experiment_dirs(), None) is None:
+                raise UnavailableError(
+                    f"{self._tree.root} is empty or gone; check that its file system is mounted. "
+                    f"Nothing is lost: it is tried again"
+                )
+            raise NotFoundError(f"no run {shorten(run_id)} in {self._tree.root}")
+        self._tree.guard(run_dir)
+        if self._tree.run_info(run_dir).lifecycle_stage == LifecycleStage.DELETED:
+            raise RefusedError(f"run {run_id} is deleted; restore it to log to it")
+        return run_dir
+
+
+class _Work:
+    """One batch on its way into one run."""
+
+    def __init__(self, tree: Tree, run_dir: str, tails: dict[str, Tail], cut: set[tuple[str, str, str]]) -> None:
+        self.refusals: list[Refusal] = []
+        self.stored = False
+        self._tree, self._run_dir, self._tails, self._cut = tree, run_dir, tails, cut
+        self._run_id = os.path.basename(run_dir)
+
+    def params(self, params: list[tuple[str, str]]) -> None:
+        for key, value in params:
+            value = self._truncated("param", key, value, MAX_PARAM_LENGTH)
+            current = self._try("param", key, [value], write_param, value, self._run_dir)
+            if current is not None:
+                reason = f"param {shorten(key)} already logged with {shorten(current)}, and params never change"
+                self.refusals.append(Refusal("param", key, value, f"{reason}; log it under another key"))
+
+    def metrics(self, metrics: dict[str, list[Point]], bookmark: dict[str, int]) -> None:
+        for key, points in metrics.items():
+            if points:
+                self._try("metric", key, points, self._append, Block.of(points), bookmark.get(key))
+
+    def _append(self, path: str, block: Block, mark: int | None) -> None:
+        # Taken out and put back in, so that the least recently used come first.
+        self._tails[path] = append(path, block, self._run_dir, self._tails.pop(path, None), mark)
+
+    def tags(self, tags: list[tuple[str, str]]) -> None:
+        for key, value in dict(tags).items():  # the last one wins
+            value = self._truncated("tag", key, value, MAX_TAG_LENGTH)
+            given = [every for name, every in tags if name == key]
+            if key == layout.RUN_NAME_TAG and value:
+                change_run(self._tree, self._run_dir, run_name=value)
+            self._try("tag", key, given, write_tag, value, self._run_dir)
+
+    def _try(self, kind: str, key: str, values: Iterable[Any], write: Callable[..., Any], *args: Any) -> Any:
+        """Call ``write(path, *args)``; what is this key's own fault refuses its events and no other."""
+        try:
+            check_key(kind, key, as_path=True)
+            path = layout.key_path(self._run_dir, kind, key)
+            if "/" in key:
+                check_inside(os.path.dirname(path), os.path.realpath(self._tree.root))
+            result = write(path, *args)
+        except (InvalidInputError, RefusedError) as error:
+            reason = str(error)
+        except StoreError:
+            raise
+        except OSError as error:
+            if error.errno not in KEY_ERRORS:
+                raise
+            reason = (
+                f"{kind} key {shorten(key)} cannot be stored in run {self._run_id}: {error.strerror}. Keys are paths "
+                f"here: {shorten('a')} and {shorten('a/b')} cannot both exist"
+            )
+        else:
+            self.stored = True
+            return result
+        self.refusals += [Refusal(kind, key, value, reason) for value in values]
+        return None
+
+    def _truncated(self, kind: str, key: str, value: str, limit: int) -> str:
+        if len(value) <= limit:
+            return value
+        if (self._run_id, kind, key) not in self._cut and len(self._cut) < _REMEMBERED:
+            self._cut.add((self._run_id, kind, key))
+            logger.warning(
+                "run %s: %s %s has %d characters and was cut to %d, as MLflow does",
+                self._run_id, kind, shorten(key), len(value), limit,
+            )  # fmt: skip
+        return value[:limit]

@@ -1,0 +1,192 @@
+"""Creating, renaming, deleting experiments; each change of the set of experiments under a lock on the store's root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from typing import Any
+
+from asynctrack.entities import Experiment, LifecycleStage, ViewType
+from asynctrack.errors import AlreadyExistsError, InvalidInputError, NotFoundError, RefusedError
+from asynctrack.stores.file import layout, meta
+from asynctrack.stores.file.entries import write_tag
+from asynctrack.stores.file.files import check_inside, exists, locked_directory
+from asynctrack.stores.file.tree import Tree
+from asynctrack.stores.io import write_file_atomically
+from asynctrack.stores.keys import check_key, shorten
+
+__all__ = [
+    "check_name",
+    "create_experiment",
+    "delete_experiment",
+    "ensure_root",
+    "find_by_name",
+    "find_or_create",
+    "rename_experiment",
+    "restore_experiment",
+    "set_experiment_tag",
+]
+
+#: characters
+MAX_NAME_LENGTH = 500
+MAX_EXPERIMENT_TAG_LENGTH = 20_000
+
+
+def check_name(name: str) -> None:
+    """Raise `InvalidInputError` for a name no experiment can have."""
+    if not isinstance(name, str) or not name.strip():
+        raise InvalidInputError(f"an experiment's name cannot be {name!r}; give it at least one visible character")
+    if len(name) > MAX_NAME_LENGTH:
+        raise InvalidInputError(f"experiment name {shorten(name)} is longer than {MAX_NAME_LENGTH} characters")
+
+
+def ensure_root(tree: Tree) -> None:
+    """Create what MLflow creates in a new store: the root, the default experiment and the trash. Raises OSError."""
+    os.makedirs(tree.root, exist_ok=True)
+    if not exists(tree.trash):
+        with locked_directory(tree.root):
+            # A store that has experiments but no default one was made so by its owner.
+            if next(tree.experiment_dirs(), None) is None:
+                _write_new(tree, layout.DEFAULT_EXPERIMENT_ID, layout.DEFAULT_EXPERIMENT_NAME, None, {})
+            os.makedirs(tree.trash, exist_ok=True)
+
+
+def create_experiment(tree: Tree, name: str, artifact_location: str | None, tags: dict[str, str]) -> str:
+    """The new experiment's id. Raises `AlreadyExistsError`, `InvalidInputError`."""
+    check_name(name)
+    for key, value in tags.items():
+        _check_tag(key, value)
+    ensure_root(tree)
+    with locked_directory(tree.root):
+        _refuse_taken(tree, name)
+        return _write_new(tree, layout.new_experiment_id(), name, artifact_location, tags)
+
+
+def find_or_create(tree: Tree, name: str) -> Experiment:
+    """The active experiment called ``name``, created if absent; one, however many processes ask at once.
+
+    Raises `RefusedError` when a deleted experiment holds the name, `InvalidInputError`.
+    """
+    found = find_by_name(tree, name)
+    if found is None:
+        try:
+            return _read(tree, create_experiment(tree, name, None, {}))
+        except AlreadyExistsError:
+            found = find_by_name(tree, name)
+    if found is None or found.lifecycle_stage == LifecycleStage.DELETED:
+        raise RefusedError(f"experiment {shorten(name)} is deleted; restore it, or choose another name")
+    return found
+
+
+def find_by_name(tree: Tree, name: str) -> Experiment | None:
+    """The experiment called ``name``, active ones first; None where there is none."""
+    return next((found for found in tree.experiments() if found.name == name), None)
+
+
+def rename_experiment(tree: Tree, experiment_id: str, new_name: str) -> None:
+    """Raises `NotFoundError`, `RefusedError` for a deleted experiment, `AlreadyExistsError`, `InvalidInputError`."""
+    check_name(new_name)
+    folder = tree.experiment_dir(experiment_id)
+    with locked_directory(tree.root):
+        _active(tree, experiment_id)
+        _refuse_taken(tree, new_name)
+        _rewrite(tree, experiment_id, folder, name=meta.printable(new_name))
+
+
+def delete_experiment(tree: Tree, experiment_id: str) -> None:
+    """Mark the experiment and its runs deleted and move it to the trash. Raises `NotFoundError`, `RefusedError`."""
+    if experiment_id == layout.DEFAULT_EXPERIMENT_ID:
+        raise RefusedError("the default experiment cannot be deleted from a file store")
+    folder = tree.experiment_dir(experiment_id, ViewType.ACTIVE_ONLY)
+    with locked_directory(tree.root):
+        now = _now()
+        _mark_runs(tree, folder, LifecycleStage.DELETED, now)
+        _rewrite(tree, experiment_id, folder, lifecycle_stage=LifecycleStage.DELETED)
+        os.makedirs(tree.trash, exist_ok=True)
+        shutil.move(folder, os.path.join(tree.trash, experiment_id))
+
+
+def restore_experiment(tree: Tree, experiment_id: str) -> None:
+    """Undo `delete_experiment`, as MLflow does for all of its runs. Raises `NotFoundError`, `AlreadyExistsError`."""
+    folder = tree.experiment_dir(experiment_id, ViewType.DELETED_ONLY)
+    with locked_directory(tree.root):
+        target = os.path.join(tree.root, experiment_id)
+        if exists(target):
+            raise AlreadyExistsError(f"{target} exists; move it away to restore experiment {experiment_id}")
+        shutil.move(folder, target)
+        _mark_runs(tree, target, LifecycleStage.ACTIVE, None)
+        _rewrite(tree, experiment_id, target, lifecycle_stage=LifecycleStage.ACTIVE)
+
+
+def set_experiment_tag(tree: Tree, experiment_id: str, key: str, value: str) -> None:
+    """Raises `NotFoundError`, `RefusedError` for a deleted experiment, `InvalidInputError`."""
+    _check_tag(key, value)
+    folder = tree.experiment_dir(experiment_id)
+    _active(tree, experiment_id)
+    path = os.path.join(folder, layout.TAGS, key)
+    check_inside(os.path.dirname(path), os.path.realpath(tree.root))
+    write_tag(path, value, folder)
+
+
+def _check_tag(key: str, value: str) -> None:
+    check_key("tag", key, as_path=True)
+    if len(value) > MAX_EXPERIMENT_TAG_LENGTH:
+        raise InvalidInputError(f"experiment tag {shorten(key)}: {len(value)} characters are more than 20000")
+
+
+def _refuse_taken(tree: Tree, name: str) -> None:
+    found = find_by_name(tree, name)
+    if found is None:
+        return
+    state = "exists already"
+    if found.lifecycle_stage == LifecycleStage.DELETED:
+        state += ", deleted: restore it, or remove it from the store's .trash"
+    raise AlreadyExistsError(f"experiment {shorten(name)} {state} (id {found.experiment_id})")
+
+
+def _write_new(tree: Tree, experiment_id: str, name: str, location: str | None, tags: dict[str, str]) -> str:
+    folder = os.path.join(tree.root, experiment_id)
+    now = _now()
+    where = location or layout.append_to_uri(layout.local_uri(tree.root), experiment_id)
+    new = Experiment(experiment_id, meta.printable(name), where, creation_time=now, last_update_time=now)
+    os.makedirs(folder, exist_ok=True)
+    for key, value in tags.items():
+        write_tag(os.path.join(folder, layout.TAGS, key), value, folder)
+    write_file_atomically(os.path.join(folder, layout.META), meta.dump(meta.experiment_meta(new)))
+    return experiment_id
+
+
+def _read(tree: Tree, experiment_id: str) -> Experiment:
+    found = tree.experiment(experiment_id, tree.experiment_dir(experiment_id))
+    if found is None:
+        raise NotFoundError(f"no experiment {shorten(experiment_id)} in {tree.root}")
+    return found
+
+
+def _active(tree: Tree, experiment_id: str) -> Experiment:
+    found = _read(tree, experiment_id)
+    if found.lifecycle_stage == LifecycleStage.DELETED:
+        raise RefusedError(f"experiment {experiment_id} ({shorten(found.name)}) is deleted; restore it first")
+    return found
+
+
+def _rewrite(tree: Tree, experiment_id: str, folder: str, **changes: Any) -> None:
+    found = _read(tree, experiment_id)
+    # MLflow repeats the tags in the file whenever it rewrites it; what it reads is their own files.
+    new = dict(tree.meta(folder) or {}) | {"tags": found.tags, "last_update_time": _now()} | changes
+    write_file_atomically(os.path.join(folder, layout.META), meta.dump(new))
+
+
+def _mark_runs(tree: Tree, folder: str, stage: str, deleted_time: int | None) -> None:
+    for run_dir, info in list(tree.runs(folder)):
+        if info.lifecycle_stage != stage:
+            new = dict(tree.meta(run_dir) or {}) | {"lifecycle_stage": stage}
+            new.pop("deleted_time", None)
+            if deleted_time is not None:
+                new["deleted_time"] = deleted_time
+            write_file_atomically(os.path.join(run_dir, layout.META), meta.dump(new))
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

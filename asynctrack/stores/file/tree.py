@@ -1,0 +1,195 @@
+"""Finding one's way in a store: experiments, runs and their ``meta.yaml``, damaged ones skipped with one warning."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from asynctrack.entities import Experiment, RunInfo, ViewType
+from asynctrack.errors import NotFoundError, UnavailableError
+from asynctrack.stores.file import layout, meta
+from asynctrack.stores.file.entries import read_entries
+from asynctrack.stores.file.files import check_inside, exists
+from asynctrack.stores.keys import shorten
+
+__all__ = ["DamagedError", "Tree"]
+
+logger = logging.getLogger("asynctrack")
+
+_REMEMBERED = 4096  # meta files and warnings; a run costs about 2 kB
+_RACY = 100_000_000  # ns: a file changed this recently may change again within the same tick of the file system's clock
+_Stamp = tuple[int, int, int]
+
+
+class DamagedError(UnavailableError):
+    """A ``meta.yaml`` that cannot be read: torn by a crash, or being rewritten at this moment by MLflow."""
+
+
+class Tree:
+    """One store's directory."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.trash = os.path.join(root, layout.TRASH)
+        self._metas: dict[str, tuple[_Stamp, dict[str, Any]]] = {}
+        self._run_dirs: dict[str, str] = {}
+        self._guarded: set[str] = set()
+        self._warned: set[str] = set()
+
+    # ── meta.yaml
+
+    def meta(self, folder: str) -> dict[str, Any] | None:
+        """The mapping in ``folder``'s meta.yaml, to be copied before it is changed; None where there is no such file.
+
+        Raises `DamagedError` where it cannot be read, OSError where that cannot be told.
+        """
+        path = os.path.join(folder, layout.META)
+        for pause in (0.002, 0.02, 0.1, None):
+            try:
+                return self._load(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except ValueError as error:
+                # MLflow truncates and rewrites the file in place: what is torn now may be whole in a moment.
+                if pause is None:
+                    raise DamagedError(f"{path} cannot be read: {error}; mend or remove it") from error
+                time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _load(self, path: str) -> dict[str, Any]:
+        about = os.stat(path)
+        stamp = (about.st_mtime_ns, about.st_size, about.st_ino)
+        known = self._metas.get(path)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        with open(path, "rb") as file:
+            found = meta.load(file.read())
+        if abs(time.time_ns() - about.st_mtime_ns) > _RACY:
+            if len(self._metas) >= _REMEMBERED:
+                self._metas.clear()
+            self._metas[path] = stamp, found
+        return found
+
+    def warn_once(self, path: str, problem: object) -> None:
+        """Log a warning about ``path``, the first time."""
+        if path in self._warned:
+            return
+        if len(self._warned) >= _REMEMBERED:
+            self._warned.clear()
+        self._warned.add(path)
+        logger.warning("skipped %s: %s", path, problem)
+
+    # ── experiments
+
+    def experiment_dirs(self, view_type: int = ViewType.ALL) -> Iterator[tuple[str, str]]:
+        """(id, directory) of all that looks like an experiment. Nothing where the store does not exist yet."""
+        for parent, hidden in ((self.root, ViewType.DELETED_ONLY), (self.trash, ViewType.ACTIVE_ONLY)):
+            if view_type == hidden:
+                continue
+            for name in _folders(parent):
+                if layout.is_experiment_id(name):
+                    yield name, os.path.join(parent, name)
+
+    def experiment_dir(self, experiment_id: str, view_type: int = ViewType.ALL) -> str:
+        """Raises `NotFoundError`."""
+        if layout.is_experiment_id(experiment_id):
+            for parent, hidden in ((self.root, ViewType.DELETED_ONLY), (self.trash, ViewType.ACTIVE_ONLY)):
+                folder = os.path.join(parent, experiment_id)
+                if view_type != hidden and exists(os.path.join(folder, layout.META)):
+                    return folder
+        raise NotFoundError(f"no experiment {shorten(experiment_id)} in {self.root}")
+
+    def experiment(self, experiment_id: str, folder: str) -> Experiment | None:
+        """The experiment in ``folder``; None where there is none. Raises `DamagedError`."""
+        found = self.meta(folder)
+        if found is None:
+            return None
+        try:
+            tags = read_entries(os.path.join(folder, layout.TAGS), "tag", self.warn_once)
+            return meta.experiment_from_meta(found, experiment_id, tags)
+        except ValueError as error:
+            raise DamagedError(f"{folder}: {layout.META}: {error}") from error
+
+    def experiments(self, view_type: int = ViewType.ALL) -> Iterator[Experiment]:
+        """Every readable experiment; the others are skipped with a warning."""
+        for experiment_id, folder in self.experiment_dirs(view_type):
+            try:
+                found = self.experiment(experiment_id, folder)
+            except (DamagedError, OSError) as problem:
+                self.warn_once(folder, problem)
+                continue
+            if found is None:
+                self.warn_once(folder, f"it has no {layout.META}")
+            else:
+                yield found
+
+    # ── runs
+
+    def find_run(self, run_id: str) -> str | None:
+        """The directory of a run, in an experiment or in a deleted one; None where there is none. Raises OSError."""
+        if not layout.is_run_id(run_id):
+            return None
+        known = self._run_dirs.get(run_id)
+        if known is not None and exists(os.path.join(known, layout.META)):
+            return known
+        for _, folder in self.experiment_dirs():
+            run_dir = os.path.join(folder, run_id)
+            if exists(os.path.join(run_dir, layout.META)):
+                if len(self._run_dirs) >= _REMEMBERED:
+                    self._run_dirs.clear()
+                self._run_dirs[run_id] = run_dir
+                return run_dir
+        return None
+
+    def run_dir(self, run_id: str) -> str:
+        """Raises `NotFoundError`."""
+        found = self.find_run(run_id)
+        if found is None:
+            raise NotFoundError(f"no run {shorten(run_id)} in {self.root}")
+        return found
+
+    def guard(self, run_dir: str) -> None:
+        """Raise `RefusedError` where links lead the run's folders out of the store. To be called before writing."""
+        if run_dir in self._guarded:
+            return
+        # Once per run and not per file: links are made by people, not in the middle of a batch.
+        for part in ("", layout.METRICS, layout.PARAMS, layout.TAGS):
+            check_inside(os.path.join(run_dir, part), os.path.realpath(self.root))
+        if len(self._guarded) >= _REMEMBERED:
+            self._guarded.clear()
+        self._guarded.add(run_dir)
+
+    def run_info(self, run_dir: str) -> RunInfo:
+        """The run in ``run_dir``. Raises `DamagedError`, `NotFoundError`."""
+        experiment_dir, run_id = os.path.split(run_dir)
+        found = self.meta(run_dir)
+        if found is None:
+            raise NotFoundError(f"no run {shorten(run_id)} in {self.root}")
+        try:
+            return meta.run_from_meta(found, run_id, os.path.basename(experiment_dir))
+        except ValueError as error:
+            raise DamagedError(f"{run_dir}: {layout.META}: {error}") from error
+
+    def runs(self, experiment_dir: str) -> Iterator[tuple[str, RunInfo]]:
+        """(directory, info) of every readable run; the others are skipped with a warning."""
+        for name in _folders(experiment_dir):
+            run_dir = os.path.join(experiment_dir, name)
+            # A folder without meta.yaml is no run: artifacts may be kept here, or a run is being created.
+            if not layout.is_run_id(name):
+                continue
+            try:
+                if exists(os.path.join(run_dir, layout.META)):
+                    yield run_dir, self.run_info(run_dir)
+            except (DamagedError, NotFoundError, OSError) as problem:
+                self.warn_once(run_dir, problem)
+
+
+def _folders(parent: str) -> list[str]:
+    try:
+        with os.scandir(parent) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+    except FileNotFoundError:
+        return []
