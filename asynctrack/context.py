@@ -17,18 +17,23 @@ _GIT_TIMEOUT = 3.0
 #: set by git for its hooks; they would point at the hook's repository instead of the script's
 _GIT_LOCATIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 
+#: per user id: asking may go over the network, and an event loop may be waiting
+_users: dict[int, str] = {}
 #: per script directory: a process keeps the state its code was loaded in
 _git_tags: dict[str, dict[str, str]] = {}
 
 
 def default_user() -> str:
     """The operating system's user name; "unknown" where there is none (a container with a bare user id)."""
-    import getpass
+    user_id = os.getuid()
+    if user_id not in _users:
+        import getpass
 
-    try:
-        return getpass.getuser()
-    except (ImportError, KeyError, OSError):
-        return "unknown"
+        try:
+            _users[user_id] = getpass.getuser()
+        except (ImportError, KeyError, OSError):
+            _users[user_id] = "unknown"
+    return _users[user_id]
 
 
 def automatic_tags() -> dict[str, str]:

@@ -210,6 +210,7 @@ class RunLog:
 
     def log_param(self, key: str, value: Any) -> None:
         """Log one param, as ``str(value)``. A param never changes: another value for it raises InvalidInputError."""
+        self._state.check_key("param", key)
         self.log_params({key: value})
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -233,6 +234,7 @@ class RunLog:
 
     def set_tag(self, key: str, value: Any) -> None:
         """Set one tag, as ``str(value)``; a later one overwrites."""
+        self._state.check_key("tag", key)
         self.set_tags({key: value})
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:

@@ -67,7 +67,7 @@ def flatten(params: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, 
     if not isinstance(params, Mapping):
         raise InvalidInputError(f"expected a dictionary of names and values, not {shortened(params)}")
     for key, value in params.items():
-        name = f"{prefix}{key}"
+        name = f"{prefix}{key}" if prefix else key
         if isinstance(value, Mapping) and value:
             yield from flatten(value, f"{name}.")
         else:

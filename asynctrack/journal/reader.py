@@ -94,7 +94,7 @@ class JournalReader:
         sealed = segment.sealed  # before reading: what is written later is then read later
         data = segment.read(index, count)
         if not sealed:
-            data = data[: -(-len(data.rstrip(b"\0")) // SLOT_SIZE) * SLOT_SIZE]
+            data = _begun(data)
         block = decode_block(data)
         chunk = Chunk(start, start + len(data) // SLOT_SIZE, block.streams)
         if sealed:
@@ -152,8 +152,7 @@ class JournalReader:
                 return total
             data = segment.read(start - segment.first, 8192)
             if not segment.sealed:
-                data = data.rstrip(b"\0")
-                data = data[: len(data) // SLOT_SIZE * SLOT_SIZE]
+                data = _begun(data)
             if not data:
                 return total
             for number, records in decode_block(data).streams.items():
@@ -178,6 +177,11 @@ class JournalReader:
     def _report(self, problem: str, records: int) -> None:
         if records:
             self.problems[problem] = self.problems.get(problem, 0) + records
+
+
+def _begun(data: bytes) -> bytes:
+    """The slots up to the last one that has been begun; what follows is not claimed, or only just."""
+    return data[: -(-len(data.rstrip(b"\0")) // SLOT_SIZE) * SLOT_SIZE]
 
 
 def _unwritten(block: Block) -> list[int]:

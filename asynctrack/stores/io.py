@@ -41,6 +41,11 @@ def write_file_atomically(path: str, data: bytes) -> None:
         raise
 
 
+def _read_file(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def _remove_quietly(path: str) -> None:
     try:
         os.unlink(path)
@@ -68,8 +73,7 @@ class InlineIO:
         return function(*args)
 
     async def read(self, path: str) -> bytes:
-        with open(path, "rb") as file:
-            return file.read()
+        return _read_file(path)
 
     async def replace(self, path: str, data: bytes) -> None:
         write_file_atomically(path, data)
@@ -84,6 +88,12 @@ class ThreadedIO:
         return await to_thread.run_sync(function, *args)
 
     async def read(self, path: str) -> bytes:
+        import asyncio
+
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return await self.call(_read_file, path)  # trio, which aiofiles does not know
         import aiofiles
 
         async with aiofiles.open(path, "rb") as file:

@@ -12,7 +12,14 @@ import logging
 import os
 from typing import NamedTuple
 
-from asynctrack.stores.file.files import LinksUnsupportedError, create_whole, locked, unavailable, write_all
+from asynctrack.stores.file.files import (
+    LinksUnsupportedError,
+    create_whole,
+    locked,
+    make_folder,
+    unavailable,
+    write_all,
+)
 from asynctrack.stores.file.lines import WINDOW, Block, Identity, identities
 
 __all__ = ["Tail", "append", "whole_size"]
@@ -63,7 +70,7 @@ def _open(path: str, block: Block, folder: str) -> int | None:
         try:
             return os.open(path, flags, 0o666)
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            make_folder(path, folder)
         try:
             # An empty metric file makes MLflow fail the whole experiment, so ours appears with its first lines.
             if create_whole(path, block.data, folder):
@@ -113,7 +120,9 @@ def _read(fd: int, start: int, end: int) -> bytes:
 
 def _cut(fd: int, path: str, size: int, fragment: bytes) -> None:
     logger.warning(
-        "%s ended in a torn line, %r: cut off. A writer died within it; its own spool still has the point", path, fragment
+        "%s ended in a torn line, %r: cut off. A writer died within it; its own spool still has the point",
+        path,
+        fragment,
     )
     try:
         os.ftruncate(fd, size)

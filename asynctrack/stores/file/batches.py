@@ -100,8 +100,8 @@ class _Work:
 
     def params(self, params: list[tuple[str, str]]) -> None:
         for key, value in params:
-            value = self._truncated("param", key, value, MAX_PARAM_LENGTH)
-            current = self._try("param", key, [value], write_param, value, self._run_dir)
+            text = self._truncated("param", key, value, MAX_PARAM_LENGTH)
+            current = self._try("param", key, [value], write_param, text, self._run_dir)
             if current is not None:
                 reason = f"param {shorten(key)} already logged with {shorten(current)}, and params never change"
                 self.refusals.append(Refusal("param", key, value, f"{reason}; log it under another key"))
@@ -109,7 +109,7 @@ class _Work:
     def metrics(self, metrics: dict[str, list[Point]], bookmark: dict[str, int]) -> None:
         for key, points in metrics.items():
             if points:
-                self._try("metric", key, points, self._append, Block.of(points), bookmark.get(key))
+                self._try("metric", key, points, self._append, Block(points), bookmark.get(key))
 
     def _append(self, path: str, block: Block, mark: int | None) -> None:
         # Taken out and put back in, so that the least recently used come first.
@@ -128,7 +128,7 @@ class _Work:
         try:
             check_key(kind, key, as_path=True)
             path = layout.key_path(self._run_dir, kind, key)
-            if "/" in key:
+            if "/" in key and path not in self._tails:
                 check_inside(os.path.dirname(path), os.path.realpath(self._tree.root))
             result = write(path, *args)
         except (InvalidInputError, RefusedError) as error:

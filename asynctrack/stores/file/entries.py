@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 from asynctrack.errors import InvalidInputError
-from asynctrack.stores.file.files import LinksUnsupportedError, create_whole, replace_whole
+from asynctrack.stores.file.files import LinksUnsupportedError, create_whole, make_folder, replace_whole
 from asynctrack.stores.keys import check_key
 
 __all__ = ["MAX_PARAM_LENGTH", "MAX_TAG_LENGTH", "keys_below", "read_entries", "read_entry", "write_param", "write_tag"]
@@ -25,7 +25,7 @@ def write_param(path: str, value: str, folder: str) -> str | None:
     try:
         current = _read(path)
     except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        make_folder(path, folder)
         try:
             if create_whole(path, data, folder):
                 return None
@@ -38,7 +38,7 @@ def write_param(path: str, value: str, folder: str) -> str | None:
 
 def write_tag(path: str, value: str, folder: str) -> None:
     """Set a tag, whatever it was. Raises OSError."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    make_folder(path, folder)
     replace_whole(path, value.encode("utf-8", "replace"), folder)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from typing import Any
 
@@ -104,7 +103,7 @@ def delete_experiment(tree: Tree, experiment_id: str) -> None:
         _mark_runs(tree, folder, LifecycleStage.DELETED, now)
         _rewrite(tree, experiment_id, folder, lifecycle_stage=LifecycleStage.DELETED)
         os.makedirs(tree.trash, exist_ok=True)
-        shutil.move(folder, os.path.join(tree.trash, experiment_id))
+        os.rename(folder, os.path.join(tree.trash, experiment_id))
 
 
 def restore_experiment(tree: Tree, experiment_id: str) -> None:
@@ -114,7 +113,7 @@ def restore_experiment(tree: Tree, experiment_id: str) -> None:
         target = os.path.join(tree.root, experiment_id)
         if exists(target):
             raise AlreadyExistsError(f"{target} exists; move it away to restore experiment {experiment_id}")
-        shutil.move(folder, target)
+        os.rename(folder, target)
         _mark_runs(tree, target, LifecycleStage.ACTIVE, None)
         _rewrite(tree, experiment_id, target, lifecycle_stage=LifecycleStage.ACTIVE)
 

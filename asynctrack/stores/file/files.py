@@ -20,6 +20,7 @@ __all__ = [
     "exists",
     "locked",
     "locked_directory",
+    "make_folder",
     "replace_whole",
     "unavailable",
     "write_all",
@@ -74,6 +75,13 @@ def check_inside(path: str, root: str) -> None:
     real = os.path.realpath(path)
     if real != root and not real.startswith(root.rstrip(os.sep) + os.sep):
         raise RefusedError(f"{path} leads out of the store, to {real}; nothing is written outside {root}")
+
+
+def make_folder(path: str, folder: str) -> None:
+    """Create the directory of ``path``, which lies in ``folder``, but not ``folder``: it may have been moved away just
+    now, with its experiment. Raises OSError."""
+    os.stat(folder)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -135,7 +143,7 @@ def replace_whole(path: str, data: bytes, folder: str) -> None:
 
 @contextmanager
 def locked(fd: int, path: str) -> Iterator[None]:
-    """Hold ``flock`` on ``fd``. Raises `UnavailableError` after 10 s; goes on, warning once, where there are no locks."""
+    """Hold ``flock`` on ``fd``. Raises `UnavailableError` after 10 s; goes on, with a warning, where there is none."""
     if _lock(fd, path):
         try:
             yield

@@ -10,7 +10,8 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any
 
 from asynctrack.entities import Metric
 from asynctrack.stores.base import Point
@@ -23,6 +24,7 @@ WINDOW = 256
 Identity = tuple[int, int, float | None]
 
 _FINITE = b"0123456789.e+- \n"
+_TIMESTAMP, _VALUE, _STREAM = itemgetter(0), itemgetter(2), itemgetter(slice(3, None))
 
 
 def identity(timestamp: int, step: int, value: float) -> Identity:
@@ -34,40 +36,62 @@ def identity(timestamp: int, step: int, value: float) -> Identity:
     return timestamp, step, math.copysign(sys.float_info.max, value)
 
 
-class Block(NamedTuple):
-    """The points of one metric, encoded, each identity once, in the order given."""
+class Block:
+    """The points of one metric, encoded, each identity once, in the order given.
 
-    lines: Sequence[str]
-    data: bytes
-    identities: Sequence[Identity]
-    #: smallest and largest timestamp
-    oldest: int
-    newest: int
+    ``lines`` and ``data`` (all of them, in bytes) are what goes to the file; ``oldest`` and ``newest`` are the smallest
+    and the largest timestamp.
+    """
 
-    @classmethod
-    def of(cls, points: Sequence[Point]) -> Block:
+    __slots__ = ("_points", "data", "lines", "newest", "oldest")
+
+    def __init__(self, points: Sequence[Point]) -> None:
         """Encode at least one point. Timestamps and steps must be ints, values floats (what the journal decodes)."""
-        # Columns, because a call per point would cost as much as the formatting itself.
-        timestamps, steps, values = list(zip(*points, strict=True))[:3]
-        if set(map(type, values)) != {float}:  # a NumPy float64 is a float, but its repr is not a number
-            values = tuple(map(float, values))
-        lines = [f"{at} {value!r} {step}\n" for at, step, value in zip(timestamps, steps, values, strict=True)]
+        # No call per point from here on: it would cost as much as the formatting.
+        if set(map(type, map(_VALUE, points))) != {float}:  # a NumPy float64 is a float, but its repr is no number
+            points = [(point[0], point[1], float(point[2])) for point in points]
+        lines = _encode(points)
         data = "".join(lines).encode("ascii")
-        marks: Sequence[Identity] = list(zip(timestamps, steps, values, strict=True))
-        oldest, newest = min(timestamps), max(timestamps)
-        finite = not data.translate(None, _FINITE)
-        if finite and len(set(marks)) == len(marks):
-            return cls(lines, data, marks, oldest, newest)
-        first: dict[Identity, str] = {}
-        for mark, line in zip(map(identity, timestamps, steps, values), lines, strict=True):
-            first.setdefault(mark, line)
-        return cls(list(first.values()), "".join(first.values()).encode("ascii"), list(first), oldest, newest)
+        timestamps = list(map(_TIMESTAMP, points))
+        self.oldest, self.newest = min(timestamps), max(timestamps)
+        self._points = points
+        self.lines, self.data = lines, data
+        # NaN and Inf leave letters here; the set takes 0.0 and -0.0 for one.
+        if data.translate(None, _FINITE) or _repeats(points):
+            self._keep_first()
 
-    def without(self, seen: AbstractSet[Identity]) -> Sequence[str]:
-        """The lines whose points are not in ``seen``."""
-        if seen.isdisjoint(self.identities):
+    def _keep_first(self) -> None:
+        first: dict[Identity, tuple[str, Point]] = {}
+        for mark, line, point in zip(self.identities(), self.lines, self._points, strict=True):
+            first.setdefault(mark, (line, point))
+        self.lines = [line for line, _ in first.values()]
+        self._points = [point for _, point in first.values()]
+        self.data = "".join(self.lines).encode("ascii")
+
+    def identities(self) -> list[Identity]:
+        """Of each line."""
+        return [identity(point[0], point[1], point[2]) for point in self._points]
+
+    def without(self, seen: AbstractSet[Identity]) -> list[str]:
+        """The lines whose points are not in ``seen``; `lines` itself where none is."""
+        if not seen:
             return self.lines
-        return [line for mark, line in zip(self.identities, self.lines, strict=True) if mark not in seen]
+        lines = [line for mark, line in zip(self.identities(), self.lines, strict=True) if mark not in seen]
+        return lines if len(lines) < len(self.lines) else self.lines
+
+
+def _encode(points: Sequence[Any]) -> list[str]:
+    try:
+        if len(points[0]) == 4:
+            return [f"{timestamp} {value!r} {step}\n" for timestamp, step, value, _ in points]
+        return [f"{timestamp} {value!r} {step}\n" for timestamp, step, value in points]
+    except ValueError:  # some with a stream number and some without
+        return [f"{timestamp} {value!r} {step}\n" for timestamp, step, value, *_ in points]
+
+
+def _repeats(points: Sequence[Point]) -> bool:
+    """Whether two finite points may be the same; True also where only the stream numbers could tell."""
+    return len(set(points)) < len(points) or len(set(map(_STREAM, points))) > 1
 
 
 def parse_line(line: str) -> tuple[int, int, float] | None:

@@ -1,0 +1,148 @@
+"""Reading runs: whole ones for the page that is returned, single files for what a search asks about."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from asynctrack.entities import Experiment, LifecycleStage, Metric, Run, RunData, RunInfo, ViewType
+from asynctrack.errors import InvalidInputError, NotFoundError
+from asynctrack.stores import search
+from asynctrack.stores.base import Page
+from asynctrack.stores.file import layout
+from asynctrack.stores.file.entries import keys_below, read_entries, read_entry
+from asynctrack.stores.file.lines import latest, parse_lines
+from asynctrack.stores.file.tree import Tree
+from asynctrack.stores.keys import check_key
+
+__all__ = ["get_run", "history", "history_path", "search_experiments", "search_runs"]
+
+
+def get_run(tree: Tree, run_id: str) -> Run:
+    """Raises `NotFoundError`, `DamagedError`, OSError."""
+    run_dir = tree.run_dir(run_id)
+    return _whole(tree, run_dir, tree.run_info(run_dir))
+
+
+def _whole(tree: Tree, run_dir: str, info: RunInfo) -> Run:
+    metrics = {}
+    folder = os.path.join(run_dir, layout.METRICS)
+    for key in keys_below(folder, "metric", tree.warn_once):
+        point = _latest(tree, os.path.join(folder, key), key)
+        if point is not None:
+            metrics[key] = point.value
+    params, tags = (
+        read_entries(os.path.join(run_dir, layout.FOLDERS[kind]), kind, tree.warn_once) for kind in ("param", "tag")
+    )
+    return Run(_named(info, tags.get(layout.RUN_NAME_TAG)), RunData(metrics, params, tags))
+
+
+def _named(info: RunInfo, tag: str | None) -> RunInfo:
+    """MLflow before 1.29 kept the name in the tag only."""
+    if info.run_name or not tag:
+        return info
+    return RunInfo(**{name: getattr(info, name) for name in RunInfo.__dataclass_fields__} | {"run_name": tag})
+
+
+def _latest(tree: Tree, path: str, key: str) -> Metric | None:
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    points, damaged = parse_lines(data)
+    if damaged:
+        tree.warn_once(path, f"{damaged} damaged lines")
+    return latest(key, points)
+
+
+def history_path(tree: Tree, run_id: str, key: str) -> str | None:
+    """The file of one metric; None where the run cannot have such a metric. Raises `NotFoundError`."""
+    run_dir = tree.run_dir(run_id)
+    tree.run_info(run_dir)
+    try:
+        check_key("metric", key, as_path=True)
+    except InvalidInputError:
+        return None
+    return layout.key_path(run_dir, "metric", key)
+
+
+def history(tree: Tree, path: str, key: str, data: bytes) -> list[Metric]:
+    """The points in ``data``, in the file's order."""
+    points, damaged = parse_lines(data)
+    if damaged:
+        tree.warn_once(path, f"{damaged} damaged lines")
+    return [Metric(key, value, timestamp, step) for timestamp, step, value in points]
+
+
+class _Lazy:
+    """A getter that reads one file a question, and none twice."""
+
+    def __init__(self, tree: Tree, run_dir: str, info: RunInfo) -> None:
+        self.info = info
+        self.run_dir = run_dir
+        self._tree = tree
+        self._known: dict[tuple[str, str], Any] = {}
+
+    def __call__(self, kind: str, key: str) -> Any:
+        if kind == "attribute" and (key != "run_name" or self.info.run_name):
+            return getattr(self.info, key)
+        if kind == "attribute":
+            kind, key = "tag", layout.RUN_NAME_TAG
+        if (kind, key) not in self._known:
+            self._known[kind, key] = self._read(kind, key)
+        return self._known[kind, key]
+
+    def _read(self, kind: str, key: str) -> Any:
+        try:
+            check_key(kind, key, as_path=True)
+        except InvalidInputError:
+            return None  # no run can have it
+        path = layout.key_path(self.run_dir, kind, key)
+        if kind != "metric":
+            return read_entry(path, self._tree.warn_once)
+        point = _latest(self._tree, path, key)
+        return None if point is None else point.value
+
+
+def search_runs(
+    tree: Tree,
+    experiment_ids: Sequence[str],
+    filter_string: str,
+    view_type: int,
+    max_results: int,
+    order_by: Sequence[str],
+    page_token: str | None,
+) -> Page:
+    """Raises `InvalidInputError`, OSError. Experiments that do not exist have no runs."""
+    clauses = search.parse_run_filter(filter_string)
+    orders = search.parse_run_order(order_by)
+    search.check_max_results(max_results)
+    found = []
+    for experiment_id in dict.fromkeys(experiment_ids):
+        try:
+            folder = tree.experiment_dir(experiment_id)
+        except NotFoundError:
+            continue
+        for run_dir, info in tree.runs(folder):
+            lazy = _Lazy(tree, run_dir, info)
+            if LifecycleStage.matches(view_type, info.lifecycle_stage) and search.matches(clauses, lazy):
+                found.append(lazy)
+    found.sort(key=lambda lazy: (-lazy.info.start_time, lazy.info.run_id))
+    wanted, token = search.page(search.order([(lazy, lazy) for lazy in found], orders), max_results, page_token)
+    return Page([_whole(tree, lazy.run_dir, lazy.info) for lazy in wanted], token)
+
+
+def search_experiments(
+    tree: Tree, view_type: int, max_results: int, filter_string: str, order_by: Sequence[str], page_token: str | None
+) -> Page:
+    """Raises `InvalidInputError`, OSError."""
+    clauses = search.parse_experiment_filter(filter_string)
+    orders = search.parse_experiment_order(order_by)
+    found: list[tuple[Experiment, search.Getter]] = []
+    for experiment in tree.experiments(ViewType.ALL):
+        get = search.experiment_getter(experiment)
+        if LifecycleStage.matches(view_type, experiment.lifecycle_stage) and search.matches(clauses, get):
+            found.append((experiment, get))
+    return search.page(search.order(found, orders), max_results, page_token)

@@ -1,0 +1,167 @@
+"""`FileStore`: MLflow's file store, behind the interface the engine knows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, TypeVarTuple
+
+from asynctrack.entities import Experiment, Metric, Run, RunInfo, ViewType
+from asynctrack.errors import NotFoundError
+from asynctrack.stores.base import AbstractStore, Batch, Limits, Page, Refusal, RunSpec
+from asynctrack.stores.file import experiments, layout, reading, runs
+from asynctrack.stores.file.batches import BatchWriter
+from asynctrack.stores.file.files import unavailable
+from asynctrack.stores.file.tree import Tree
+from asynctrack.stores.io import StoreIO, ThreadedIO
+from asynctrack.stores.keys import check_key, shorten
+
+__all__ = ["FileStore"]
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+
+class FileStore(AbstractStore):
+    """A directory in MLflow's layout, which MLflow reads, serves and migrates.
+
+    ``root`` is created, with MLflow's default experiment, when something is first written. ``io`` says how the
+    methods wait (on the event loop by default) and may be exchanged at any time between two calls.
+
+    *Once.* A point identical to one of the last 256 lines of its metric's file is not written again, nor one that is
+    anywhere behind the bookmark given with it. Identical means: same timestamp and step, and the same value once ±Inf
+    is ± the largest double, as MLflow's migration to SQL sees it (NaN equals NaN, 0.0 equals -0.0).
+
+    An append holds a lock on the metric's file, so several processes may write one run. Every method may be called
+    from any thread. OSErrors come as `UnavailableError`, with the path and what to do.
+    """
+
+    limits = Limits(metrics=16384, params=16384, tags=16384, entities=16384, bytes=1 << 30)
+    keys_are_paths = True
+
+    def __init__(self, root: str | os.PathLike[str], io: StoreIO | None = None) -> None:
+        self.io: StoreIO = ThreadedIO() if io is None else io
+        self.root = os.path.abspath(os.fspath(root))
+        self.uri = layout.local_uri(self.root)
+        self._tree = Tree(self.root)
+        self._writer = BatchWriter(self._tree)
+
+    def __repr__(self) -> str:
+        return f"FileStore({self.root!r})"
+
+    async def _call(self, function: Callable[[*Args], T], *args: *Args) -> T:
+        try:
+            return await self.io.call(function, *args)
+        except OSError as error:
+            raise unavailable(error) from error
+
+    # ── delivering
+
+    def check_key(self, kind: str, key: str) -> None:
+        check_key(kind, key, as_path=True)
+
+    async def create_run(self, spec: RunSpec) -> RunInfo:
+        prepared = await self._call(runs.prepare_run, self._tree, spec)
+        if prepared.path is not None and prepared.data is not None:
+            try:
+                await self.io.replace(prepared.path, prepared.data)
+            except OSError as error:
+                raise unavailable(error, prepared.path) from error
+        return prepared.info
+
+    async def bookmark(self, run_id: str, batch: Batch) -> dict[str, int]:
+        """The size in bytes of each metric's file, 0 where there is none."""
+        return await self._call(self._writer.bookmark, run_id, batch)
+
+    async def log_batch(self, run_id: str, batch: Batch, bookmark: Any = None) -> list[Refusal]:
+        return await self._call(self._writer.log_batch, run_id, batch, bookmark)
+
+    async def update_run(
+        self, run_id: str, *, status: str | None = None, end_time: int | None = None, run_name: str | None = None
+    ) -> RunInfo:
+        """Raises `NotFoundError`; `RefusedError` for a deleted run or a status that is none."""
+        return await self._call(runs.update_run, self._tree, run_id, status, end_time, run_name)
+
+    # ── runs
+
+    async def get_run(self, run_id: str) -> Run:
+        return await self._call(reading.get_run, self._tree, run_id)
+
+    async def search_runs(
+        self,
+        experiment_ids: Sequence[str],
+        filter_string: str = "",
+        run_view_type: int = ViewType.ACTIVE_ONLY,
+        max_results: int = 1000,
+        order_by: Sequence[str] = (),
+        page_token: str | None = None,
+    ) -> Page:
+        """Reads every meta.yaml of the experiments, but of the other files only those that are asked about or
+        belong to a run that is returned. Raises `InvalidInputError` for a filter, order or page that is none."""
+        return await self._call(
+            reading.search_runs,
+            self._tree, experiment_ids, filter_string, run_view_type, max_results, order_by, page_token,
+        )  # fmt: skip
+
+    async def get_metric_history(self, run_id: str, key: str) -> list[Metric]:
+        path = await self._call(reading.history_path, self._tree, run_id, key)
+        if path is None:
+            return []
+        try:
+            data = await self.io.read(path)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return []
+        except OSError as error:
+            raise unavailable(error, path) from error
+        return await self._call(reading.history, self._tree, path, key, data)
+
+    async def delete_run(self, run_id: str) -> None:
+        await self._call(runs.delete_run, self._tree, run_id)
+
+    async def restore_run(self, run_id: str) -> None:
+        await self._call(runs.restore_run, self._tree, run_id)
+
+    async def delete_tag(self, run_id: str, key: str) -> None:
+        await self._call(runs.delete_tag, self._tree, run_id, key)
+
+    # ── experiments
+
+    async def create_experiment(
+        self, name: str, artifact_location: str | None = None, tags: dict[str, str] | None = None
+    ) -> str:
+        return await self._call(experiments.create_experiment, self._tree, name, artifact_location, tags or {})
+
+    async def get_experiment(self, experiment_id: str) -> Experiment:
+        folder = await self._call(self._tree.experiment_dir, experiment_id)
+        found = await self._call(self._tree.experiment, experiment_id, folder)
+        if found is None:
+            raise NotFoundError(f"no experiment {shorten(experiment_id)} in {self.root}")
+        return found
+
+    async def get_experiment_by_name(self, name: str) -> Experiment | None:
+        return await self._call(experiments.find_by_name, self._tree, name)
+
+    async def search_experiments(
+        self,
+        view_type: int = ViewType.ACTIVE_ONLY,
+        max_results: int = 1000,
+        filter_string: str = "",
+        order_by: Sequence[str] = (),
+        page_token: str | None = None,
+    ) -> Page:
+        """Raises `InvalidInputError` for a filter, order or page that is none."""
+        return await self._call(
+            reading.search_experiments, self._tree, view_type, max_results, filter_string, order_by, page_token
+        )
+
+    async def rename_experiment(self, experiment_id: str, new_name: str) -> None:
+        await self._call(experiments.rename_experiment, self._tree, experiment_id, new_name)
+
+    async def delete_experiment(self, experiment_id: str) -> None:
+        await self._call(experiments.delete_experiment, self._tree, experiment_id)
+
+    async def restore_experiment(self, experiment_id: str) -> None:
+        await self._call(experiments.restore_experiment, self._tree, experiment_id)
+
+    async def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
+        await self._call(experiments.set_experiment_tag, self._tree, experiment_id, key, value)

@@ -1,0 +1,206 @@
+"""MLflow's functions: an ordinary training script runs with `import asynctrack as mlflow`."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import asynctrack
+import asynctrack as mlflow
+from asynctrack.errors import AlreadyExistsError, InvalidInputError, NotFoundError
+from tests.mlruns import only_run, read_runs
+
+
+def test_a_plain_mlflow_script(tmp_path: Path) -> None:
+    """The calls of MLflow's quick start, unchanged, and their results."""
+    mlflow.set_tracking_uri(tmp_path / "store")
+    experiment = mlflow.set_experiment("vision")
+    assert experiment.name == "vision"
+    mlflow.start_run(run_name="script")
+    assert mlflow.log_param("lr", 0.1) == 0.1
+    mlflow.log_params({"epochs": 3})
+    for step in range(3):
+        mlflow.log_metric("loss", 1 / (step + 1), step=step)
+    mlflow.log_metrics({"acc": 0.9, "f1": 0.8}, step=3)
+    mlflow.set_tag("a", 1)
+    mlflow.set_tags({"b": 2})
+    run = mlflow.active_run()
+    assert run is not None
+    mlflow.end_run()
+    assert mlflow.active_run() is None
+    last = mlflow.last_active_run()
+    assert last is not None
+    assert last.run_id == run.run_id
+
+    stored = mlflow.get_run(run.info.run_id)
+    assert stored.info.experiment_id == experiment.experiment_id
+    assert stored.info.status == "FINISHED"
+    assert stored.data.metrics == {"loss": 1 / 3, "acc": 0.9, "f1": 0.8}
+    assert stored.data.params == {"lr": "0.1", "epochs": "3"}
+    assert stored.data.tags["b"] == "2"
+    assert [point.step for point in mlflow.get_metric_history(run.run_id, "loss")] == [0, 1, 2]
+    found = mlflow.search_runs(filter_string="metrics.acc > 0.5", output_format="list")
+    assert [item.info.run_id for item in found] == [run.run_id]
+    assert mlflow.search_runs(filter_string="metrics.acc > 0.95", output_format="list") == []
+
+
+def test_logging_without_a_run_starts_one(tmp_path: Path) -> None:
+    """As MLflow does."""
+    mlflow.log_metric("loss", 1.0)
+    mlflow.end_run()
+    assert list(only_run(tmp_path / "mlruns").metrics) == ["loss"]
+
+
+def test_end_run_without_a_run_does_nothing() -> None:
+    """A script may call it twice."""
+    mlflow.end_run()
+    assert mlflow.active_run() is None
+
+
+def test_what_reads_finds_what_was_just_logged() -> None:
+    """get_run on an open run waits for this process's events."""
+    with mlflow.start_run() as run:
+        mlflow.log_metric("loss", 0.25)
+        assert mlflow.get_run(run.run_id).data.metrics == {"loss": 0.25}
+
+
+def test_synchronous_waits(tmp_path: Path) -> None:
+    """`synchronous=True`, MLflow's keyword, returns when the point is stored."""
+    with mlflow.start_run():
+        mlflow.log_metric("loss", 0.25, synchronous=True)
+        assert len(only_run(tmp_path / "mlruns").metrics["loss"]) == 1
+
+
+def test_logging_to_a_run_by_id(tmp_path: Path) -> None:
+    """`run_id=` logs to another run, open or ended, without ending it or changing its status."""
+    with mlflow.start_run() as other:
+        pass
+    with mlflow.start_run() as active:
+        mlflow.log_metric("loss", 1.0, run_id=other.run_id)
+        mlflow.log_metrics({"acc": 1.0}, run_id=active.run_id)
+        mlflow.log_params({"p": 1}, run_id=other.run_id)
+    mlflow.flush_async_logging()
+    runs = read_runs(tmp_path / "mlruns")
+    assert (list(runs[other.run_id].metrics), runs[other.run_id].params) == (["loss"], {"p": "1"})
+    assert list(runs[active.run_id].metrics) == ["acc"]
+    assert runs[other.run_id].status == "FINISHED"
+
+
+def test_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Created, found, set, chosen by the environment, deleted: as in MLflow."""
+    first = mlflow.create_experiment("one", tags={"a": 1})
+    with pytest.raises(AlreadyExistsError, match="one"):
+        mlflow.create_experiment("one")
+    found = mlflow.get_experiment_by_name("one")
+    assert found is not None
+    assert (found.experiment_id, found.tags) == (first, {"a": "1"})
+    assert mlflow.get_experiment_by_name("two") is None
+    with pytest.raises(NotFoundError, match="999"):
+        mlflow.get_experiment("999")
+
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "by name")
+    with mlflow.start_run() as run:
+        assert mlflow.get_experiment(run.info.experiment_id).name == "by name"
+    assert mlflow.set_experiment(experiment_id=first).name == "one"
+    assert os.environ["MLFLOW_EXPERIMENT_ID"] == first
+    with mlflow.start_run() as run:
+        assert run.info.experiment_id == first
+    with mlflow.start_run(experiment_id="0") as run:
+        assert run.info.experiment_id == "0"
+    mlflow.set_experiment_tag("color", "red")
+    assert mlflow.get_experiment(first).tags == {"a": "1", "color": "red"}
+    assert {item.name for item in mlflow.search_experiments()} == {"Default", "one", "by name"}
+    mlflow.delete_experiment(first)
+    with pytest.raises(InvalidInputError, match="deleted"):
+        mlflow.set_experiment("one")
+    with pytest.raises(InvalidInputError, match="exactly one"):
+        mlflow.set_experiment()
+
+
+def test_runs_are_deleted_and_restored() -> None:
+    """A deleted run is found by nobody who does not ask for it."""
+    with mlflow.start_run() as run:
+        mlflow.set_tag("mine", 1)
+    mlflow.delete_run(run.run_id)
+    assert mlflow.search_runs(output_format="list") == []
+    assert len(mlflow.search_runs(run_view_type=2, output_format="list")) == 1
+    mlflow.restore_run(run.run_id)
+    assert len(mlflow.search_runs(output_format="list")) == 1
+    with mlflow.start_run(run_id=run.run_id):
+        mlflow.delete_tag("mine")
+        with pytest.raises(NotFoundError, match="mine"):
+            mlflow.delete_tag("mine")
+    assert "mine" not in mlflow.get_run(run.run_id).data.tags
+
+
+def test_the_parent_of_a_nested_run() -> None:
+    """get_parent_run follows the tag."""
+    with mlflow.start_run() as outer, mlflow.start_run(nested=True) as inner:
+        pass
+    parent = mlflow.get_parent_run(inner.run_id)
+    assert parent is not None
+    assert parent.info.run_id == outer.run_id
+    assert mlflow.get_parent_run(outer.run_id) is None
+
+
+def test_tracking_uris(tmp_path: Path) -> None:
+    """Setting the URI takes effect for the next run, not for an open one, and reaches child processes."""
+    assert not mlflow.is_tracking_uri_set()
+    assert mlflow.get_tracking_uri() == (tmp_path / "mlruns").as_uri()
+    with mlflow.start_run() as run:
+        mlflow.set_tracking_uri("other")
+        run.log_metric("loss", 1.0)
+        assert mlflow.get_tracking_uri() == (tmp_path / "other").as_uri() == os.environ["MLFLOW_TRACKING_URI"]
+        assert run.tracking_uri == (tmp_path / "mlruns").as_uri()
+    assert list(read_runs(tmp_path / "mlruns")) == [run.run_id]
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(InvalidInputError, match="mlflow server"):
+        mlflow.set_tracking_uri("sqlite:///mlflow.db")
+    assert mlflow.get_tracking_uri() == (tmp_path / "other").as_uri()
+
+
+def test_arguments_of_later_versions_say_so() -> None:
+    """Keywords of MLflow's that do nothing here are an error, never silence."""
+    with mlflow.start_run(), pytest.raises(InvalidInputError, match="dataset="):
+        mlflow.log_metric("loss", 1.0, dataset=object())
+
+
+def test_search_as_a_table() -> None:
+    """The default output is pandas, with MLflow's columns."""
+    with mlflow.start_run() as run:
+        mlflow.log_metric("loss", 0.5)
+        mlflow.log_param("lr", 1)
+    table = mlflow.search_runs()
+    assert list(table["run_id"]) == [run.run_id]
+    assert list(table["metrics.loss"]) == [0.5]
+    assert list(table["params.lr"]) == ["1"]
+    assert {"experiment_id", "status", "artifact_uri", "start_time", "end_time", "tags.mlflow.runName"} <= set(table)
+
+
+def parameters(function: Any) -> dict[str, Any]:
+    return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+
+
+@pytest.mark.filterwarnings("ignore")  # importing the real MLflow warns about things of its own
+def test_names_and_keywords_are_mlflows() -> None:
+    """Each fluent function takes MLflow's parameters, in MLflow's order, with MLflow's defaults."""
+    real = pytest.importorskip("mlflow")
+    beyond = {"trace_location", "telemetry"}  # of services that are not tracking
+    checked = 0
+    for name in asynctrack.__all__:
+        ours, theirs = getattr(asynctrack, name), getattr(real, name, None)
+        if not inspect.isfunction(ours) or not inspect.isfunction(theirs):
+            continue
+        expected = {key: value for key, value in parameters(theirs).items() if key not in beyond}
+        actual = parameters(ours)
+        assert list(actual)[: len(expected)] == list(expected), name
+        for key, default in expected.items():
+            if not isinstance(default, (int, str)) or default is inspect.Parameter.empty:
+                continue
+            assert actual[key] == default, (name, key)
+        checked += 1
+    assert checked >= 25
