@@ -94,7 +94,7 @@ class LifecycleStage:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One measured point: ``timestamp`` in ms since the epoch, ``step`` any 64-bit integer, ``value`` may be NaN or ±Inf."""
+    """One point: ``timestamp`` in ms since the epoch, ``step`` any 64-bit integer, ``value`` maybe NaN or ±Inf."""
 
     key: str
     value: float

@@ -3,18 +3,18 @@
 ::
 
     AsynctrackError
-    ├── InvalidInputError (ValueError)      a key, value, step, name or URI that can never be stored; nothing was logged
+    ├── InvalidInputError (ValueError)      a key, value, step, name or URI that can never be stored; nothing logged
     ├── NoActiveRunError                    a fluent function found no run to log to
     │   └── AmbiguousRunError               ... or more than one
     ├── RunEndedError                       a log call on a run that has ended
     ├── SpoolError (OSError)                the spool directory cannot be written
     │   └── SpoolFullError                  max_spool_bytes is reached and the policy is "raise"
     ├── DeliveryError                       flush() or terminate(): events were refused by the store
-    │   └── FlushTimeoutError (TimeoutError)  ... or are not delivered yet; they stay in the spool
+    │   └── FlushTimeoutError (TimeoutError)    ... or are not delivered yet; they stay in the spool
     └── StoreError                          what a store says: carries the decision (retryable, splittable, held)
         ├── UnavailableError                try again later (retryable)
-        ├── AuthenticationError             hold and try again slowly, until the credentials are mended (retryable, held)
-        ├── RefusedError                    this will never be accepted (final; splittable when it may be one item's fault)
+        ├── AuthenticationError             hold, try again slowly, until the credentials are mended (retryable, held)
+        ├── RefusedError                    this will never be accepted (final; splittable: it may be one item's fault)
         ├── NotFoundError                   no such run or experiment (final)
         └── AlreadyExistsError              that name is taken (final)
 

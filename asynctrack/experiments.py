@@ -75,7 +75,7 @@ def set_experiment(experiment_name: str | None = None, experiment_id: str | int 
         experiment = drive(store.get_experiment(str(experiment_id)))
     if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
         raise InvalidInputError(
-            f"experiment {experiment.name!r} ({experiment.experiment_id}) is deleted; restore it, or choose another name"
+            f"experiment {experiment.name!r} ({experiment.experiment_id}) is deleted; restore it, or use another name"
         )
     _chosen = experiment.experiment_id
     os.environ[_ID] = _chosen

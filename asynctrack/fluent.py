@@ -7,7 +7,7 @@ process's own events are delivered, so that a script finds what it has just logg
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, SupportsFloat, SupportsIndex, overload
 
 from asynctrack.entities import Run, ViewType
 from asynctrack.errors import AsynctrackError, InvalidInputError, NotFoundError
@@ -63,8 +63,8 @@ def end_run(status: str = "FINISHED") -> None:
 
 def log_metric(
     key: str,
-    value: float,
-    step: int | None = None,
+    value: SupportsFloat,
+    step: SupportsIndex | None = None,
     synchronous: bool | None = None,
     timestamp: int | None = None,
     run_id: str | None = None,
@@ -78,8 +78,8 @@ def log_metric(
 
 
 def log_metrics(
-    metrics: Mapping[str, float],
-    step: int | None = None,
+    metrics: Mapping[str, SupportsFloat],
+    step: SupportsIndex | None = None,
     synchronous: bool | None = None,
     run_id: str | None = None,
     timestamp: int | None = None,
@@ -228,9 +228,7 @@ def search_runs(
     return runs if output_format == "list" else _to_pandas(runs)
 
 
-def _experiments_to_search(
-    ids: Sequence[str] | None, names: Sequence[str] | None, everything: bool
-) -> list[str]:
+def _experiments_to_search(ids: Sequence[str] | None, names: Sequence[str] | None, everything: bool) -> list[str]:
     from asynctrack.experiments import choose_experiment, get_experiment_by_name, search_experiments
 
     if ids and names:

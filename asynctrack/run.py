@@ -33,7 +33,7 @@ from asynctrack.errors import (
 from asynctrack.runlog import RunLog, RunState
 from asynctrack.stores.base import RunSpec
 from asynctrack.tracking import get_tracking_uri
-from asynctrack.values import shortened, to_text
+from asynctrack.values import to_text
 
 __all__ = [
     "ActiveRun",
@@ -432,8 +432,8 @@ def _raise_refused(state: RunState) -> None:
 def _not_created(state: RunState) -> UnavailableError:
     error = state.engine.stats(state.number).last_error or "no answer yet"
     return UnavailableError(
-        f"run {state.run_id or state.spec.uid} could not be created in {state.engine.store.uri}: {error}. What is logged "
-        f"is kept in {state.engine.journal.spool.path}"
+        f"run {state.run_id or state.spec.uid} could not be created in {state.engine.store.uri}: {error}. What is "
+        f"logged is kept in {state.engine.journal.spool.path}"
     )
 
 

@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
 from asynctrack.engine.engine import Engine, RunStats
 from asynctrack.engine.lifecycle import interpreter_is_ending
@@ -40,7 +40,7 @@ class RunState:
         self.strict = strict
         self.lock = threading.RLock()
         self.ended = False
-        #: somebody else's run (a forked process's parent's, or one named by its id): it is logged to and never ended
+        #: somebody else's run (a forked process's parent's, or one named by its id): logged to, never ended
         self.attached = attached
         self.pid = os.getpid()
         #: metric key → stream number; empty once the run has ended, so that every log call comes to the slow path
@@ -53,7 +53,9 @@ class RunState:
             self.number = engine.open_run(spec, attached=attached)
         except OSError as error:
             where = engine.journal.spool.path
-            raise SpoolError(error.errno, f"cannot start a run: the spool {where} cannot be written: {error}") from error
+            raise SpoolError(
+                error.errno, f"cannot start a run: the spool {where} cannot be written: {error}"
+            ) from error
 
     @property
     def run_id(self) -> str:
@@ -134,7 +136,7 @@ class RunState:
         return self.engine.flush(self.number)
 
 
-def _entries(metrics: Mapping[str, float]) -> Iterable[tuple[str, float]]:
+def _entries(metrics: Mapping[str, SupportsFloat]) -> Iterable[tuple[str, SupportsFloat]]:
     if not isinstance(metrics, Mapping):
         raise InvalidInputError(f"log_metrics takes a dictionary of names and numbers, not {shortened(metrics)}")
     return metrics.items()
@@ -155,8 +157,8 @@ class RunLog:
     def log_metric(
         self,
         key: str,
-        value: float,
-        step: int | None = None,
+        value: SupportsFloat,
+        step: SupportsIndex | None = None,
         timestamp: int | None = None,
     ) -> None:
         """Log one point. ``value``: anything with ``__float__``, NaN and ±Inf too; ``step``: any 64-bit integer,
@@ -189,7 +191,9 @@ class RunLog:
         except (struct.error, ValueError, TypeError, OverflowError):
             self._write_slowly(key, timestamp, step, value, stream, segment, at)
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None, timestamp: int | None = None) -> None:
+    def log_metrics(
+        self, metrics: Mapping[str, SupportsFloat], step: SupportsIndex | None = None, timestamp: int | None = None
+    ) -> None:
         """Log several points of one step and time. All are checked before any is logged."""
         try:
             timestamp = _now() // 1_000_000 if timestamp is None else to_timestamp("*", timestamp)
@@ -259,7 +263,7 @@ class RunLog:
             return self._state.stream(key)
 
     def _write_slowly(
-        self, key: object, timestamp: int, step: Any, value: float, stream: int, segment: Segment, at: int
+        self, key: object, timestamp: int, step: object, value: Any, stream: int, segment: Segment, at: int
     ) -> None:
         if segment.holds(at):
             segment.void(at)  # the slot was there, so it is the step that does not fit

@@ -12,7 +12,7 @@ __all__ = ["flatten", "shortened", "to_float", "to_step", "to_text", "to_timesta
 
 
 def to_float(key: object, value: Any) -> float:
-    """A metric's value: whatever has ``__float__`` (int, bool, NumPy and tensor scalars, Decimal) or holds one element."""
+    """A metric's value: whatever has ``__float__`` (int, bool, NumPy and tensor scalars, Decimal), or one element."""
     try:
         if isinstance(value, (int, float)):
             return float(value)

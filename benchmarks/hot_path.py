@@ -108,7 +108,7 @@ def compare(case: Case, run: asynctrack.ActiveRun, rounds: int, items: int) -> R
     case.ours(items)
     for number in range(rounds):
         run.flush()
-        # Who goes first changes, because the first may find the processor's caches and clock rate as flushing left them.
+        # Who goes first changes: the first may find the processor's caches and clock rate as flushing left them.
         if number % 2:
             floor, our = seconds(case.floor, items), seconds(case.ours, items)
         else:

@@ -63,7 +63,7 @@ def main() -> None:
     events = options.events
 
     print(machine())
-    print(f"\n{f'{events:,} events':10} {'plain writer':>14} {'asynctrack':>12} {'of it, calls':>14} {'ratio':>7}")
+    print(f"\n{f'{events:,} events':16} {'plain writer':>14} {'asynctrack':>12} {'of it, calls':>14} {'ratio':>7}")
     ratios = []
     with tempfile.TemporaryDirectory(prefix="asynctrack-benchmark-") as work:
         asynctrack.configure(spool_dir=str(Path(work, "spool")), close_timeout=600.0)
@@ -72,7 +72,7 @@ def main() -> None:
             floor = plain(Path(work, f"plain{number}"), events)
             took, called, run_id = ours(store, events)
             ratios.append(took / floor)
-            print(f"{f'round {number}':>15} {floor:12.2f} s {took:10.2f} s {called:12.2f} s {took / floor:6.2f}x")
+            print(f"{f'round {number}':16} {floor:12.2f} s {took:10.2f} s {called:12.2f} s {took / floor:6.2f}x")
             missing = missing_lines(store, run_id, events)
             if missing:
                 sys.exit(f"{missing:,} lines are missing from {store}, or too many")

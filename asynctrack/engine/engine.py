@@ -70,9 +70,7 @@ class _Request(NamedTuple):
 class Engine:
     """Delivers the journal of this process to one store. All public methods may be called from any thread."""
 
-    def __init__(
-        self, store_uri: str, settings: Settings
-    ) -> None:
+    def __init__(self, store_uri: str, settings: Settings) -> None:
         self.settings = settings
         self.store = open_store(store_uri, ThreadedIO())
         self.delivery = Delivery(self.store, settings.on_error)

@@ -110,7 +110,7 @@ def _report_left(engine: Engine) -> None:
     path = engine.journal.spool.path
     error = f" ({engine.last_error})" if engine.last_error else ""
     if path is None:
-        logger.error("asynctrack: not everything could be delivered to %s%s; what is left is lost", engine.store.uri, error)
+        logger.error("asynctrack: could not deliver everything to %s%s; what is left is lost", engine.store.uri, error)
     else:
         logger.error(
             "asynctrack: not everything could be delivered to %s%s. The rest is kept in %s and is delivered by the "

@@ -126,9 +126,7 @@ class Source:
                 continue
             part = part_of(stream.run)
             if part is not None:
-                points = part.batch.metrics.setdefault(stream.key, [])
-                # Two streams of one key: registered by two threads at once. Theirs is the order of the streams.
-                part.batch.metrics[stream.key] = [*points, *records] if points else records  # type: ignore[list-item]
+                part.batch.metrics.setdefault(stream.key, []).extend(records)
         for frame in chunk.frames:
             part = part_of(frame[1])
             if part is not None:

@@ -85,7 +85,7 @@ class JournalReader:
     # ── the slots
 
     def read(self, start: int, count: int) -> Chunk:
-        """What is there from ``start`` on, ``count`` slots at most; ``chunk.end == start`` when nothing is. Raises OSError."""
+        """What is there from ``start`` on, ``count`` slots at most; ``chunk.end == start``: nothing. Raises OSError."""
         segment = self._segment_at(start)
         if segment is None:
             return Chunk(start, start)

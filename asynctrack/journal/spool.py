@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import secrets
@@ -115,7 +116,7 @@ class Spool:
                 continue
             segment.sealed = True  # its writer is dead
             found.append(segment)
-        # Two of one place: the second was prepared and never used (its writer died, or lost a race in a signal handler).
+        # Two of one place: one was prepared and never used (its writer died, or lost a race in a signal handler).
         found.sort(key=lambda segment: (segment.first, not any(segment.read(0, segment.capacity))))
         chain: list[Segment] = []
         for segment in found:
@@ -123,7 +124,7 @@ class Spool:
                 segment.close()
             else:
                 chain.append(segment)
-        for before, after in zip(chain, chain[1:], strict=False):
+        for before, after in itertools.pairwise(chain):
             before.next = after
         return (chain[0] if chain else None), problems
 
@@ -200,7 +201,8 @@ class Spool:
         if self.path is None:
             return
         kept = os.path.exists(self.rejected_path())
-        for name in [*self._files(".slots"), *self._files(".frames"), *map(self._file, ("registry", "cursor", "cursor.new"))]:
+        others = map(self._file, ("registry", "cursor", "cursor.new"))
+        for name in [*self._files(".slots"), *self._files(".frames"), *others]:
             try:
                 os.unlink(name)
             except FileNotFoundError:
@@ -242,7 +244,7 @@ def spool_homes(configured: str | None) -> list[str]:
 
 def open_spool(homes: list[str], store: str) -> tuple[Spool, list[str]]:
     """A new spool in the first home that can be written, else one in memory; and why the others could not."""
-    problems = []
+    problems: list[str] = []
     for home in homes:
         try:
             return Spool.create(home, store), problems

@@ -19,7 +19,7 @@ from asynctrack.errors import InvalidInputError, RunEndedError, SpoolFullError
 from asynctrack.journal.frames import encode_frame
 from asynctrack.journal.segment import HEADER_SIZE, Segment
 from asynctrack.journal.slots import FRAME, LAST_STREAM, PACK, SLOT_SIZE, VOID
-from asynctrack.journal.spool import Spool, forget_held, open_spool, spool_homes
+from asynctrack.journal.spool import forget_held, open_spool, spool_homes
 from asynctrack.settings import Settings
 
 __all__ = ["Journal"]
@@ -39,7 +39,9 @@ class Journal:
     `asynctrack.run`, is ``claim, slots, _ = journal.current`` and one `PACK`; what that cannot do comes here.
     """
 
-    def __init__(self, store_uri: str, settings: Settings, rolled: Callable[[], None], wake: Callable[[], None]) -> None:
+    def __init__(
+        self, store_uri: str, settings: Settings, rolled: Callable[[], None], wake: Callable[[], None]
+    ) -> None:
         self.store_uri = store_uri
         self.settings = settings
         self.dropped = 0
@@ -193,7 +195,7 @@ class Journal:
             segment = segment.next
 
     def prepare(self) -> None:
-        """Have the next segment at hand, so that rolling need not make it. Called by the engine's thread; never raises."""
+        """Have the next segment at hand, so that rolling need not make it. Called by the engine; never raises."""
         segment = self.current[2]
         if self._prepared is None and self._has_room():
             try:
@@ -210,10 +212,11 @@ class Journal:
 
     def disk_bytes(self) -> int:
         """Bytes the journal takes."""
-        total, segment = 0, self.head
+        total = 0
+        segment: Segment | None = self.head
         while segment is not None:
             total += segment.disk_bytes()
-            segment = segment.next  # type: ignore[assignment]  # the loop ends on None
+            segment = segment.next
         return total
 
     def close(self) -> None:

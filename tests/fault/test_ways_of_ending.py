@@ -185,7 +185,8 @@ def test_eight_threads_lose_nothing(tmp_path: Path) -> None:
 
 def test_os_exit_keeps_everything_for_the_next_start(tmp_path: Path) -> None:
     """`os._exit` skips every handler: what was logged is in the spool, and the next program delivers it, once."""
-    result = programs.run(LOG + "import os\nwith asynctrack.start_run() as run:\n    log(run)\n    os._exit(7)", tmp_path)
+    program = "import os\nwith asynctrack.start_run() as run:\n    log(run)\n    os._exit(7)"
+    result = programs.run(LOG + program, tmp_path)
     assert result.returncode == 7
     assert len(programs.spools(tmp_path)) == 1
     programs.recover(tmp_path)

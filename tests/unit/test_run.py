@@ -134,7 +134,7 @@ def test_a_param_never_changes(tmp_path: Path) -> None:
     with asynctrack.start_run() as run:
         run.log_param("lr", 0.1)
         run.log_param("lr", 0.1)
-        with pytest.raises(InvalidInputError, match="'lr' is '0.1' already"):
+        with pytest.raises(InvalidInputError, match=r"'lr' is '0\.1' already"):
             run.log_params({"other": 1, "lr": 0.2})
     assert only_run(tmp_path / "mlruns").params == {"lr": "0.1"}
 

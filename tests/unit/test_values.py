@@ -34,8 +34,9 @@ class Tensor:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (1, 1.0), (True, 1.0), (np.float32(0.5), 0.5), (np.int64(3), 3.0), (np.array(2.5), 2.5), (np.array([2.5]), 2.5),
-        (np.array([[2.5]]), 2.5), (np.bool_(True), 1.0), (decimal.Decimal("0.1"), 0.1), (fractions.Fraction(1, 4), 0.25),
+        (1, 1.0), (True, 1.0), (np.float32(0.5), 0.5), (np.int64(3), 3.0), (np.bool_(True), 1.0),
+        (np.array(2.5), 2.5), (np.array([2.5]), 2.5), (np.array([[2.5]]), 2.5),
+        (decimal.Decimal("0.1"), 0.1), (fractions.Fraction(1, 4), 0.25),
         (Tensor(7.0), 7.0), (Tensor(7.0, ndim=0), 7.0), (math.inf, math.inf), (-math.inf, -math.inf),
     ],
 )  # fmt: skip
@@ -50,7 +51,7 @@ def test_whatever_is_one_number_is_a_value(value: Any, expected: float) -> None:
     ["abc", "1.5", b"1", None, [], [1.0], {}, (1,), object(), 1j, np.array([1.0, 2.0]), Tensor(1.0, 2.0), 10**400],
 )
 def test_anything_else_is_refused_by_name(value: Any) -> None:
-    """Text (even of digits), None, containers, 2-element arrays and numbers too large: an error naming key and value."""
+    """Text (even of digits), None, containers, 2-element arrays, numbers too large: an error naming key and value."""
     with pytest.raises(InvalidInputError, match="'loss'") as caught:
         to_float("loss", value)
     assert shortened(value) in str(caught.value)

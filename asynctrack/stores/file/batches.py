@@ -64,7 +64,7 @@ class BatchWriter:
             work.metrics(batch.metrics, bookmark or {})
             work.tags(batch.tags)
         except (OSError, UnavailableError) as error:
-            failure = error if isinstance(error, UnavailableError) else unavailable(error)
+            failure = error if isinstance(error, UnavailableError) else unavailable(error, run_dir)
             # What is stored already may be more than the window behind which identical points are recognised.
             failure.ambiguous |= work.stored
             if failure is error:

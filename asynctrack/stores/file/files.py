@@ -54,9 +54,9 @@ class LinksUnsupportedError(Exception):
     """The file system has no hard links, so a file cannot be created whole without replacing another's."""
 
 
-def unavailable(error: OSError, path: str | None = None) -> UnavailableError:
-    """What the engine is told about an OSError: the path, the system's words, and what to do."""
-    where = path or error.filename or "the file store"
+def unavailable(error: OSError, path: str) -> UnavailableError:
+    """What the engine is told about an OSError: where (``path`` unless the error knows better), why, and what to do."""
+    where = error.filename or path
     advice = _ADVICE.get(error.errno or 0, "check that disk")
     return UnavailableError(f"{where}: {error.strerror or error}; {advice}. Nothing is lost: it is tried again")
 
@@ -91,14 +91,19 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _write_beside(folder: str, data: bytes) -> str:
-    """A new file in ``folder`` under a name never used before: its removal or reuse can hit no one else's file."""
+def _write_beside(folder: str, data: bytes, final: str) -> str:
+    """A new file in ``folder`` under a name never used before: its removal or reuse can hit no one else's file.
+
+    Errors name ``final``, the file it is for.
+    """
     path = os.path.join(folder, f".{os.getpid()}-{os.urandom(8).hex()}.tmp")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         write_all(fd, data)
-    except BaseException:
+    except BaseException as error:
         _unlink(path)
+        if isinstance(error, OSError):
+            error.filename = final
         raise
     finally:
         os.close(fd)
@@ -117,7 +122,7 @@ def create_whole(path: str, data: bytes, folder: str) -> bool:
 
     Raises `LinksUnsupportedError` or OSError.
     """
-    temporary = _write_beside(folder, data)
+    temporary = _write_beside(folder, data, path)
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -133,7 +138,7 @@ def create_whole(path: str, data: bytes, folder: str) -> bool:
 
 def replace_whole(path: str, data: bytes, folder: str) -> None:
     """Replace ``path`` in one step. ``folder``, on the same file system, is for the temporary file. Raises OSError."""
-    temporary = _write_beside(folder, data)
+    temporary = _write_beside(folder, data, path)
     try:
         os.replace(temporary, path)
     except BaseException:

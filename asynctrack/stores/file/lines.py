@@ -24,7 +24,7 @@ WINDOW = 256
 Identity = tuple[int, int, float | None]
 
 _FINITE = b"0123456789.e+- \n"
-_TIMESTAMP, _VALUE, _STREAM = itemgetter(0), itemgetter(2), itemgetter(slice(3, None))
+_TIMESTAMP, _VALUE, _STREAM = itemgetter(0), itemgetter(2), itemgetter(3)
 
 
 def identity(timestamp: int, step: int, value: float) -> Identity:
@@ -91,7 +91,12 @@ def _encode(points: Sequence[Any]) -> list[str]:
 
 def _repeats(points: Sequence[Point]) -> bool:
     """Whether two finite points may be the same; True also where only the stream numbers could tell."""
-    return len(set(points)) < len(points) or len(set(map(_STREAM, points))) > 1
+    if len(set(points)) < len(points):
+        return True
+    try:
+        return len(set(map(_STREAM, points))) > 1
+    except IndexError:
+        return set(map(len, points)) != {3}
 
 
 def parse_line(line: str) -> tuple[int, int, float] | None:

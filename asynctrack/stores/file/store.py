@@ -53,7 +53,7 @@ class FileStore(AbstractStore):
         try:
             return await self.io.call(function, *args)
         except OSError as error:
-            raise unavailable(error) from error
+            raise unavailable(error, self.root) from error
 
     # ── delivering
 
