@@ -419,6 +419,12 @@ def _timed_out(state: RunState, timeout: float | None) -> FlushTimeoutError:
 def _raise_refused(state: RunState) -> None:
     stats = state.engine.stats(state.number)
     new = stats.rejected - state.told_rejected
+    dropped, state.told_dropped = stats.dropped - state.told_dropped, stats.dropped
+    if dropped > 0:
+        raise DeliveryError(
+            f"run {state.run_id}: {dropped} events of this process were dropped, because the spool was full. Raise "
+            'max_spool_bytes, make room on the disk, or choose spool_full="block"'
+        )
     if new <= 0:
         return
     state.told_rejected = stats.rejected

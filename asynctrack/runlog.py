@@ -7,6 +7,7 @@ child, a run that has ended) fails in one of those steps and is sorted out in th
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import threading
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RunLog", "RunState"]
 
+logger = logging.getLogger("asynctrack")
+
 _now = time.time_ns
 
 
@@ -47,6 +50,7 @@ class RunState:
         self.streams: dict[str, int] = {}
         self.params: dict[str, str] = {}
         self.told_rejected = 0
+        self.told_dropped = engine.journal.dropped
         self._paths: dict[str, set[str]] = {"metric": set(), "param": set(), "tag": set()}
         self._folders: dict[str, set[str]] = {"metric": set(), "param": set(), "tag": set()}
         try:
@@ -132,7 +136,10 @@ class RunState:
             self.streams.clear()
             if not self.attached:
                 now = _now() // 1_000_000
-                self.engine.journal.write_frame(["end", self.number, status, now if end_time is None else end_time])
+                entry = ["end", self.number, status, now if end_time is None else end_time]
+                # Waiting here is worth it: an end that is dropped leaves the run RUNNING for ever.
+                if not self.engine.journal.write_frame(entry, patience=self.engine.settings.close_timeout):
+                    logger.error("asynctrack: run %s: no room in the spool for its end; it stays RUNNING", self.run_id)
         return self.engine.flush(self.number)
 
 

@@ -53,7 +53,8 @@ class Delivery:
     async def _carry_out(self, source: Source, lane: Lane, work: Work) -> list[Refusal]:
         if lane.refused is not None:
             return _refuse_all(work, f"the run could not be created: {lane.refused}")
-        if work.starts:
+        # Without a run id its start was never delivered: it is here, or its frame is damaged. The registry has it too.
+        if work.starts or lane.run_id is None:
             lane.info = await self.store.create_run(lane.spec)
             lane.run_id = lane.info.run_id
         run_id = lane.run_id or lane.spec.uid
@@ -93,7 +94,7 @@ class Delivery:
 
     def _put_off(self, source: Source, lane: Lane, work: Work, error: StoreError) -> None:
         lane.last_error = str(error)
-        if not error.retryable and work.starts:
+        if not error.retryable and lane.info is None:
             lane.refused = error  # what is in the lane is refused on its next step, and counted there
             return
         lane.attempts += 1

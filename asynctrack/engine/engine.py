@@ -235,6 +235,7 @@ class Engine:
             self._drain()
         except BaseException as error:
             self.error = error
+            self.left_behind = True
             logger.exception(
                 "asynctrack: the background thread has died; events go on being kept in %s", self.journal.spool.path
             )

@@ -23,6 +23,9 @@ __all__ = ["Loaded", "Source"]
 
 logger = logging.getLogger("asynctrack")
 
+#: ended runs that are kept in memory, for events that come behind their end; later ones are read from the registry
+_REMEMBERED = 1000
+
 
 class Loaded(Enum):
     """What `Source.load` found: maybe more right now, all there is, or no run with room for more."""
@@ -56,6 +59,10 @@ class Source:
         if found is None:
             self.refresh()
             found = self.lanes.get(run) or self._finished.get(run)
+        if found is None and self.reader.run(run) is not None:
+            found = self._add_lane(run)  # it ended so long ago that it was forgotten
+            found.ended = True
+            found.run_id = found.spec.run_id or found.spec.uid
         return found
 
     def refresh(self) -> None:
@@ -157,6 +164,10 @@ class Source:
         if lane.ended and not lane.parts and lane.position is None:
             self._finished[lane.run] = lane
             self.lanes.pop(lane.run, None)
+            while len(self._finished) > _REMEMBERED:
+                oldest = next(iter(self._finished))
+                del self._finished[oldest]
+                self.reader.forget(oldest)
         self.save_cursor()
 
     def acknowledged(self, run: int) -> int:

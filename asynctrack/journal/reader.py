@@ -46,7 +46,9 @@ class JournalReader:
         #: slots passed over that may still be written
         self.pending: set[int] = set(pending or ())
         self.runs: dict[int, dict[str, Any]] = {}
+        self._newest_run = 0
         self._streams: dict[int, Stream] = {}
+        self._streams_of: dict[int, set[int]] = {}
         self._registry = registry
         self._registry_end = 0
         #: what could not be read, in words, and how many records that is
@@ -57,6 +59,18 @@ class JournalReader:
     def refresh_registry(self) -> None:
         """Take in what has been registered since. Raises OSError."""
         self._scan_registry(self._registry_end)
+
+    def run(self, number: int) -> dict[str, Any] | None:
+        """What a run was registered with, from the file if it was forgotten; None where its entry is damaged."""
+        if number not in self.runs and number <= self._newest_run:
+            self._scan_registry(0)
+        return self.runs.get(number)
+
+    def forget(self, run: int) -> None:
+        """Keep nothing of a run in memory any more."""
+        self.runs.pop(run, None)
+        for number in self._streams_of.pop(run, ()):
+            self._streams.pop(number, None)
 
     def stream(self, number: int) -> Stream | None:
         """The metric behind a stream number; None where its entry is damaged."""
@@ -79,8 +93,10 @@ class JournalReader:
         for entry in entries:
             if entry[0] == "run":
                 self.runs[entry[1]] = entry[2]
+                self._newest_run = max(self._newest_run, entry[1])
             elif entry[0] == "stream":
                 self._streams[entry[1]] = Stream(entry[2], entry[3])
+                self._streams_of.setdefault(entry[2], set()).add(entry[1])
 
     # ── the slots
 

@@ -117,12 +117,14 @@ class Journal:
                 raise
             return True
 
-    def write_frame(self, entry: list[Any]) -> bool:
-        """Log one frame as an event of its own, in order with all others. False when the policy dropped it.
+    def write_frame(self, entry: list[Any], *, patience: float = 0.0) -> bool:
+        """Log one frame as an event of its own, in order with all others. False when the policy dropped it, which it
+        does only after ``patience`` seconds.
 
         Raises SpoolFullError by policy, and TypeError or ValueError for what msgpack cannot hold.
         """
         frame = encode_frame(entry)
+        deadline = time.monotonic() + patience if patience else 0.0
         while True:
             claim, slots, segment = self.current
             at = claim()
@@ -134,11 +136,11 @@ class Journal:
                     continue  # sealed between claim and write: the frame's bytes are left unused
                 except OSError as error:
                     segment.void(at)
-                    if not self._without_room(f"{error.strerror or error}"):
+                    if not self._without_room(f"{error.strerror or error}", deadline):
                         return False
                     continue
                 return True
-            if not self.roll(segment):
+            if not self.roll(segment, deadline):
                 return False
 
     def mark(self) -> int:
@@ -156,7 +158,7 @@ class Journal:
 
     # ── segments
 
-    def roll(self, full: Segment) -> bool:
+    def roll(self, full: Segment, deadline: float = 0.0) -> bool:
         """Make room behind ``full``. False when there is none and the policy drops the event; raises SpoolFullError."""
         if self.pid != os.getpid():
             self.reopen()
@@ -182,7 +184,7 @@ class Journal:
                     full.seal()
                     self._told_full = False
                     break
-            if not self._without_room(problem):
+            if not self._without_room(problem, deadline):
                 return False
         self._rolled()
         return True
@@ -270,10 +272,13 @@ class Journal:
     def _slots_after(self, segment: Segment) -> int:
         return self._slots_for(segment.size * _GROWTH)
 
-    def _without_room(self, problem: str) -> bool:
-        """Apply ``spool_full``: True to try again, False when the event is dropped. Raises SpoolFullError."""
+    def _without_room(self, problem: str, deadline: float = 0.0) -> bool:
+        """Apply ``spool_full``: True to try again, False when the event is dropped. Raises SpoolFullError.
+
+        Until ``deadline`` (monotonic seconds) it is tried again whatever the policy.
+        """
         self._full_until = time.monotonic() + _RETRY_FULL
-        policy = self.settings.spool_full
+        policy = "block" if time.monotonic() < deadline else self.settings.spool_full
         where = self.spool.path or "the spool in memory"
         if policy == "raise":
             raise SpoolFullError(f"{where}: {problem}. The event was not logged; make room or raise max_spool_bytes.")
