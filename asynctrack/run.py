@@ -9,13 +9,13 @@ import logging
 import os
 import sys
 import time
-import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
-from asynctrack.context import automatic_tags, default_user
+from asynctrack.context import automatic_tags
 from asynctrack.engine.lifecycle import after_fork, before_exit, engine_for
 from asynctrack.engine.progress import Waiting
 from asynctrack.engine.receipts import Receipt
@@ -115,7 +115,8 @@ class ActiveRun(_Face):
     def __enter__(self) -> ActiveRun:
         _activate(self._state)
         receipt = self._state.engine.created(self._state.number)
-        _entered(self._state, receipt.wait(_entry_timeout(self._state)), receipt)
+        with _entering(self._state):
+            _check_created(self._state, receipt.wait(_entry_timeout(self._state)), receipt)
         return self
 
     def __exit__(
@@ -131,8 +132,8 @@ class ActiveRun(_Face):
     async def __aenter__(self) -> AsyncActiveRun:
         _activate(self._state)
         receipt = self._state.engine.created(self._state.number)
-        done = await _wait_async(receipt, _entry_timeout(self._state))
-        _entered(self._state, done, receipt)
+        with _entering(self._state):
+            _check_created(self._state, await _wait_async(receipt, _entry_timeout(self._state)), receipt)
         return AsyncActiveRun(self._state)
 
     async def __aexit__(
@@ -223,12 +224,12 @@ def start_run(
     for key in given:
         engine.store.check_key("tag", key)
     spec = RunSpec(
-        uid=uuid.uuid4().hex,
+        uid=_new_id(),
         run_id=run_id,
         experiment_id=chosen[0],
         experiment_name=chosen[1],
         run_name=run_name,
-        user_id=all_tags.get("mlflow.user", "") if run_id else all_tags.get("mlflow.user", default_user()),
+        user_id=all_tags.get("mlflow.user", ""),
         start_time=time.time_ns() // 1_000_000,
         tags=all_tags | given,
     )
@@ -285,7 +286,7 @@ def attached_run(run_id: str, tracking_uri: str | None = None) -> RunLog:
         if state.run_id == run_id and not state.ended:
             return RunLog(state)
     engine = engine_for(tracking_uri or get_tracking_uri())
-    state = RunState(engine, RunSpec(uid=uuid.uuid4().hex, run_id=run_id), strict=False, attached=True)
+    state = RunState(engine, RunSpec(uid=_new_id(), run_id=run_id), strict=False, attached=True)
     _open[id(state)] = state
     return RunLog(state)
 
@@ -310,6 +311,10 @@ def open_here() -> tuple[RunState, ...]:
 # ── what both faces do, apart from waiting
 
 
+def _new_id() -> str:
+    return os.urandom(16).hex()
+
+
 def _activate(state: RunState) -> None:
     if state.ended:
         raise state.ended_error()
@@ -323,16 +328,21 @@ def _entry_timeout(state: RunState) -> float:
     return settings.connect_timeout if settings.on_unreachable == "raise" else settings.close_timeout
 
 
-def _entered(state: RunState, done: bool, receipt: Receipt[RunInfo | None]) -> None:
+@contextmanager
+def _entering(state: RunState) -> Iterator[None]:
+    """A block that is not entered (refused, unreachable, cancelled, Ctrl-C) will not be left either: end the run."""
     try:
-        if not done and state.engine.settings.on_unreachable == "raise":
-            raise _not_created(state)
-        if done:
-            receipt.result()
-    except BaseException:
-        # The block is not entered, so nothing will leave it.
-        _end(state, "FAILED", None)
+        yield
+    except BaseException as error:
+        _end(state, _status_for(type(error), error), None)
         raise
+
+
+def _check_created(state: RunState, done: bool, receipt: Receipt[RunInfo | None]) -> None:
+    if done:
+        receipt.result()
+    elif state.engine.settings.on_unreachable == "raise":
+        raise _not_created(state)
 
 
 def _end(state: RunState, status: str, end_time: int | None) -> Receipt[RunInfo | None] | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 from asynctrack.engine.engine import Engine, RunStats
 from asynctrack.engine.lifecycle import interpreter_is_ending
 from asynctrack.errors import InvalidInputError, RunEndedError, SpoolError
-from asynctrack.journal.slots import PACK
+from asynctrack.journal.slots import PACK, PackError
 from asynctrack.values import flatten, shortened, to_float, to_step, to_text, to_timestamp
 
 if TYPE_CHECKING:
@@ -195,7 +194,7 @@ class RunLog:
         at = claim()
         try:
             PACK(slots, at, timestamp, step, value, stream, timestamp, step, value, stream)
-        except (struct.error, ValueError, TypeError, OverflowError):
+        except (PackError, ValueError, TypeError, OverflowError):
             self._write_slowly(key, timestamp, step, value, stream, segment, at)
 
     def log_metrics(
@@ -216,7 +215,7 @@ class RunLog:
             at = claim()
             try:
                 PACK(slots, at, timestamp, step, value, stream, timestamp, step, value, stream)
-            except (struct.error, ValueError):
+            except (PackError, ValueError):
                 self._write_slowly("*", timestamp, step, value, stream, segment, at)
 
     def log_param(self, key: str, value: Any) -> None:

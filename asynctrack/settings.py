@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from asynctrack.errors import InvalidInputError
 
@@ -40,11 +40,11 @@ class Settings:
     on_error: Callable[[str, Any], None] | None = None
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(Settings).items():
-            choices = get_args(hint)
+        for name in _NAMES:
             value = getattr(self, name)
-            if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
-                raise InvalidInputError(f"{name}={value!r}: it must be one of {', '.join(map(repr, choices))}")
+            if name in _CHOICES and value not in _CHOICES[name]:
+                choices = ", ".join(map(repr, _CHOICES[name]))
+                raise InvalidInputError(f"{name}={value!r}: it must be one of {choices}")
             if isinstance(value, (int, float)) and not value > 0:
                 raise InvalidInputError(f"{name}={value!r}: it must be greater than 0")
 
@@ -65,6 +65,10 @@ class Settings:
         return cls(**given)
 
 
+_NAMES = tuple(field.name for field in fields(Settings))
+_CHOICES: dict[str, tuple[str, ...]] = {
+    name: get_args(hint) for name, hint in get_type_hints(Settings).items() if get_origin(hint) is Literal
+}
 _configured: dict[str, Any] = {}
 
 
@@ -73,9 +77,9 @@ def configure(**settings: Any) -> None:
 
     ``None`` as a value goes back to the environment or the default. Raises `InvalidInputError`; nothing is set then.
     """
-    unknown = settings.keys() - {field.name for field in fields(Settings)}
+    unknown = settings.keys() - set(_NAMES)
     if unknown:
-        known = ", ".join(field.name for field in fields(Settings))
+        known = ", ".join(_NAMES)
         raise InvalidInputError(f"no such setting: {', '.join(sorted(unknown))}; the settings are {known}")
     wanted = {name: value for name, value in (_configured | settings).items() if value is not None}
     replace(Settings(), **wanted)

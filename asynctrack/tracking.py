@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from asynctrack.stores.uri import resolve_store_uri
 
@@ -13,7 +12,7 @@ _VARIABLE = "MLFLOW_TRACKING_URI"
 _set_here: str | None = None
 
 
-def set_tracking_uri(uri: str | Path) -> None:
+def set_tracking_uri(uri: str | os.PathLike[str]) -> None:
     """Set the store for runs and calls from now on; runs that are open keep theirs.
 
     ``""`` or a path or ``file:`` URI: MLflow's file layout there (``./mlruns`` if empty). Also sets

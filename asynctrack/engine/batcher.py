@@ -8,9 +8,8 @@ stands between chunks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from asynctrack.entities import RunInfo
 from asynctrack.errors import StoreError
@@ -19,39 +18,42 @@ from asynctrack.stores.base import Batch, Limits, RunSpec
 __all__ = ["EndOfRun", "Lane", "Part", "Work", "split"]
 
 
-@dataclass(frozen=True, slots=True)
-class EndOfRun:
+class EndOfRun(NamedTuple):
     """A run's last event: its status (a `RunStatus` name) and end time (ms)."""
 
     status: str
     end_time: int
 
 
-@dataclass(slots=True)
 class Part:
     """One run's events of journal slots ``start`` … ``end - 1`` (and of the ``late`` slots before them)."""
 
-    start: int
-    end: int
-    batch: Batch = field(default_factory=Batch)
-    starts: bool = False
-    ends: EndOfRun | None = None
-    late: list[int] = field(default_factory=list)
+    __slots__ = ("batch", "end", "ends", "late", "start", "starts")
+
+    def __init__(self, start: int, end: int, *, ends: EndOfRun | None = None, late: Iterable[int] = ()) -> None:
+        self.start = start
+        self.end = end
+        self.batch = Batch()
+        self.starts = False
+        self.ends = ends
+        self.late = list(late)
 
     def weight(self) -> int:
         """How many entities and calls it is worth."""
         return len(self.batch) + self.starts + (self.ends is not None)
 
 
-@dataclass(slots=True)
 class Work:
     """The next thing to do for a run: create it, send a batch, end it; any of the three may be absent."""
 
-    parts: int
-    end: int
-    batch: Batch
-    starts: bool
-    ends: EndOfRun | None
+    __slots__ = ("batch", "end", "ends", "parts", "starts")
+
+    def __init__(self) -> None:
+        self.parts = 0
+        self.end = 0
+        self.batch = Batch()
+        self.starts = False
+        self.ends: EndOfRun | None = None
 
 
 class Lane:
@@ -114,7 +116,7 @@ class Lane:
         """The next parts that fit one batch together, still in the lane until `done`; None when it is empty."""
         if not self.parts:
             return None
-        work = Work(0, 0, Batch(), False, None)
+        work = Work()
         weight = 0
         for part in self.parts:
             if work.parts and (weight + part.weight() > limits.entities or work.ends is not None):
@@ -124,10 +126,7 @@ class Lane:
             weight += part.weight()
             work.starts |= part.starts
             work.ends = part.ends
-            if not work.batch:
-                work.batch = part.batch
-            elif part.batch:
-                work.batch = _merged(work.batch, part.batch)
+            work.batch = work.batch.plus(part.batch) if work.batch else part.batch
         return work
 
     def done(self, work: Work) -> list[int]:
@@ -152,8 +151,7 @@ class Lane:
 
 def split(batch: Batch, limits: Limits) -> Iterator[Batch]:
     """``batch`` in pieces of at most the limits' counts, in order. The batch itself where it fits."""
-    metrics = sum(map(len, batch.metrics.values()))
-    counts = (metrics, len(batch.params), len(batch.tags))
+    counts = (batch.points, len(batch.params), len(batch.tags))
     if all(count <= limit for count, limit in zip(counts, limits, strict=False)) and sum(counts) <= limits.entities:
         yield batch
         return
@@ -168,10 +166,3 @@ def split(batch: Batch, limits: Limits) -> Iterator[Batch]:
         piece.append(item)
         used[kind] += 1
     yield Batch.of(piece)
-
-
-def _merged(first: Batch, second: Batch) -> Batch:
-    metrics = {key: list(points) for key, points in first.metrics.items()}
-    for key, points in second.metrics.items():
-        metrics.setdefault(key, []).extend(points)
-    return Batch(metrics, first.params + second.params, first.tags + second.tags)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -97,9 +96,11 @@ class Delivery:
         if not error.retryable and lane.info is None:
             lane.refused = error  # what is in the lane is refused on its next step, and counted there
             return
+        from random import random  # late, as it is rarely needed: it loads hashlib
+
         lane.attempts += 1
         lane.retries += 1
-        lane.retry_at = time.monotonic() + retry_delay(error, lane.attempts, random.random())
+        lane.retry_at = time.monotonic() + retry_delay(error, lane.attempts, random())
         if self._failing_since is None:
             self._failing_since = time.monotonic()
             where = source.spool.path or "memory"

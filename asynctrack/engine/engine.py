@@ -13,7 +13,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import NamedTuple
 
 from asynctrack.engine.batcher import Lane
@@ -108,7 +107,7 @@ class Engine:
         the parent of this forked process), which changes nothing if it is.
         """
         self._start()
-        number = self.journal.register_run({**asdict(spec), "attached": attached})
+        number = self.journal.register_run({**spec._asdict(), "attached": attached})
         if not attached or spec.run_id is None:
             self.journal.write_frame(["start", number])
         return number

@@ -17,7 +17,7 @@ from asynctrack.engine.batcher import EndOfRun, Lane, Part, Work
 from asynctrack.journal.reader import Chunk, JournalReader
 from asynctrack.journal.segment import Segment
 from asynctrack.journal.spool import Spool
-from asynctrack.stores.base import Limits, Refusal, RunSpec
+from asynctrack.stores.base import Limits, RecordBlock, Refusal, RunSpec
 
 __all__ = ["Loaded", "Source"]
 
@@ -126,6 +126,17 @@ class Source:
                 parts[run] = Part(chunk.start, chunk.end, late=list(chunk.late))
             return parts[run]
 
+        if chunk.plain is not None:
+            streams = {number: self.reader.stream(number) for number in chunk.plain}
+            runs = {stream.run if stream is not None else None for stream in streams.values()}
+            if len(runs) == 1 and None not in runs:
+                # One run has it to itself, as most do: it goes to the store as it is.
+                part = part_of(runs.pop() or 0)
+                if part is not None:
+                    keys = {number: stream.key for number, stream in streams.items() if stream is not None}
+                    part.batch.add_block(RecordBlock(chunk.data, keys))
+            else:
+                chunk.decode()
         for number, records in chunk.streams.items():
             stream = self.reader.stream(number)
             if stream is None:
@@ -133,7 +144,7 @@ class Source:
                 continue
             part = part_of(stream.run)
             if part is not None:
-                part.batch.metrics.setdefault(stream.key, []).extend(records)
+                part.batch.add(stream.key, records)
         for frame in chunk.frames:
             part = part_of(frame[1])
             if part is not None:

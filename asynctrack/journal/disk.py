@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 
 __all__ = ["allocate", "new_file", "write_all"]
 
@@ -17,6 +16,8 @@ def new_file(path: str | None) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     if hasattr(os, "memfd_create"):
         return os.memfd_create("asynctrack", os.MFD_CLOEXEC)
+    import tempfile  # where there is no memfd_create; else it would be a tenth of `import asynctrack`
+
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 

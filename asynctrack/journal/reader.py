@@ -6,12 +6,11 @@ not yet written: it goes on, keeps the slot in `pending`, and looks again until 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from asynctrack.journal.frames import FrameFile, decode_frame, scan_frames
 from asynctrack.journal.segment import Segment
-from asynctrack.journal.slots import SLOT_SIZE, Block, Record, decode_block
+from asynctrack.journal.slots import SLOT_SIZE, Block, Record, decode_block, plain_streams
 
 __all__ = ["Chunk", "JournalReader", "Stream"]
 
@@ -23,19 +22,30 @@ class Stream(NamedTuple):
     key: str
 
 
-@dataclass(slots=True)
 class Chunk:
     """What stands in slots ``start`` … ``end - 1``."""
 
-    start: int
-    end: int
-    streams: dict[int, list[Record]] = field(default_factory=dict)
-    #: decoded frames, in order
-    frames: list[Any] = field(default_factory=list)
-    #: there may be more right behind ``end``
-    more: bool = False
-    #: sequence numbers, outside start … end too, of formerly pending slots that this chunk brings
-    late: list[int] = field(default_factory=list)
+    __slots__ = ("data", "end", "frames", "late", "more", "plain", "start", "streams")
+
+    def __init__(self, start: int, end: int) -> None:
+        self.start = start
+        self.end = end
+        #: the points by stream; empty, until `decode`, in a chunk of nothing but points
+        self.streams: dict[int, list[Record]] = {}
+        #: the streams of a chunk of nothing but points, and its slots
+        self.plain: set[int] | None = None
+        self.data = b""
+        #: decoded frames, in order
+        self.frames: list[Any] = []
+        #: there may be more right behind ``end``
+        self.more = False
+        #: sequence numbers, outside start … end too, of formerly pending slots that this chunk brings
+        self.late: list[int] = []
+
+    def decode(self) -> None:
+        """Sort a chunk of nothing but points by stream."""
+        if self.plain is not None:
+            self.streams, self.plain = decode_block(self.data).streams, None
 
 
 class JournalReader:
@@ -111,19 +121,22 @@ class JournalReader:
         data = segment.read(index, count)
         if not sealed:
             data = _begun(data)
-        block = decode_block(data)
-        chunk = Chunk(start, start + len(data) // SLOT_SIZE, block.streams)
-        if sealed:
-            if len(data) // SLOT_SIZE < min(count, segment.capacity - index):
-                self._report(f"{segment.path} is cut", segment.capacity - index - len(data) // SLOT_SIZE)
-                chunk.end = segment.first + segment.capacity
-            self._report("damaged records", len(block.damaged))
-        else:
-            self.pending.update(start + i for i in _unwritten(block))
+        chunk = Chunk(start, start + len(data) // SLOT_SIZE)
+        if sealed and len(data) // SLOT_SIZE < min(count, segment.capacity - index):
+            self._report(f"{segment.path} is cut", segment.capacity - index - len(data) // SLOT_SIZE)
+            chunk.end = segment.first + segment.capacity
         chunk.more = chunk.end - start >= count or (
             chunk.end >= segment.first + segment.capacity and segment.next is not None
         )
-        self._read_frames(segment, block.frames, chunk)
+        chunk.data, chunk.plain = data, plain_streams(data)
+        if chunk.plain is None:
+            block = decode_block(data)
+            chunk.streams = block.streams
+            if sealed:
+                self._report("damaged records", len(block.damaged))
+            else:
+                self.pending.update(start + i for i in _unwritten(block))
+            self._read_frames(segment, block.frames, chunk)
         return chunk
 
     def read_pending(self) -> Chunk | None:

@@ -11,7 +11,20 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["FRAME", "LAST_STREAM", "PACK", "SLOT_SIZE", "VOID", "Block", "Record", "decode_block", "decode_slot"]
+__all__ = [
+    "FRAME",
+    "LAST_STREAM",
+    "PACK",
+    "SLOT_SIZE",
+    "VOID",
+    "Block",
+    "PackError",
+    "Record",
+    "decode_block",
+    "decode_slot",
+    "plain_streams",
+    "records",
+]
 
 SLOT_SIZE = 64
 _HALF = SLOT_SIZE // 2
@@ -20,6 +33,8 @@ _FIRST_HALF = struct.Struct("<qqdI36x")
 
 #: ``PACK(buffer, offset, timestamp, step, value, stream, timestamp, step, value, stream)``
 PACK = _LAYOUT.pack_into
+#: what it raises for an offset past the end and for a step that does not fit
+PackError = struct.error
 
 #: stream numbers with a meaning of their own; 0 is a slot not written yet
 VOID = 0xFFFFFFFF
@@ -27,6 +42,7 @@ FRAME = 0xFFFFFFFE
 LAST_STREAM = 0xFFFFFFFD
 
 _NOT_WRITTEN = 0
+_SPECIAL = {_NOT_WRITTEN, VOID, FRAME}
 
 #: timestamp (ms), step, value, stream; in a FRAME slot the frame's offset, its length in bytes, 0.0, FRAME
 Record = tuple[int, int, float, int]
@@ -61,6 +77,19 @@ def decode_block(block: bytes) -> Block:
         # A record without a stream is damage only if some other byte of it is set (both halves hit alike).
         return _decode_one_by_one(block)
     return Block(streams, frames, [], [], [])
+
+
+def plain_streams(block: bytes) -> set[int] | None:
+    """The stream numbers in a block of nothing but whole points; None where anything else stands in it."""
+    if not _halves_agree(block):
+        return None
+    streams = set(memoryview(block).cast("I")[6::16])
+    return None if streams & _SPECIAL else streams
+
+
+def records(block: bytes) -> Iterator[Record]:
+    """The records in a block of nothing but whole points (see `plain_streams`), in order."""
+    return _FIRST_HALF.iter_unpack(block)
 
 
 def decode_slot(slot: bytes) -> Record | None:

@@ -11,8 +11,6 @@ import fcntl
 import itertools
 import json
 import os
-import secrets
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -57,7 +55,7 @@ class Spool:
         owner = Owner(_FORMAT_VERSION, host_name(), os.getpid(), store, time.time_ns() // 1_000_000)
         os.makedirs(home, mode=0o700, exist_ok=True)
         _ignore_in_git(home)
-        path = os.path.join(home, f"{owner.host}-{owner.pid}-{secrets.token_hex(4)}")
+        path = os.path.join(home, f"{owner.host}-{owner.pid}-{os.urandom(4).hex()}")
         os.mkdir(path, 0o700)
         # Under another name until it is locked, so that nobody takes a spool in the making for an orphan.
         making = os.path.join(path, "owner.new")
@@ -209,7 +207,8 @@ class Spool:
                 pass  # never written, or removed by the user
         if not kept:
             # The owner file goes last: while it is there the folder is a spool, also for whoever looks at it now.
-            shutil.rmtree(self.path, ignore_errors=True)
+            os.unlink(self._file("owner"))
+            os.rmdir(self.path)
         self.release()
 
     def release(self) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from asynctrack.entities import Experiment, Metric, Run, RunInfo, ViewType
+from asynctrack.journal.slots import SLOT_SIZE, records
 
-__all__ = ["AbstractStore", "Batch", "Limits", "Page", "Point", "Refusal", "RunSpec"]
+__all__ = ["AbstractStore", "Batch", "Limits", "Page", "Point", "RecordBlock", "Refusal", "RunSpec"]
 
 #: timestamp (ms), step, value; what the journal decodes carries the stream number as a fourth item, which stores ignore
 Point = tuple[int, int, float] | tuple[int, int, float, int]
@@ -28,8 +28,7 @@ class Limits(NamedTuple):
     bytes: int = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class RunSpec:
+class RunSpec(NamedTuple):
     """All that is needed to create a run, here or, from the journal, later and elsewhere.
 
     ``uid`` is 32 lower-case hex digits, unique to this ``start_run``: a store whose ids the client may choose uses it
@@ -45,19 +44,88 @@ class RunSpec:
     run_name: str | None = None
     user_id: str = ""
     start_time: int = 0
-    tags: dict[str, str] = field(default_factory=dict)
+    #: not to be changed
+    tags: dict[str, str] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
 
 
-@dataclass(slots=True)
+class RecordBlock(NamedTuple):
+    """Metric points as they stand in the journal: ``data`` is whole slots (see `asynctrack.journal.slots.records`),
+    all of them points of this run's metrics; ``keys`` says which, by stream number."""
+
+    data: bytes
+    keys: dict[int, str]
+
+    @property
+    def points(self) -> int:
+        """How many points."""
+        return len(self.data) // SLOT_SIZE
+
+
 class Batch:
-    """Events of one run, in order within each metric, and within params and tags."""
+    """Events of one run, in order within each metric, and within params and tags.
 
-    metrics: dict[str, list[Point]] = field(default_factory=dict)
-    params: list[tuple[str, str]] = field(default_factory=list)
-    tags: list[tuple[str, str]] = field(default_factory=list)
+    ``metrics`` is what a store reads. ``blocks`` is for one that would rather go through undecoded records itself:
+    what stands there has not been decoded into ``metrics`` yet.
+    """
+
+    __slots__ = ("_metrics", "blocks", "params", "points", "tags")
+
+    def __init__(
+        self,
+        metrics: dict[str, list[Point]] | None = None,
+        params: Iterable[tuple[str, str]] = (),
+        tags: Iterable[tuple[str, str]] = (),
+        blocks: Iterable[RecordBlock] = (),
+    ) -> None:
+        self._metrics = {} if metrics is None else metrics
+        self.params = list(params)
+        self.tags = list(tags)
+        self.blocks = list(blocks)
+        #: how many metric points it holds
+        self.points = sum(map(len, self._metrics.values())) + sum(block.points for block in self.blocks)
 
     def __len__(self) -> int:
-        return sum(map(len, self.metrics.values())) + len(self.params) + len(self.tags)
+        return self.points + len(self.params) + len(self.tags)
+
+    def __repr__(self) -> str:
+        return f"<Batch of {self.points} points, {len(self.params)} params, {len(self.tags)} tags>"
+
+    @property
+    def metrics(self) -> dict[str, list[Point]]:
+        """The points of each metric. Not to be changed."""
+        blocks, self.blocks = self.blocks, []
+        for block in blocks:
+            for record in records(block.data):
+                self._metrics.setdefault(block.keys[record[3]], []).append(record)
+        return self._metrics
+
+    @property
+    def decoded(self) -> dict[str, list[Point]]:
+        """The points of each metric, without those in ``blocks``, which come behind them."""
+        return self._metrics
+
+    def metric_keys(self) -> set[str]:
+        """The metrics it has points of."""
+        return set(self._metrics).union(*(block.keys.values() for block in self.blocks))
+
+    def add(self, key: str, points: Sequence[Point]) -> None:
+        """Add points of one metric."""
+        self._metrics.setdefault(key, []).extend(points)
+        self.points += len(points)
+
+    def add_block(self, block: RecordBlock) -> None:
+        """Add undecoded points."""
+        self.blocks.append(block)
+        self.points += block.points
+
+    def plus(self, later: Batch) -> Batch:
+        """A batch of this one's events and then the later one's."""
+        if later._metrics:
+            self.metrics  # noqa: B018  # decodes: in a batch the points in ``blocks`` are the last ones
+        metrics = {key: list(points) for key, points in self._metrics.items()}
+        for key, points in later._metrics.items():
+            metrics.setdefault(key, []).extend(points)
+        return Batch(metrics, self.params + later.params, self.tags + later.tags, self.blocks + later.blocks)
 
     def items(self) -> Iterator[tuple[str, str, Any]]:
         """Every event as (kind, key, value): kind is "metric", "param" or "tag", a metric's value its `Point`."""
@@ -75,7 +143,7 @@ class Batch:
         batch = cls()
         for kind, key, value in items:
             if kind == "metric":
-                batch.metrics.setdefault(key, []).append(value)
+                batch.add(key, (value,))
             elif kind == "param":
                 batch.params.append((key, value))
             else:
@@ -89,8 +157,7 @@ class Batch:
         return Batch.of(items[:middle]), Batch.of(items[middle:])
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """One event that a store will never accept, and why."""
 
     kind: str
@@ -213,7 +280,7 @@ class AbstractStore(ABC):
         order_by: Sequence[str] = (),
         page_token: str | None = None,
     ) -> Page:
-        """Experiments that match, last updated first unless ``order_by`` says otherwise."""
+        """Experiments that match, last created first unless ``order_by`` says otherwise."""
 
     @abstractmethod
     async def rename_experiment(self, experiment_id: str, new_name: str) -> None:

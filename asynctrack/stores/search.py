@@ -111,7 +111,7 @@ _TOKEN = re.compile(
         (?P<operator><=|>=|!=|=|<|>)
       | (?P<text>'(?:''|\\'|[^'])*')
       | (?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.`"]))
-      | (?P<name>(?:`[^`]*`|"[^"]*"|[\w.]+)+)
+      | (?P<name>(?:`[^`]*`|"[^"]*"|[\w.]++)++)
       | (?P<mark>[(),])
     )""",
     re.VERBOSE,
@@ -276,8 +276,20 @@ def _split(name: str) -> tuple[str, str, str]:
 
 
 def _like(value: str, pattern: str, flags: int = 0) -> bool:
-    regex = re.escape(pattern).replace("%", ".*").replace("_", ".")
-    return re.fullmatch(regex, value, flags | re.DOTALL) is not None
+    """SQL's LIKE. Piece by piece, because one expression with many ``.*`` could take years."""
+    pieces = [re.compile(re.escape(piece).replace("_", "."), flags | re.DOTALL) for piece in pattern.split("%")]
+    if len(pieces) == 1:
+        return pieces[0].fullmatch(value) is not None
+    first = pieces[0].match(value)
+    if first is None:
+        return False
+    at = first.end()
+    for piece in pieces[1:-1]:
+        found = piece.search(value, at)
+        if found is None:
+            return False
+        at = found.end()
+    return re.compile(f"(?:{pieces[-1].pattern})\\Z", flags | re.DOTALL).search(value, at) is not None
 
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
@@ -326,7 +338,7 @@ def _parse_order(text: str, grammar: _Grammar) -> Order:
             f"order {shorten(text)} {problem}; an order is like 'metrics.loss DESC' or 'attributes.start_time'"
         )
 
-    found = re.fullmatch(r"\s*((?:`[^`]*`|\"[^\"]*\"|[\w.]+)+)(?:\s+(asc|desc))?\s*", text, re.IGNORECASE)
+    found = re.fullmatch(r"\s*((?:`[^`]*`|\"[^\"]*\"|[\w.]++)++)(?:\s+(asc|desc))?\s*", text, re.IGNORECASE)
     if found is None:
         raise fault("cannot be read")
     kind, key = _identifier(found[1], grammar, fault)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from asynctrack.errors import InvalidInputError
 from asynctrack.stores.base import AbstractStore
@@ -68,6 +67,8 @@ def _scheme(text: str) -> str | None:
 
 
 def _path_of(uri: str) -> str:
+    from urllib.parse import unquote, urlsplit  # late: it would be a twentieth of `import asynctrack`
+
     try:
         parts = urlsplit(uri)
     except ValueError as error:

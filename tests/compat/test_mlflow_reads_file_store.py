@@ -218,7 +218,8 @@ def test_searches_agree_with_mlflow(client: Any, store: FileStore) -> None:
         ids.append(run_id)
         batch = Batch({"nan": [(1, 0, math.nan if i % 3 == 1 else float(i))]}, [("p", str(i % 2)), ("a b", f"xb{i}")])
         if i < 4:
-            batch.metrics |= {"acc": [(1, 0, i / 4)], "a/b": [(1, 0, -i / 2)]}
+            batch.add("acc", [(1, 0, i / 4)])
+            batch.add("a/b", [(1, 0, -i / 2)])
             batch.tags.append(("a b", f"v{i}"))
         if i % 2:
             batch.params.append(("odd", str(i)))

@@ -20,7 +20,7 @@ from asynctrack.stores.file.files import (
     unavailable,
     write_all,
 )
-from asynctrack.stores.file.lines import WINDOW, Block, Identity, identities
+from asynctrack.stores.file.lines import WINDOW, Block, encode, identity, is_canonical, parse_lines
 
 __all__ = ["Tail", "append", "whole_size"]
 
@@ -36,10 +36,10 @@ class Tail(NamedTuple):
 
     #: bytes
     size: int
-    #: no line of ``recent`` has a later timestamp
-    newest: int
-    #: the last lines, at most WINDOW
+    #: the last lines, at most WINDOW, in our spelling
     recent: bytes
+    #: see `is_canonical`
+    canonical: bool
 
 
 def append(path: str, block: Block, folder: str, tail: Tail | None = None, mark: int | None = None) -> Tail:
@@ -52,7 +52,7 @@ def append(path: str, block: Block, folder: str, tail: Tail | None = None, mark:
     while True:
         fd = _open(path, block, folder)
         if fd is None:
-            return _tail_of(len(block.data), block.newest, block.data)
+            return _tail_of(len(block.data), block.data)
         try:
             with locked(fd, path):
                 about = os.fstat(fd)
@@ -81,19 +81,20 @@ def _open(path: str, block: Block, folder: str) -> int | None:
 
 def _append_locked(fd: int, path: str, size: int, block: Block, tail: Tail | None, mark: int | None) -> Tail:
     if tail is not None and tail.size == size and mark is None:
-        recent, fragment, newest = tail.recent, b"", tail.newest
-        seen: set[Identity] = identities(recent) if block.oldest <= newest else set()
+        recent, fragment = tail.recent, b""
+        lines = block.without_lines(recent, canonical=tail.canonical)
     else:
         recent, fragment = _read_tail(fd, size, size if mark is None else min(mark, size))
-        seen = identities(recent)
-        newest = max((timestamp for timestamp, _, _ in seen), default=block.newest)
-    lines = block.without(seen)
+        points = parse_lines(recent)[0]
+        seen = {identity(*point) for point in points}
+        recent = encode(points)  # others may spell the same point otherwise, and the next append compares texts
+        lines = block.without(seen)
     data = block.data if lines is block.lines else "".join(lines).encode("ascii")
     if fragment and (mark is None or not data.startswith(fragment) or b"\n" in fragment):
         _cut(fd, path, size - len(fragment), fragment)
         size, fragment = size - len(fragment), b""
     _write(fd, path, size, data[len(fragment) :])
-    return _tail_of(size - len(fragment) + len(data), max(newest, block.newest), recent + data)
+    return _tail_of(size - len(fragment) + len(data), recent + data)
 
 
 def _read_tail(fd: int, size: int, since: int) -> tuple[bytes, bytes]:
@@ -146,12 +147,12 @@ def _write(fd: int, path: str, size: int, data: bytes) -> None:
         raise failure from error
 
 
-def _tail_of(size: int, newest: int, data: bytes) -> Tail:
+def _tail_of(size: int, data: bytes) -> Tail:
     if len(data) > 2 * _WINDOW_BYTES:  # so that the split below does not pay for a whole batch
         data = data[-_WINDOW_BYTES:]
         data = data[data.find(b"\n") + 1 :]
-    lines = data.splitlines(keepends=True)[-WINDOW:]
-    return Tail(size, newest, b"".join(lines))
+    recent = b"".join(data.splitlines(keepends=True)[-WINDOW:])
+    return Tail(size, recent, is_canonical(recent))
 
 
 def whole_size(path: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from asynctrack.entities import LifecycleStage
@@ -14,7 +14,7 @@ from asynctrack.stores.file import layout
 from asynctrack.stores.file.append import Tail, append, whole_size
 from asynctrack.stores.file.entries import MAX_PARAM_LENGTH, MAX_TAG_LENGTH, write_param, write_tag
 from asynctrack.stores.file.files import KEY_ERRORS, check_inside, unavailable
-from asynctrack.stores.file.lines import Block
+from asynctrack.stores.file.lines import Block, encode_records
 from asynctrack.stores.file.runs import change_run
 from asynctrack.stores.file.tree import Tree
 from asynctrack.stores.keys import check_key, shorten
@@ -38,8 +38,8 @@ class BatchWriter:
         """The size in bytes of every metric file that ``batch`` will append to; 0 for one that is not there yet."""
         run_dir = self._tree.find_run(run_id)
         if run_dir is None:
-            return dict.fromkeys(batch.metrics, 0)
-        return {key: self._size(run_dir, key) for key in batch.metrics}
+            return dict.fromkeys(batch.metric_keys(), 0)
+        return {key: self._size(run_dir, key) for key in batch.metric_keys()}
 
     def _size(self, run_dir: str, key: str) -> int:
         try:
@@ -61,7 +61,7 @@ class BatchWriter:
         work = _Work(self._tree, run_dir, self._tails, self._cut)
         try:
             work.params(batch.params)
-            work.metrics(batch.metrics, bookmark or {})
+            work.metrics(batch, bookmark or {})
             work.tags(batch.tags)
         except (OSError, UnavailableError) as error:
             failure = error if isinstance(error, UnavailableError) else unavailable(error, run_dir)
@@ -106,10 +106,12 @@ class _Work:
                 reason = f"param {shorten(key)} already logged with {shorten(current)}, and params never change"
                 self.refusals.append(Refusal("param", key, value, f"{reason}; log it under another key"))
 
-    def metrics(self, metrics: dict[str, list[Point]], bookmark: dict[str, int]) -> None:
-        for key, points in metrics.items():
-            if points:
-                self._try("metric", key, points, self._append, Block(points), bookmark.get(key))
+    def metrics(self, batch: Batch, bookmark: dict[str, int]) -> None:
+        lines = encode_records(batch.blocks)
+        for key in dict.fromkeys([*batch.decoded, *lines]):
+            block = Block(batch.decoded.get(key, ()), lines.get(key, ()))
+            if block.lines:
+                self._try("metric", key, _points(batch, key), self._append, block, bookmark.get(key))
 
     def _append(self, path: str, block: Block, mark: int | None) -> None:
         # Taken out and put back in, so that the least recently used come first.
@@ -158,3 +160,8 @@ class _Work:
                 self._run_id, kind, shorten(key), len(value), limit,
             )  # fmt: skip
         return value[:limit]
+
+
+def _points(batch: Batch, key: str) -> Iterator[Point]:
+    """The points of one metric; decoded only where somebody asks, because they are refused."""
+    yield from batch.metrics[key]

@@ -14,9 +14,22 @@ from operator import itemgetter
 from typing import Any
 
 from asynctrack.entities import Metric
-from asynctrack.stores.base import Point
+from asynctrack.journal.slots import records
+from asynctrack.stores.base import Point, RecordBlock
 
-__all__ = ["WINDOW", "Block", "Identity", "identities", "identity", "latest", "parse_line", "parse_lines"]
+__all__ = [
+    "WINDOW",
+    "Block",
+    "Identity",
+    "encode",
+    "encode_records",
+    "identities",
+    "identity",
+    "is_canonical",
+    "latest",
+    "parse_line",
+    "parse_lines",
+]
 
 #: lines of one metric file behind which an identical point is not written again
 WINDOW = 256
@@ -24,7 +37,9 @@ WINDOW = 256
 Identity = tuple[int, int, float | None]
 
 _FINITE = b"0123456789.e+- \n"
-_TIMESTAMP, _VALUE, _STREAM = itemgetter(0), itemgetter(2), itemgetter(3)
+_VALUE = itemgetter(2)
+#: lines that are looked for one by one among the last ones of the file
+_FEW = 8
 
 
 def identity(timestamp: int, step: int, value: float) -> Identity:
@@ -37,66 +52,78 @@ def identity(timestamp: int, step: int, value: float) -> Identity:
 
 
 class Block:
-    """The points of one metric, encoded, each identity once, in the order given.
+    """Some points of one metric, encoded, each identity once, in the order given.
 
-    ``lines`` and ``data`` (all of them, in bytes) are what goes to the file; ``oldest`` and ``newest`` are the smallest
-    and the largest timestamp.
+    ``lines`` and ``data`` (all of them, in bytes) are what goes to the file.
     """
 
-    __slots__ = ("_points", "data", "lines", "newest", "oldest")
+    __slots__ = ("canonical", "data", "lines")
 
-    def __init__(self, points: Sequence[Point]) -> None:
-        """Encode at least one point. Timestamps and steps must be ints, values floats (what the journal decodes)."""
-        # No call per point from here on: it would cost as much as the formatting.
-        if set(map(type, map(_VALUE, points))) != {float}:  # a NumPy float64 is a float, but its repr is no number
-            points = [(point[0], point[1], float(point[2])) for point in points]
-        lines = _encode(points)
-        data = "".join(lines).encode("ascii")
-        timestamps = list(map(_TIMESTAMP, points))
-        self.oldest, self.newest = min(timestamps), max(timestamps)
-        self._points = points
-        self.lines, self.data = lines, data
-        # NaN and Inf leave letters here; the set takes 0.0 and -0.0 for one.
-        if data.translate(None, _FINITE) or _repeats(points):
-            self._keep_first()
-
-    def _keep_first(self) -> None:
-        first: dict[Identity, tuple[str, Point]] = {}
-        for mark, line, point in zip(self.identities(), self.lines, self._points, strict=True):
-            first.setdefault(mark, (line, point))
-        self.lines = [line for line, _ in first.values()]
-        self._points = [point for _, point in first.values()]
+    def __init__(self, points: Sequence[Point] = (), lines: Iterable[str] = ()) -> None:
+        """Encode ``points`` (timestamps and steps are ints), with ``lines`` of ours behind them."""
+        self.lines = [*_encode(points), *lines]
         self.data = "".join(self.lines).encode("ascii")
-
-    def identities(self) -> list[Identity]:
-        """Of each line."""
-        return [identity(point[0], point[1], point[2]) for point in self._points]
+        self.canonical = is_canonical(self.data)
+        if self.canonical:
+            kept = list(dict.fromkeys(self.lines)) if len(set(self.lines)) < len(self.lines) else self.lines
+        else:
+            first: dict[Identity, str] = {}
+            for line, point in zip(self.lines, parse_lines(self.data)[0], strict=True):
+                first.setdefault(identity(*point), line)
+            kept = list(first.values())
+        if len(kept) < len(self.lines):
+            self.lines = kept
+            self.data = "".join(kept).encode("ascii")
 
     def without(self, seen: AbstractSet[Identity]) -> list[str]:
         """The lines whose points are not in ``seen``; `lines` itself where none is."""
         if not seen:
             return self.lines
-        lines = [line for mark, line in zip(self.identities(), self.lines, strict=True) if mark not in seen]
+        points = parse_lines(self.data)[0]
+        lines = [line for line, point in zip(self.lines, points, strict=True) if identity(*point) not in seen]
         return lines if len(lines) < len(self.lines) else self.lines
+
+    def without_lines(self, data: bytes, *, canonical: bool) -> list[str]:
+        """The same for the points of lines that this module has written, at a fraction of the price."""
+        if not (self.canonical and canonical):
+            return self.without(identities(data))
+        if len(self.lines) <= _FEW:
+            text = "\n" + data.decode("ascii")
+            fresh = [line for line in self.lines if f"\n{line}" not in text]
+            return fresh if len(fresh) < len(self.lines) else self.lines
+        seen = set(data.decode("ascii").splitlines(keepends=True))
+        return self.lines if seen.isdisjoint(self.lines) else [line for line in self.lines if line not in seen]
+
+
+def encode_records(blocks: Iterable[RecordBlock]) -> dict[str, list[str]]:
+    """The lines of each metric in undecoded records: in one pass, without an object a point that would outlive it."""
+    lines: dict[str, list[str]] = {}
+    for block in blocks:
+        of_stream = {stream: lines.setdefault(key, []) for stream, key in block.keys.items()}
+        for timestamp, step, value, stream in records(block.data):
+            of_stream[stream].append(f"{timestamp} {value!r} {step}\n")
+    return lines
+
+
+def is_canonical(data: bytes) -> bool:
+    """Whether, among these lines of ours, points are identical exactly if their lines are the same text."""
+    # NaN and Inf leave letters; Inf is the largest double to SQL, and -0.0 is 0.0.
+    return not data.translate(None, _FINITE) and b" -0.0 " not in data and b"e+308" not in data
+
+
+def encode(points: Sequence[Point]) -> bytes:
+    """Any number of points, each as given, in our spelling."""
+    return "".join(_encode(points)).encode("ascii") if points else b""
 
 
 def _encode(points: Sequence[Any]) -> list[str]:
+    # A NumPy float64 is a float, but its repr is no number.
+    if not set(map(type, map(_VALUE, points))) <= {float}:
+        points = [(point[0], point[1], float(point[2])) for point in points]
     try:
-        if len(points[0]) == 4:
-            return [f"{timestamp} {value!r} {step}\n" for timestamp, step, value, _ in points]
-        return [f"{timestamp} {value!r} {step}\n" for timestamp, step, value in points]
-    except ValueError:  # some with a stream number and some without
+        return [f"{timestamp} {value!r} {step}\n" for timestamp, step, value, _ in points]
+    except ValueError:  # without stream numbers, or some with and some without
         return [f"{timestamp} {value!r} {step}\n" for timestamp, step, value, *_ in points]
-
-
-def _repeats(points: Sequence[Point]) -> bool:
-    """Whether two finite points may be the same; True also where only the stream numbers could tell."""
-    if len(set(points)) < len(points):
-        return True
-    try:
-        return len(set(map(_STREAM, points))) > 1
-    except IndexError:
-        return set(map(len, points)) != {3}
 
 
 def parse_line(line: str) -> tuple[int, int, float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import pathlib
@@ -54,7 +55,7 @@ def test_a_new_file_appears_with_its_lines(path: str, tmp_path: pathlib.Path, mo
     assert not any(sizes)
     assert os.listdir(tmp_path) == ["metrics"]
     assert os.listdir(tmp_path / "metrics" / "a") == ["b"]
-    assert tail == Tail(len(OURS.data), 1003, OURS.data)
+    assert tail == Tail(len(OURS.data), OURS.data, True)
 
 
 def test_a_file_system_without_links_gets_its_file_too(
@@ -87,6 +88,16 @@ def test_points_of_another_writer_are_seen(path: str, tmp_path: pathlib.Path) ->
         file.write(FOREIGN)
     append(path, Block([(901, 8, 8.0), (902, 9, 9.0)]), str(tmp_path), tail)
     assert content(path) == OURS.data + FOREIGN + b"902 9.0 9\n"
+
+
+def test_points_that_another_writer_spells_otherwise_are_the_same(path: str, tmp_path: pathlib.Path) -> None:
+    """MLflow writes an int as it is, and wrote two fields before 1.0; also once the tail is known."""
+    put(path, b"1 2 1\n2 10 2\n3 0.5\n")
+    tail = append(path, OURS, str(tmp_path))
+    expected = content(path)
+    for known in (tail, None):
+        append(path, Block([(1, 1, 2.0), (2, 2, 10.0), (3, 0, 0.5)]), str(tmp_path), known)
+        assert content(path) == expected
 
 
 @pytest.mark.parametrize("keep_tail", [True, False])
@@ -253,7 +264,7 @@ def test_a_file_system_without_locks_is_written_with_one_warning(
     def refuse(*_: Any) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     monkeypatch.setattr(files, "_unlockable", set())
     put(path, FOREIGN)
     append(path, OURS, str(tmp_path))

@@ -10,7 +10,8 @@ import pathlib
 import subprocess
 import sys
 import uuid
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, TypeVarTuple
 
 import pytest
 import yaml
@@ -21,6 +22,9 @@ from asynctrack.errors import NotFoundError, RefusedError, UnavailableError
 from asynctrack.stores.base import Batch, RunSpec
 from asynctrack.stores.file import FileStore
 from asynctrack.stores.io import InlineIO, drive
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 UID = "0123456789abcdef0123456789abcdef"
 
@@ -170,10 +174,10 @@ def test_a_bad_tag_does_not_cost_the_run(store: FileStore, caplog: pytest.LogCap
 
 def test_a_batch_is_one_hop(store: FileStore) -> None:
     """However many files it touches: the engine pays one thread switch."""
-    hops = []
+    hops: list[Any] = []
 
     class Counting(InlineIO):
-        async def call(self, function: Any, *args: Any) -> Any:
+        async def call(self, function: Callable[[*Args], T], *args: *Args) -> T:
             hops.append(function)
             return function(*args)
 

@@ -126,6 +126,10 @@ def test_an_error_says_what_is_legal(text: str, hint: str) -> None:
         ("tags.`a b` LIKE 'IT%'", False),
         ("tags.`a b` ILIKE 'IT%'", True),
         ('tags.`a b` = "it\'s 100%"', True),
+        ("tags.`a b` LIKE 'it%s %'", True),
+        ("tags.`a b` LIKE 'it''s 100'", False),
+        ("tags.`a b` LIKE '%_00%%%'", True),
+        ("tags.`a b` LIKE 'it%it%'", False),
         ("tags.none IS NULL", True),
         ("tags.none LIKE '%'", False),
         ("run_id NOT IN ('r1')", False),
@@ -136,6 +140,16 @@ def test_an_error_says_what_is_legal(text: str, hint: str) -> None:
 def test_a_comparison_means_what_it_means_in_mlflow(text: str, expected: bool) -> None:
     """What a run does not have only satisfies IS NULL."""
     assert matches(parse_run_filter(text), run_getter(RUN)) is expected
+
+
+def test_no_search_takes_for_ever() -> None:
+    """Neither a long name nor a pattern of many wildcards: both come from whoever asks."""
+    with pytest.raises(InvalidInputError):
+        parse_run_order(["a" * 5000 + "!"])
+    with pytest.raises(InvalidInputError):
+        parse_run_filter("a" * 5000 + "!")
+    clauses = [Clause("tag", "t", "LIKE", "%a" * 100 + "b"), Clause("tag", "t", "LIKE", "%" * 100 + "b")]
+    assert not any(matches([clause], lambda kind, key: "a" * 5000) for clause in clauses)
 
 
 def test_orders_put_what_is_missing_last() -> None:

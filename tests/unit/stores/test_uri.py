@@ -21,7 +21,13 @@ def here(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pat
 def test_one_store_has_one_uri(here: pathlib.Path) -> None:
     """Relative, absolute, as a path object or as a URI, twice over."""
     expected = f"file://{here}/ml%20r%C3%BCns%23"
-    spellings = ["ml rüns#", f"{here}/ml rüns#", "./x/../ml rüns#/", pathlib.Path("ml rüns#"), expected]
+    spellings: list[str | pathlib.Path] = [
+        "ml rüns#",
+        f"{here}/ml rüns#",
+        "./x/../ml rüns#/",
+        pathlib.Path("ml rüns#"),
+        expected,
+    ]
     for spelling in [*spellings, f"file:{here}/ml%20r%C3%BCns%23", f"FILE://localhost{here}/ml r%C3%BCns%23"]:
         assert resolve_store_uri(spelling) == expected
     assert open_store(expected).uri == expected
