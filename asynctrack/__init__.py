@@ -1,19 +1,9 @@
 """asynctrack: an asynchronous batching logger for experiment tracking. A log call survives ``kill -9``."""
 
+from typing import TYPE_CHECKING, Any
+
+from asynctrack.constants import RunStatus, SourceType, ViewType
 from asynctrack.engine.lifecycle import shutdown
-from asynctrack.entities import (
-    Experiment,
-    FileInfo,
-    Metric,
-    Param,
-    Run,
-    RunData,
-    RunInfo,
-    RunStatus,
-    RunTag,
-    SourceType,
-    ViewType,
-)
 from asynctrack.errors import (
     AlreadyExistsError,
     AmbiguousRunError,
@@ -62,6 +52,9 @@ from asynctrack.fluent import (
 from asynctrack.run import ActiveRun, AsyncActiveRun, active_run, last_active_run, start_run
 from asynctrack.settings import Settings, configure
 from asynctrack.tracking import get_tracking_uri, is_tracking_uri_set, set_tracking_uri
+
+if TYPE_CHECKING:
+    from asynctrack.entities import Experiment, FileInfo, Metric, Param, Run, RunData, RunInfo, RunTag
 
 __version__ = "0.1.0"
 
@@ -129,3 +122,12 @@ __all__ = [
     "shutdown",
     "start_run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The entities, loaded when somebody asks: dataclasses are a quarter of what importing the rest takes."""
+    from asynctrack import entities
+
+    if name in __all__ and hasattr(entities, name):
+        return getattr(entities, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

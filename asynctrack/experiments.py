@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from asynctrack.entities import Experiment, LifecycleStage, ViewType
+from asynctrack.constants import LifecycleStage, ViewType
 from asynctrack.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from asynctrack.stores.base import AbstractStore
 from asynctrack.stores.io import InlineIO, drive
 from asynctrack.stores.uri import open_store
 from asynctrack.tracking import get_tracking_uri
+
+if TYPE_CHECKING:
+    from asynctrack.entities import Experiment
 
 __all__ = [
     "choose_experiment",

@@ -7,15 +7,18 @@ process's own events are delivered, so that a script finds what it has just logg
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, SupportsFloat, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsIndex, overload
 
-from asynctrack.entities import Run, ViewType
+from asynctrack.constants import ViewType
 from asynctrack.errors import AsynctrackError, InvalidInputError, NotFoundError
 from asynctrack.experiments import store_here
 from asynctrack.run import active_run, attached_run, flush_all, logging_run, start_run
 from asynctrack.runlog import RunLog
 from asynctrack.stores.io import drive
 from asynctrack.tracking import get_tracking_uri
+
+if TYPE_CHECKING:
+    from asynctrack.entities import Metric, Run
 
 __all__ = [
     "delete_run",
@@ -143,8 +146,8 @@ def get_parent_run(run_id: str) -> Run | None:
     return None if parent is None else get_run(parent)
 
 
-def get_metric_history(run_id: str, key: str) -> list[Any]:
-    """Every point of a metric (`Metric`), in the order the store keeps them."""
+def get_metric_history(run_id: str, key: str) -> list[Metric]:
+    """Every point of a metric, in the order the store keeps them."""
     flush_all(get_tracking_uri())
     return list(drive(store_here().get_metric_history(run_id, key)))
 

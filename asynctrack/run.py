@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from asynctrack.constants import RunStatus
 from asynctrack.context import automatic_tags
 from asynctrack.engine.lifecycle import after_fork, before_exit, engine_for
 from asynctrack.engine.progress import Waiting
 from asynctrack.engine.receipts import Receipt
-from asynctrack.entities import RunInfo, RunStatus
 from asynctrack.errors import (
     AmbiguousRunError,
     AsynctrackError,
@@ -34,6 +34,9 @@ from asynctrack.runlog import RunLog, RunState
 from asynctrack.stores.base import RunSpec
 from asynctrack.tracking import get_tracking_uri
 from asynctrack.values import to_text
+
+if TYPE_CHECKING:
+    from asynctrack.entities import RunInfo
 
 __all__ = [
     "ActiveRun",

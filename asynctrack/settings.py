@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args
 
 from asynctrack.errors import InvalidInputError
 
 __all__ = ["Settings", "configure", "current_settings"]
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+OnUnreachable = Literal["spool", "raise"]
+SpoolFull = Literal["block", "drop_new", "raise"]
+Durability = Literal["process", "system"]
+
+
+class Settings(NamedTuple):
     """How asynctrack behaves. Each field ``name`` is also the environment variable ``ASYNCTRACK_NAME``."""
 
     #: seconds between two looks at the journal; flush, terminate and a full segment wake the engine earlier
@@ -24,50 +27,54 @@ class Settings:
     connect_timeout: float = 10.0
     #: the store cannot be reached when a run is started: "spool" goes on with a warning and creates the run when the
     #: store is back; "raise" raises after ``connect_timeout``
-    on_unreachable: Literal["spool", "raise"] = "spool"
+    on_unreachable: OnUnreachable = "spool"
     #: folder for spools; None: ``.asynctrack/`` in the working directory, else the user's state folder
     spool_dir: str | None = None
     #: bytes of undelivered events kept on disk, per process and store
     max_spool_bytes: int = 10 * 1024**3
     #: what a log call does when that is reached or the disk is full: "block" until there is room, "drop_new" (count
     #: and report the events not accepted), or "raise" SpoolFullError
-    spool_full: Literal["block", "drop_new", "raise"] = "drop_new"
+    spool_full: SpoolFull = "drop_new"
     #: "process": what is logged survives the process; "system": also the machine, up to the last flush interval
-    durability: Literal["process", "system"] = "process"
+    durability: Durability = "process"
     #: bytes of the largest journal segment; the first ones are smaller
     segment_bytes: int = 4 * 1024**2
     #: called in the engine's thread with a run id and a `Refusal` for every event the store refuses for good
     on_error: Callable[[str, Any], None] | None = None
 
-    def __post_init__(self) -> None:
-        for name in _NAMES:
-            value = getattr(self, name)
-            if name in _CHOICES and value not in _CHOICES[name]:
-                choices = ", ".join(map(repr, _CHOICES[name]))
-                raise InvalidInputError(f"{name}={value!r}: it must be one of {choices}")
-            if isinstance(value, (int, float)) and not value > 0:
-                raise InvalidInputError(f"{name}={value!r}: it must be greater than 0")
-
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """The defaults, overridden by ``ASYNCTRACK_*``. Raises `InvalidInputError` naming the variable."""
         given: dict[str, Any] = {}
-        for field in fields(cls):
-            variable = f"ASYNCTRACK_{field.name.upper()}"
+        for name, default in cls._field_defaults.items():
+            variable = f"ASYNCTRACK_{name.upper()}"
             text = environment.get(variable)
-            if not text or field.name == "on_error":
+            if not text or name == "on_error":
                 continue
-            kind = type(field.default)
+            kind = type(default)
             try:
-                given[field.name] = kind(text) if kind in (int, float) else text
+                given[name] = kind(text) if kind in (int, float) else text
             except ValueError:
                 raise InvalidInputError(f"{variable}={text!r}: it must be a number") from None
-        return cls(**given)
+        return cls(**given).checked()
+
+    def checked(self) -> Settings:
+        """These settings. Raises `InvalidInputError` naming the first one that cannot be."""
+        for name, value in self._asdict().items():
+            if name in _CHOICES and value not in _CHOICES[name]:
+                choices = ", ".join(map(repr, _CHOICES[name]))
+                raise InvalidInputError(f"{name}={value!r}: it must be one of {choices}")
+            if isinstance(self._field_defaults[name], int | float) and not (
+                isinstance(value, int | float) and value > 0
+            ):
+                raise InvalidInputError(f"{name}={value!r}: it must be a number greater than 0")
+        return self
 
 
-_NAMES = tuple(field.name for field in fields(Settings))
 _CHOICES: dict[str, tuple[str, ...]] = {
-    name: get_args(hint) for name, hint in get_type_hints(Settings).items() if get_origin(hint) is Literal
+    "spool_full": get_args(SpoolFull),
+    "durability": get_args(Durability),
+    "on_unreachable": get_args(OnUnreachable),
 }
 _configured: dict[str, Any] = {}
 
@@ -77,16 +84,16 @@ def configure(**settings: Any) -> None:
 
     ``None`` as a value goes back to the environment or the default. Raises `InvalidInputError`; nothing is set then.
     """
-    unknown = settings.keys() - set(_NAMES)
+    unknown = settings.keys() - set(Settings._fields)
     if unknown:
-        known = ", ".join(_NAMES)
+        known = ", ".join(Settings._fields)
         raise InvalidInputError(f"no such setting: {', '.join(sorted(unknown))}; the settings are {known}")
     wanted = {name: value for name, value in (_configured | settings).items() if value is not None}
-    replace(Settings(), **wanted)
+    Settings()._replace(**wanted).checked()
     _configured.clear()
     _configured.update(wanted)
 
 
 def current_settings() -> Settings:
     """The settings a run started now would get."""
-    return replace(Settings.from_environment(), **_configured)
+    return Settings.from_environment()._replace(**_configured)

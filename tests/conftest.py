@@ -22,7 +22,7 @@ def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setattr(experiments, "_chosen", None)
     yield
     asynctrack.shutdown()
-    asynctrack.configure(**dict.fromkeys(asynctrack.Settings.__dataclass_fields__))
+    asynctrack.configure(**dict.fromkeys(asynctrack.Settings._fields))
     # Functions under test set these for child processes, as MLflow's do.
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"):
         os.environ.pop(name, None)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asynctrack.entities import RunInfo
 from asynctrack.errors import StoreError
 from asynctrack.stores.base import Batch, Limits, RunSpec
+
+if TYPE_CHECKING:
+    from asynctrack.entities import RunInfo
 
 __all__ = ["EndOfRun", "Lane", "Part", "Work", "split"]
 

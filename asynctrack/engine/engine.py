@@ -13,13 +13,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from asynctrack.engine.batcher import Lane
 from asynctrack.engine.delivery import Delivery
 from asynctrack.engine.receipts import Receipt
 from asynctrack.engine.source import Loaded, Source
-from asynctrack.entities import RunInfo
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.slots import SLOT_SIZE
 from asynctrack.journal.spool import find_orphans
@@ -28,6 +27,9 @@ from asynctrack.settings import Settings
 from asynctrack.stores.base import RunSpec
 from asynctrack.stores.io import InlineIO, ThreadedIO, drive
 from asynctrack.stores.uri import open_store
+
+if TYPE_CHECKING:
+    from asynctrack.entities import RunInfo
 
 __all__ = ["Engine", "RunStats"]
 

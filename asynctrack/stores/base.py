@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asynctrack.entities import Experiment, Metric, Run, RunInfo, ViewType
+from asynctrack.constants import ViewType
 from asynctrack.journal.slots import SLOT_SIZE, records
+
+if TYPE_CHECKING:
+    from asynctrack.entities import Experiment, Metric, Run, RunInfo
 
 __all__ = ["AbstractStore", "Batch", "Limits", "Page", "Point", "RecordBlock", "Refusal", "RunSpec"]
 

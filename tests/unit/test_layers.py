@@ -18,7 +18,7 @@ PACKAGE = Path(asynctrack.__file__).parent
 
 #: Each layer may import itself and the ones before it. `testing` is for users' tests and imported by nothing here.
 LAYERS = (
-    ("entities", "errors", "settings", "values", "context"),
+    ("constants", "entities", "errors", "settings", "values", "context"),
     ("journal",),
     ("stores", "artifacts"),
     ("engine",),
