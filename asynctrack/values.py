@@ -10,17 +10,20 @@ from asynctrack.errors import InvalidInputError
 
 __all__ = ["flatten", "shortened", "to_float", "to_step", "to_text", "to_timestamp"]
 
+#: float() would read a number in these
+_TEXT = (str, bytes, bytearray, memoryview)
+
 
 def to_float(key: object, value: Any) -> float:
     """A metric's value: whatever has ``__float__`` (int, bool, NumPy and tensor scalars, Decimal), or one element."""
     try:
         if isinstance(value, (int, float)):
             return float(value)
-        if getattr(value, "ndim", 0):
-            return float(value.item())
-        if hasattr(value, "__float__") or hasattr(value, "__index__"):
-            return float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        if not isinstance(value, _TEXT):
+            return float(value.item() if getattr(value, "ndim", 0) else value)
+    except TypeError:
+        pass  # no number at all: said below
+    except (ValueError, OverflowError, RuntimeError) as error:
         raise InvalidInputError(f"metric {shortened(key)}: {shortened(value)} is not one number: {error}") from None
     raise InvalidInputError(
         f"metric {shortened(key)}: {shortened(value)} is not a number; log a float, an int or a one-element array or "

@@ -57,15 +57,16 @@ class Block:
     ``lines`` and ``data`` (all of them, in bytes) are what goes to the file.
     """
 
-    __slots__ = ("canonical", "data", "lines")
+    __slots__ = ("_unique", "canonical", "data", "lines")
 
     def __init__(self, points: Sequence[Point] = (), lines: Iterable[str] = ()) -> None:
         """Encode ``points`` (timestamps and steps are ints), with ``lines`` of ours behind them."""
-        self.lines = [*_encode(points), *lines]
+        self.lines = [*_encode(points), *lines] if points else list(lines)
         self.data = "".join(self.lines).encode("ascii")
         self.canonical = is_canonical(self.data)
+        self._unique = set(self.lines)
         if self.canonical:
-            kept = list(dict.fromkeys(self.lines)) if len(set(self.lines)) < len(self.lines) else self.lines
+            kept = list(dict.fromkeys(self.lines)) if len(self._unique) < len(self.lines) else self.lines
         else:
             first: dict[Identity, str] = {}
             for line, point in zip(self.lines, parse_lines(self.data)[0], strict=True):
@@ -91,8 +92,8 @@ class Block:
             text = "\n" + data.decode("ascii")
             fresh = [line for line in self.lines if f"\n{line}" not in text]
             return fresh if len(fresh) < len(self.lines) else self.lines
-        seen = set(data.decode("ascii").splitlines(keepends=True))
-        return self.lines if seen.isdisjoint(self.lines) else [line for line in self.lines if line not in seen]
+        seen = self._unique.intersection(data.decode("ascii").splitlines(keepends=True))
+        return [line for line in self.lines if line not in seen] if seen else self.lines
 
 
 def encode_records(blocks: Iterable[RecordBlock]) -> dict[str, list[str]]:
@@ -100,8 +101,11 @@ def encode_records(blocks: Iterable[RecordBlock]) -> dict[str, list[str]]:
     lines: dict[str, list[str]] = {}
     for block in blocks:
         of_stream = {stream: lines.setdefault(key, []) for stream, key in block.keys.items()}
+        last, text = -1, ""
         for timestamp, step, value, stream in records(block.data):
-            of_stream[stream].append(f"{timestamp} {value!r} {step}\n")
+            if timestamp != last:  # at full speed a thousand points share their millisecond
+                last, text = timestamp, str(timestamp)
+            of_stream[stream].append(f"{text} {value!r} {step}\n")
     return lines
 
 

@@ -36,7 +36,7 @@ class FileStore(AbstractStore):
     from any thread. OSErrors come as `UnavailableError`, with the path and what to do.
     """
 
-    limits = Limits(metrics=16384, params=16384, tags=16384, entities=16384, bytes=1 << 30)
+    limits = Limits(metrics=32768, params=32768, tags=32768, entities=32768, bytes=1 << 30)
     keys_are_paths = True
 
     def __init__(self, root: str | os.PathLike[str], io: StoreIO | None = None) -> None:
