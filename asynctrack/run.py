@@ -405,7 +405,7 @@ def _in_task() -> bool:
 
 
 def _wait(state: RunState, receipt: Receipt[Any], timeout: float | None) -> bool:
-    with Waiting(lambda: state.engine.stats(state.number).pending) as waiting:
+    with Waiting(state.engine.pending) as waiting:
         return waiting.until(receipt.wait, _FOREVER if timeout is None else timeout)
 
 

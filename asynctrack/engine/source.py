@@ -188,7 +188,7 @@ class Source:
 
     def low_water(self) -> int:
         """Every event before this sequence number is dealt with, whosesoever."""
-        return min((lane.acknowledged(self.front) for lane in self.lanes.values()), default=self.front)
+        return min((lane.acknowledged(self.front) for lane in list(self.lanes.values())), default=self.front)
 
     def save_cursor(self) -> None:
         """Write down how far each run is. Raises OSError."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from asynctrack.journal.frames import FrameFile, decode_frame, scan_frames
 from asynctrack.journal.segment import Segment
-from asynctrack.journal.slots import SLOT_SIZE, Block, Record, decode_block, plain_streams
+from asynctrack.journal.slots import SLOT_SIZE, Block, Record, count_streams, decode_block, plain_streams
 
 __all__ = ["Chunk", "JournalReader", "Stream"]
 
@@ -184,9 +184,9 @@ class JournalReader:
                 data = _begun(data)
             if not data:
                 return total
-            for number, records in decode_block(data).streams.items():
+            for number, points in count_streams(data).items():
                 stream = self.stream(number)
-                total += len(records) if stream is not None and stream.run == run else 0
+                total += points if stream is not None and stream.run == run else 0
             start += len(data) // SLOT_SIZE
 
     def _segment_at(self, number: int) -> Segment | None:

@@ -8,6 +8,7 @@ about 20 ns; a CRC over them would cost over 100 ns. 64 bytes also never cross a
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ __all__ = [
     "Block",
     "PackError",
     "Record",
+    "count_streams",
     "decode_block",
     "decode_slot",
     "plain_streams",
@@ -90,6 +92,12 @@ def plain_streams(block: bytes) -> set[int] | None:
 def records(block: bytes) -> Iterator[Record]:
     """The records in a block of nothing but whole points (see `plain_streams`), in order."""
     return _FIRST_HALF.iter_unpack(block)
+
+
+def count_streams(block: bytes) -> dict[int, int]:
+    """How many points of each stream stand in a block, damaged ones included: an eighth of the price of decoding."""
+    counts = Counter(memoryview(block).cast("I")[6::16])
+    return {stream: count for stream, count in counts.items() if stream not in _SPECIAL}
 
 
 def decode_slot(slot: bytes) -> Record | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import asynctrack
 
 #: the programs use the very asynctrack that is under test, installed or not
-_PACKAGE = str(Path(asynctrack.__file__).parents[1])
+PACKAGE = str(Path(asynctrack.__file__).parents[1])
 #: seconds after which a program that should have ended counts as hanging
 LIMIT = 60
 
@@ -21,7 +21,7 @@ def start(code: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": _PACKAGE, "PYTHONUNBUFFERED": "1", **environment},
+        env={**os.environ, "PYTHONPATH": PACKAGE, "PYTHONUNBUFFERED": "1", **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
