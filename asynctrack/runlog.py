@@ -215,7 +215,7 @@ class RunLog:
             at = claim()
             try:
                 PACK(slots, at, timestamp, step, value, stream, timestamp, step, value, stream)
-            except (PackError, ValueError):
+            except (PackError, ValueError, TypeError):
                 self._write_slowly("*", timestamp, step, value, stream, segment, at)
 
     def log_param(self, key: str, value: Any) -> None:

@@ -294,7 +294,7 @@ class Engine:
                 break
             if not due and not more:
                 if all(source.drained for source in self._sources):
-                    if self.journal.closed:
+                    if self.journal.closed and self.journal.current[2].sealed:
                         break
                     # From here on log calls raise; one more look, for what was logged until just now.
                     self.journal.close()

@@ -42,6 +42,7 @@ class Segment:
         self.first = first
         self.capacity = capacity
         self.sealed = sealed
+        self._writable = not sealed
         self.next: Segment | None = None
         #: past the end: handed out when the segment is full
         self.size = HEADER_SIZE + capacity * SLOT_SIZE
@@ -94,7 +95,7 @@ class Segment:
 
     def holds(self, at: int) -> bool:
         """Whether ``at`` is a slot of this segment that can be written."""
-        return not self.sealed and at < self.size
+        return self._writable and at < self.size
 
     def void(self, at: int) -> None:
         """Give up a claimed slot, so that no reader waits for it."""
@@ -102,7 +103,7 @@ class Segment:
         if slots is not None and self.holds(at):
             try:
                 PACK(slots, at, 0, 0, 0.0, VOID, 0, 0, 0.0, VOID)
-            except ValueError:
+            except (ValueError, TypeError):
                 pass  # sealed since we looked: its empty slots are final anyway
 
     def seal(self) -> bool:
@@ -114,6 +115,8 @@ class Segment:
         slots = self.slots
         if slots is None:
             return True
+        # First of all: whoever meets the closed mapping must not take its failure for a fault of its arguments.
+        self._writable = False
         try:
             slots.close()
         except BufferError:
@@ -176,7 +179,7 @@ class Segment:
 
     def close(self) -> None:
         """Let go of the files; the data stays."""
-        self.sealed = True
+        self.sealed, self._writable = True, False
         if self.slots is not None:
             try:
                 self.slots.close()

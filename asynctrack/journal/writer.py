@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import struct
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import Any
 from asynctrack.errors import InvalidInputError, RunEndedError, SpoolFullError
 from asynctrack.journal.frames import encode_frame
 from asynctrack.journal.segment import HEADER_SIZE, Segment
-from asynctrack.journal.slots import FRAME, LAST_STREAM, PACK, SLOT_SIZE, VOID
+from asynctrack.journal.slots import FRAME, LAST_STREAM, PACK, SLOT_SIZE, VOID, PackError
 from asynctrack.journal.spool import forget_held, open_spool, spool_homes
 from asynctrack.settings import Settings
 
@@ -100,14 +99,14 @@ class Journal:
     def write(self, timestamp: int, step: int, value: float, stream: int) -> bool:
         """Log one slot, whatever it takes. False when the policy dropped it.
 
-        Raises SpoolFullError by policy, and struct.error, with nothing logged, for what does not fit a slot.
+        Raises SpoolFullError by policy, and PackError, with nothing logged, for what does not fit a slot.
         """
         while True:
             claim, slots, segment = self.current
             at = claim()
             try:
                 PACK(slots, at, timestamp, step, value, stream, timestamp, step, value, stream)
-            except (struct.error, ValueError, TypeError):
+            except (PackError, ValueError, TypeError):
                 # Past the segment's end, or sealed by another thread since we looked: on to the next one.
                 if not segment.holds(at):
                     if not self.roll(segment):
@@ -132,7 +131,7 @@ class Journal:
                 try:
                     offset = segment.append_frame(frame)
                     PACK(slots, at, offset, len(frame), 0.0, FRAME, offset, len(frame), 0.0, FRAME)
-                except ValueError:
+                except (ValueError, TypeError):
                     continue  # sealed between claim and write: the frame's bytes are left unused
                 except OSError as error:
                     segment.void(at)
@@ -148,12 +147,14 @@ class Journal:
         while True:
             claim, slots, segment = self.current
             at = claim()
-            if not segment.holds(at):
+            if at >= segment.size:
                 return segment.first + segment.capacity
             try:
                 PACK(slots, at, 0, 0, 0.0, VOID, 0, 0, 0.0, VOID)
-            except (struct.error, ValueError):
-                continue  # sealed meanwhile
+            except (ValueError, TypeError):
+                if self.current[2] is segment:
+                    return segment.first + segment.capacity  # closed for good
+                continue  # sealed since we looked: on to the next one
             return segment.first + (at - HEADER_SIZE) // SLOT_SIZE
 
     # ── segments

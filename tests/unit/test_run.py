@@ -460,3 +460,34 @@ def test_repr_says_what_a_person_wants_to_know() -> None:
     assert "open" in repr(run)
     run.terminate()
     assert "ended" in repr(run)
+
+
+def test_a_segment_sealed_under_a_log_call_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread between claim and write, whose segment is sealed just then, logs its event anew, from the first instant
+    at which the mapping is closed."""
+    from asynctrack.journal import segment as segments
+    from asynctrack.journal.slots import PACK, PackError
+
+    asynctrack.configure(segment_bytes=4096)
+    write_all = segments.write_all
+    seen = []
+    with asynctrack.start_run() as run:
+        journal = run._journal
+        run.log_metric("loss", 0.0, 0)
+        claim, slots, old = journal.current
+        at = claim()
+
+        def sealing(fd: int, data: bytes, offset: int) -> None:
+            if not seen:
+                seen.append(True)
+                with pytest.raises((ValueError, TypeError, PackError)):
+                    PACK(slots, at, 1, 1, 1.0, 1, 1, 1, 1.0, 1)
+                assert not old.holds(at), "a closed mapping would be taken for a fault of the arguments"
+                run._write_slowly("loss", 1, 1, 1.0, run._streams["loss"], old, at)
+            write_all(fd, data, offset)
+
+        monkeypatch.setattr(segments, "write_all", sealing)
+        for step in range(2, 200):
+            run.log_metric("loss", float(step), step)
+    assert seen
+    assert sorted(step for _, _, step in only_run(tmp_path / "mlruns").metrics["loss"]) == list(range(200))
