@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
 from asynctrack.engine.engine import Engine, RunStats
-from asynctrack.engine.lifecycle import interpreter_is_ending
+from asynctrack.engine.lifecycle import deliver_at_the_end_of_this_child, interpreter_is_ending
 from asynctrack.errors import InvalidInputError, RunEndedError, SpoolError
 from asynctrack.journal.slots import PACK, PackError
 from asynctrack.values import flatten, shortened, to_float, to_step, to_text, to_timestamp
@@ -95,6 +95,7 @@ class RunState:
             self.streams.clear()
             self.number = self.engine.open_run(self.spec, attached=True)
             self.pid = os.getpid()
+            deliver_at_the_end_of_this_child()
 
     def ended_error(self) -> BaseException:
         """What a log call raises after the end."""

@@ -76,6 +76,7 @@ class Engine:
         self.store = open_store(store_uri, ThreadedIO())
         self.delivery = Delivery(self.store, settings.on_error)
         self.journal = Journal(self.store.uri, settings, self._rolled, self.wake)
+        self._durable = self.store.durable = settings.durability == "system"
         self._start_lock = threading.RLock()
         self._reset()
 
@@ -202,7 +203,10 @@ class Engine:
                 self.journal.reopen()
                 self._reset()
             if self._thread is None:
-                self._sources = [Source(self.journal.spool, self.journal.head, self.store.limits, adopted=False)]
+                own = Source(
+                    self.journal.spool, self.journal.head, self.store.limits, adopted=False, durable=self._durable
+                )
+                self._sources = [own]
                 self._thread = threading.Thread(target=self._main, name="asynctrack", daemon=True)
                 try:
                     self._thread.start()
@@ -313,12 +317,20 @@ class Engine:
         asked, self._asked = self._asked, False  # before loading: who asks while we load is heard the next time
         if not asked and started < self._look_at:
             return False
+        self._sync()
         found = [self._load(source) for source in list(self._sources)]
         if Loaded.MORE in found:
             self._look_at = time.monotonic() + self._rest(started)
             return True
         self._look_at = _NO_ROOM if Loaded.NO_ROOM in found else started + self.settings.flush_interval
         return False
+
+    def _sync(self) -> None:
+        if self._durable:
+            try:
+                self.journal.sync()
+            except OSError as error:
+                logger.error("asynctrack: the spool %s may not survive a power cut: %s", self.journal.spool.path, error)
 
     def _rest(self, started: float) -> float:
         """Seconds to leave the interpreter to the program after a piece of work that began at ``started``."""
@@ -365,8 +377,6 @@ class Engine:
             if source.retire() and not source.adopted:
                 self.journal.head = source.reader.head or self.journal.head
                 self.journal.room_made()
-            if self.settings.durability == "system":
-                self.journal.current[2].sync()
         except OSError as error:
             logger.error("asynctrack: the spool %s: %s", source.spool.path, error)
 
@@ -416,7 +426,7 @@ class Engine:
             head, problems = spool.segments()
             for problem in problems:
                 logger.error("asynctrack: damaged spool: %s", problem)
-            source = Source(spool, head, self.store.limits, adopted=True)
+            source = Source(spool, head, self.store.limits, adopted=True, durable=self._durable)
             logger.warning(
                 "asynctrack: delivering what process %d on %s left in %s", spool.owner.pid, spool.owner.host, spool.path
             )

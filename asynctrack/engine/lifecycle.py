@@ -15,7 +15,14 @@ from asynctrack.engine.progress import Waiting
 from asynctrack.settings import Settings, current_settings
 from asynctrack.stores.uri import resolve_store_uri
 
-__all__ = ["after_fork", "before_exit", "engine_for", "interpreter_is_ending", "shutdown"]
+__all__ = [
+    "after_fork",
+    "before_exit",
+    "deliver_at_the_end_of_this_child",
+    "engine_for",
+    "interpreter_is_ending",
+    "shutdown",
+]
 
 logger = logging.getLogger("asynctrack")
 
@@ -87,6 +94,14 @@ def shutdown(status: str = "FINISHED") -> None:
     for engine in engines:
         if not engine.finished.is_set() or engine.left_behind:
             _report_left(engine)
+
+
+def deliver_at_the_end_of_this_child() -> None:
+    """In a forked child that has begun to log: a child of `multiprocessing` ends without `atexit`, by `os._exit`, but
+    calls the finalizers that are registered there."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, shutdown, exitpriority=0)
 
 
 def _at_exit() -> None:

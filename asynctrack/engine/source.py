@@ -38,8 +38,12 @@ class Loaded(Enum):
 class Source:
     """A spool, the lanes of its runs, and how far each has come. Belongs to the engine's thread."""
 
-    def __init__(self, spool: Spool, head: Segment | None, limits: Limits, *, adopted: bool) -> None:
+    def __init__(
+        self, spool: Spool, head: Segment | None, limits: Limits, *, adopted: bool, durable: bool = False
+    ) -> None:
         self.spool = spool
+        #: acknowledge only what survives the machine (``durability="system"``)
+        self.durable = durable
         self.limits = limits
         #: its owner is dead: nothing will be added
         self.adopted = adopted
@@ -202,7 +206,8 @@ class Source:
                     run: [lane.acknowledged(self.front), lane.run_id, lane.bookmark, lane.bookmark_end]
                     for run, lane in self.lanes.items()
                 },
-            }
+            },
+            sync=self.durable,
         )
 
     def retire(self) -> int:

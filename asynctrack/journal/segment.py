@@ -129,7 +129,8 @@ class Segment:
 
     def sync(self) -> None:
         """Hand slots and frames to the disk itself (``durability="system"``). Raises OSError."""
-        os.fdatasync(self._fd)
+        if self._fd >= 0:
+            os.fdatasync(self._fd)
         if self._frames is not None:
             self._frames.sync()
 

@@ -132,8 +132,10 @@ class Spool:
 
     # ── the cursor
 
-    def save_cursor(self, cursor: dict[str, Any]) -> None:
+    def save_cursor(self, cursor: dict[str, Any], *, sync: bool = False) -> None:
         """Note how far the consumer is: after a crash there is this cursor or the one before. Raises OSError.
+
+        ``sync``: hand it to the disk itself before returning.
 
         Cursors are appended, which costs 2 µs, and the file is replaced when it has grown: replacing it each time
         costs 200 µs (ext4).
@@ -155,6 +157,8 @@ class Spool:
             self._cursor = cursor_file
         else:
             self._cursor.append(frame)
+        if sync:
+            self._cursor.sync()
 
     def load_cursor(self) -> dict[str, Any] | None:
         """The last cursor; None when nothing was acknowledged yet. Raises ValueError when it is damaged."""

@@ -69,6 +69,7 @@ class Journal:
         self._told_full = False
         #: the oldest segment that is not deleted yet; the reader moves it on
         self.head = self._make(0, self._slots_for(_FIRST_SEGMENT_BYTES))
+        self._unsynced = self.head
         self.current: tuple[Callable[[], int], Any, Segment] = (self.head.claim, self.head.slots, self.head)
 
     # ── what runs register, once each
@@ -207,6 +208,15 @@ class Journal:
                 self._prepared = prepared
             except OSError:
                 pass  # the roll will meet the same and apply the policy
+
+    def sync(self) -> None:
+        """Hand everything logged so far to the disk itself (``durability="system"``). Called by the engine; raises
+        OSError."""
+        self.spool.registry.sync()
+        segment: Segment | None = self._unsynced if self._unsynced.first >= self.head.first else self.head
+        while segment is not None:
+            segment.sync()
+            self._unsynced, segment = segment, segment.next
 
     def room_made(self) -> None:
         """A segment has been deleted: whoever waits for room may look again."""

@@ -189,6 +189,8 @@ class AbstractStore(ABC):
     limits: Limits = Limits()
     #: True where the store gives runs ids of its own; elsewhere a new run's id is its ``spec.uid``
     chooses_run_ids: bool = False
+    #: set by the engine with ``durability="system"``: what `log_batch` returns from must survive the machine
+    durable: bool = False
     #: True where key "a" and key "a/b" cannot both exist in one run (files and folders)
     keys_are_paths: bool = False
 

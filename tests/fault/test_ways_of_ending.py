@@ -220,6 +220,27 @@ def test_a_forked_child_logs_to_its_parents_run(tmp_path: Path) -> None:
     assert (run.status, run.params) == ("FINISHED", {"from": "child"})
 
 
+def test_a_multiprocessing_child_delivers_before_it_ends(tmp_path: Path) -> None:
+    """`multiprocessing` ends a forked child without atexit: what it logged is delivered all the same, in time."""
+    program = """
+        import asynctrack, multiprocessing
+        run = asynctrack.start_run()
+        run.log_metric("parent", 1.0)
+        def work():
+            for step in range(3000): run.log_metric("child", 2.0, step)
+        child = multiprocessing.get_context("fork").Process(target=work)
+        child.start()
+        child.join()
+        print(child.exitcode)
+    """
+    result = programs.run(program, tmp_path)
+    assert result.stdout == "0\n", result.stderr
+    run = only_run(tmp_path / "mlruns")
+    assert [step for _, _, step in run.metrics["child"]] == list(range(3000))
+    assert run.status == "FINISHED"
+    assert programs.spools(tmp_path) == []
+
+
 def test_a_store_that_cannot_be_written_ends_in_time_and_keeps_everything(tmp_path: Path) -> None:
     """With the store out of order a program ends within its deadline, says where its events are, and the next program
     delivers them."""

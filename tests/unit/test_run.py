@@ -405,6 +405,32 @@ def test_a_spool_folder_that_cannot_be_made_costs_durability_not_events(
     assert (len(stored.metrics["loss"]), stored.params) == (30_000, {"lr": "1"})
 
 
+def test_durability_system_syncs_before_it_acknowledges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`durability="system"`: journal, cursor and every file that a delivered event stands in are handed to the disk."""
+    synced: set[str] = set()
+
+    def record(name: str) -> None:
+        real = getattr(os, name)
+
+        def sync(fd: int) -> None:
+            synced.add(os.readlink(f"/proc/self/fd/{fd}"))
+            real(fd)
+
+        monkeypatch.setattr(os, name, sync)
+
+    record("fsync")
+    record("fdatasync")
+    asynctrack.configure(durability="system")
+    with asynctrack.start_run() as run:
+        run.log_metric("loss", 1.0)
+        run.log_param("lr", 1)
+        run.flush()
+        stored = {str(path) for kind in ("metrics", "params") for path in tmp_path.glob(f"mlruns/*/*/{kind}/*")}
+        assert len(stored) == 2
+        assert stored <= synced
+        assert {os.path.basename(path) for path in synced} >= {"registry", "000001.slots", "000001.frames", "cursor"}
+
+
 def test_threads_without_a_run_use_the_only_open_one(tmp_path: Path) -> None:
     """A thread falls back to the process's only open run; with two open, a clear error."""
     errors: list[BaseException] = []

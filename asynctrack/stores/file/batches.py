@@ -52,8 +52,11 @@ class BatchWriter:
                 return 0  # it will be refused
             raise
 
-    def log_batch(self, run_id: str, batch: Batch, bookmark: dict[str, int] | None) -> list[Refusal]:
-        """Store what can be stored; the rest comes back refused. Raises `UnavailableError`."""
+    def log_batch(
+        self, run_id: str, batch: Batch, bookmark: dict[str, int] | None, durable: bool = False
+    ) -> list[Refusal]:
+        """Store what can be stored; the rest comes back refused. ``durable``: on the disk itself. Raises
+        `UnavailableError`."""
         try:
             run_dir = self._writable_run(run_id)
         except (NotFoundError, RefusedError) as refusal:
@@ -63,6 +66,8 @@ class BatchWriter:
             work.params(batch.params)
             work.metrics(batch, bookmark or {})
             work.tags(batch.tags)
+            if durable:
+                work.sync()
         except (OSError, UnavailableError) as error:
             failure = error if isinstance(error, UnavailableError) else unavailable(error, run_dir)
             # What is stored already may be more than the window behind which identical points are recognised.
@@ -95,6 +100,7 @@ class _Work:
     def __init__(self, tree: Tree, run_dir: str, tails: dict[str, Tail], cut: set[tuple[str, str, str]]) -> None:
         self.refusals: list[Refusal] = []
         self.stored = False
+        self._written: set[str] = set()
         self._tree, self._run_dir, self._tails, self._cut = tree, run_dir, tails, cut
         self._run_id = os.path.basename(run_dir)
 
@@ -125,6 +131,15 @@ class _Work:
                 change_run(self._tree, self._run_dir, run_name=value)
             self._try("tag", key, given, write_tag, value, self._run_dir)
 
+    def sync(self) -> None:
+        """Hand what was written, and its folders, to the disk itself. Raises OSError."""
+        for path in sorted({*self._written, *map(os.path.dirname, self._written)}):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
     def _try(self, kind: str, key: str, values: Iterable[Any], write: Callable[..., Any], *args: Any) -> Any:
         """Call ``write(path, *args)``; what is this key's own fault refuses its events and no other."""
         try:
@@ -146,6 +161,7 @@ class _Work:
             )
         else:
             self.stored = True
+            self._written.add(path)
             return result
         self.refusals += [Refusal(kind, key, value, reason) for value in values]
         return None

@@ -74,7 +74,7 @@ class FileStore(AbstractStore):
         return await self._call(self._writer.bookmark, run_id, batch)
 
     async def log_batch(self, run_id: str, batch: Batch, bookmark: Any = None) -> list[Refusal]:
-        return await self._call(self._writer.log_batch, run_id, batch, bookmark)
+        return await self._call(self._writer.log_batch, run_id, batch, bookmark, self.durable)
 
     async def update_run(
         self, run_id: str, *, status: str | None = None, end_time: int | None = None, run_name: str | None = None
