@@ -419,7 +419,7 @@ async def _wait_async(receipt: Receipt[Any], timeout: float | None) -> bool:  # 
 
 
 def _timed_out(state: RunState, timeout: float | None) -> FlushTimeoutError:
-    stats = state.engine.stats(state.number)
+    stats = state.stats()
     why = f" ({stats.last_error})" if stats.last_error else ""
     where = state.engine.journal.spool.path
     kept = f"they are kept in {where} and go on being delivered" if where else "they are kept in memory only"
@@ -430,7 +430,7 @@ def _timed_out(state: RunState, timeout: float | None) -> FlushTimeoutError:
 
 
 def _raise_refused(state: RunState) -> None:
-    stats = state.engine.stats(state.number)
+    stats = state.stats()
     new = stats.rejected - state.told_rejected
     dropped, state.told_dropped = stats.dropped - state.told_dropped, stats.dropped
     if dropped > 0:
@@ -449,7 +449,7 @@ def _raise_refused(state: RunState) -> None:
 
 
 def _not_created(state: RunState) -> UnavailableError:
-    error = state.engine.stats(state.number).last_error or "no answer yet"
+    error = state.stats().last_error or "no answer yet"
     return UnavailableError(
         f"run {state.run_id or state.spec.uid} could not be created in {state.engine.store.uri}: {error}. What is "
         f"logged is kept in {state.engine.journal.spool.path}"

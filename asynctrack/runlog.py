@@ -47,6 +47,8 @@ class RunState:
         self.pid = os.getpid()
         #: metric key → stream number; empty once the run has ended, so that every log call comes to the slow path
         self.streams: dict[str, int] = {}
+        #: all of them, also after the end
+        self.stream_numbers: set[int] = set()
         self.params: dict[str, str] = {}
         self.told_rejected = 0
         self.told_dropped = engine.journal.dropped
@@ -77,6 +79,7 @@ class RunState:
                 self.check_key("metric", key)
                 number = self.engine.journal.register_stream(self.number, key)
                 if number is not None:
+                    self.stream_numbers.add(number)
                     self.streams[key] = number
             return number
 
@@ -86,6 +89,10 @@ class RunState:
             self.check_open()
             self.engine.journal.write_frame([kind, self.number, entries])
 
+    def stats(self) -> RunStats:
+        """What became of the run's events."""
+        return self.engine.stats(self.number, self.stream_numbers)
+
     def check_open(self) -> None:
         """Raise RunEndedError where logging is over; attach to the run again in a forked child."""
         if self.ended:
@@ -93,6 +100,7 @@ class RunState:
         if self.pid != os.getpid():
             self.attached = True
             self.streams.clear()
+            self.stream_numbers = set()
             self.number = self.engine.open_run(self.spec, attached=True)
             self.pid = os.getpid()
             deliver_at_the_end_of_this_child()
@@ -259,7 +267,7 @@ class RunLog:
 
     def stats(self) -> RunStats:
         """What became of this run's events, as of now. Any thread; does not wait for the engine."""
-        return self._state.engine.stats(self._state.number)
+        return self._state.stats()
 
     # ── slow paths
 

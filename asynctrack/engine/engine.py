@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, NamedTuple
 
 from asynctrack.engine.batcher import Lane
@@ -66,6 +66,10 @@ class _Request(NamedTuple):
     run: int
     mark: int | None
     receipt: Receipt[RunInfo | None]
+
+
+#: a run that the engine has not seen yet
+_UNKNOWN = Lane(0, RunSpec(uid=""), attached=True)
 
 
 class Engine:
@@ -143,20 +147,20 @@ class Engine:
                 pass  # the loop has just been left; the thread looks at _woken now
 
     def lane(self, run: int) -> Lane | None:
-        """What the engine knows of a run; for reading only."""
-        return self._sources[0].lane(run) if self._sources else None
+        """What the engine knows of a run so far; for reading only."""
+        return self._sources[0].peek(run) if self._sources else None
 
-    def stats(self, run: int) -> RunStats:
-        """What became of the run's events so far. Counts what is not loaded yet by reading the journal."""
-        lane = self.lane(run)
-        if lane is None:
-            return RunStats(0, 0, 0, 0, self.journal.dropped, 0, self.journal.disk_bytes(), 0.0, None)
-        source = self._sources[0]
-        start = source.front if lane.position is None else lane.position
-        try:
-            accepted = lane.accepted + source.reader.count(start, run)
-        except OSError:
-            accepted = lane.accepted  # the engine has just deleted the segment that was being counted
+    def stats(self, run: int, streams: Container[int]) -> RunStats:
+        """What became of the events of a run, whose metrics are ``streams``. Counts the points that are not loaded yet
+        by reading the journal; params and tags count from when they are loaded."""
+        lane = self.lane(run) or _UNKNOWN
+        accepted = lane.accepted
+        if self._sources:
+            source = self._sources[0]
+            try:
+                accepted += source.reader.count(source.front if lane.position is None else lane.position, streams)
+            except OSError:
+                pass  # the engine has just deleted the segment that was being counted
         pending = accepted - lane.delivered - lane.rejected
         return RunStats(
             accepted=accepted,
@@ -346,6 +350,14 @@ class Engine:
         except OSError as error:
             logger.error("asynctrack: cannot read the spool %s: %s", source.spool.path, error)
             return Loaded.ALL
+        except Exception:
+            if not source.adopted:
+                raise
+            # Whatever is wrong with a dead process's spool, this process's own events go on being delivered.
+            logger.exception("asynctrack: cannot read the spool %s; it stays as it is", source.spool.path)
+            self._sources.remove(source)
+            source.spool.release()
+            return Loaded.ALL
         if source.adopted and loaded is Loaded.ALL and source.end_orphans(self._open_run_ids()):
             self._finish_adopted(source)
         return loaded
@@ -423,10 +435,15 @@ class Engine:
         if not home:
             return
         for spool in find_orphans(home, self.store.uri):
-            head, problems = spool.segments()
+            try:
+                head, problems = spool.segments()
+                source = Source(spool, head, self.store.limits, adopted=True, durable=self._durable)
+            except Exception:
+                logger.exception("asynctrack: cannot take over the spool %s; it stays as it is", spool.path)
+                spool.release()
+                continue
             for problem in problems:
                 logger.error("asynctrack: damaged spool: %s", problem)
-            source = Source(spool, head, self.store.limits, adopted=True, durable=self._durable)
             logger.warning(
                 "asynctrack: delivering what process %d on %s left in %s", spool.owner.pid, spool.owner.host, spool.path
             )
@@ -452,7 +469,10 @@ class Engine:
     def _leave(self) -> None:
         """The thread ends: delete the spool if it is empty; what is left goes to the next process that starts."""
         own, *adopted = self._sources
-        if own.drained and self.journal.closed:
+        done = own.drained and self.journal.closed
+        # Whoever finds the lock free takes the journal for finished, so nothing may be added from here on.
+        self.journal.close()
+        if done:
             self._remove(own)
         else:
             self.left_behind = True

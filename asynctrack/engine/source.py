@@ -59,15 +59,19 @@ class Source:
 
     def lane(self, run: int) -> Lane | None:
         """The lane of a run, made when its registration is first seen; None where that is damaged."""
-        found = self.lanes.get(run) or self._finished.get(run)
+        found = self.peek(run)
         if found is None:
             self.refresh()
-            found = self.lanes.get(run) or self._finished.get(run)
+            found = self.peek(run)
         if found is None and self.reader.run(run) is not None:
             found = self._add_lane(run)  # it ended so long ago that it was forgotten
             found.ended = True
             found.run_id = found.spec.run_id or found.spec.uid
         return found
+
+    def peek(self, run: int) -> Lane | None:
+        """The lane of a run as far as it is known; changes nothing, so any thread may ask."""
+        return self.lanes.get(run) or self._finished.get(run)
 
     def refresh(self) -> None:
         """Make lanes for runs registered since. Raises OSError."""

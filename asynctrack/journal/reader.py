@@ -6,6 +6,7 @@ not yet written: it goes on, keeps the slot in `pending`, and looks again until 
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any, NamedTuple
 
 from asynctrack.journal.frames import FrameFile, decode_frame, scan_frames
@@ -172,8 +173,9 @@ class JournalReader:
             self.head = self.head.next
         return retired
 
-    def count(self, start: int, run: int) -> int:
-        """How many metric records of ``run`` stand from ``start`` on; for statistics. Frames are not counted."""
+    def count(self, start: int, streams: Container[int]) -> int:
+        """How many points of ``streams`` stand from ``start`` on. Changes nothing, so any thread may ask. Raises
+        OSError when a segment is deleted meanwhile."""
         total = 0
         while True:
             segment = self._segment_at(start)
@@ -184,9 +186,7 @@ class JournalReader:
                 data = _begun(data)
             if not data:
                 return total
-            for number, points in count_streams(data).items():
-                stream = self.stream(number)
-                total += points if stream is not None and stream.run == run else 0
+            total += sum(points for number, points in count_streams(data).items() if number in streams)
             start += len(data) // SLOT_SIZE
 
     def _segment_at(self, number: int) -> Segment | None:
