@@ -180,9 +180,11 @@ class RunLog:
         default 0; ``timestamp``: ms since the epoch, default now."""
         if type(value) is not float:
             try:
-                value = to_float(key, value)
+                value = float(value) if type(value) is int else to_float(key, value)
             except InvalidInputError as error:
                 raise self._named(error) from None
+            except OverflowError as error:
+                raise self._named(InvalidInputError(f"metric {shortened(key)}: {shortened(value)}: {error}")) from None
         try:
             stream = self._streams[key]
         except (KeyError, TypeError):

@@ -95,9 +95,13 @@ class Source:
 
     def load(self) -> Loaded:
         """Load one more chunk for the runs that have room. Raises OSError."""
-        late = self.reader.read_pending() if self.reader.pending else None
-        if late is not None:
+        loaded = self._load_next()
+        # After that: who logged to a pending slot and then asked for a flush has written it before the flush's mark.
+        for late in self.reader.read_pending():
             self._distribute(late, None)
+        return loaded
+
+    def _load_next(self) -> Loaded:
         behind = [lane for lane in self.lanes.values() if lane.position is not None and lane.has_room(self.limits)]
         if behind:
             lane = min(behind, key=lambda lane: lane.position or 0)
@@ -112,10 +116,12 @@ class Source:
 
     def _load_lane(self, lane: Lane) -> Loaded:
         start = lane.position or 0
-        chunk = self.reader.read(start, min(self.limits.entities, self.front - start))
-        lane.position = min(chunk.end, self.front)
+        count = min(self.limits.entities, self.front - start)
+        chunk = self.reader.read(start, count)
+        # Nothing there, although something stands behind it (before the front): these slots are all holes.
+        lane.position = min(chunk.end if chunk.end > start else start + count, self.front)
         self._distribute(chunk, lane)
-        if lane.position >= self.front or chunk.end == start:
+        if lane.position >= self.front:
             lane.position = None
         return Loaded.MORE
 
@@ -131,7 +137,7 @@ class Source:
             if only is not None and lane is not only:
                 return None
             if run not in parts:
-                parts[run] = Part(chunk.start, chunk.end, late=list(chunk.late))
+                parts[run] = Part(chunk.start, chunk.end, late=() if chunk.late is None else (chunk.late,))
             return parts[run]
 
         if chunk.plain is not None:
@@ -158,21 +164,24 @@ class Source:
             if part is not None:
                 _take_frame(part, frame)
         for run, part in parts.items():
-            self._give(run, part, only, late=bool(chunk.late))
+            self._give(run, part, only, chunk.late)
 
-    def _give(self, run: int, part: Part, only: Lane | None, *, late: bool) -> None:
+    def _give(self, run: int, part: Part, only: Lane | None, late: int | None) -> None:
         lane = self.lanes.get(run)
         if lane is None:
             # A thread that logged while the run was being ended: its event comes behind the end, and counts.
             lane = self.lanes[run] = self._finished.pop(run)
-        if only is None and not late:
+        if late is not None:
+            if lane.position is not None and lane.position <= late:
+                return  # the lane reads on from before it, and will find it in its place
+            # Behind all that is loaded, so that acknowledging what stands before it is not taken back.
+            part.start = part.end = self.front if lane.position is None else lane.position
+        elif only is None:
             if lane.position is not None:
                 return
             if not lane.has_room(self.limits):
                 lane.position = part.start
                 return
-        if late:
-            part.start = part.end = lane.acknowledged(self.front)
         lane.add(part)
 
     # ── acknowledging
@@ -216,7 +225,8 @@ class Source:
 
     def retire(self) -> int:
         """Delete the segments that everybody is past; how many. Raises OSError."""
-        retired = self.reader.retire(self.low_water())
+        late = [number for lane in self.lanes.values() for number in lane.in_flight()]
+        retired = self.reader.retire(min([self.low_water(), *late]))
         for segment in retired:
             segment.remove()
         return len(retired)

@@ -73,10 +73,11 @@ class FrameFile:
 
     def append(self, frame: bytes) -> int:
         """Write one encoded frame and return its offset. Raises OSError; nothing points at what was written then."""
+        length = len(frame)
         with self._lock:
             # No call stands between these two: a signal handler that appends cannot be given the same place.
             offset = self._end
-            self._end = offset + len(frame)
+            self._end = offset + length
             write_all(self._fd, frame, offset)
         return offset
 

@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 
 from asynctrack.journal.frames import FrameFile, decode_frame, scan_frames
 from asynctrack.journal.segment import Segment
-from asynctrack.journal.slots import SLOT_SIZE, Block, Record, count_streams, decode_block, plain_streams
+from asynctrack.journal.slots import (
+    PACK,
+    SLOT_SIZE,
+    VOID,
+    Block,
+    Record,
+    count_streams,
+    decode_block,
+    plain_streams,
+)
 
 __all__ = ["Chunk", "JournalReader", "Stream"]
 
@@ -40,8 +49,8 @@ class Chunk:
         self.frames: list[Any] = []
         #: there may be more right behind ``end``
         self.more = False
-        #: sequence numbers, outside start … end too, of formerly pending slots that this chunk brings
-        self.late: list[int] = []
+        #: the sequence number of the formerly pending slot that this chunk is about
+        self.late: int | None = None
 
     def decode(self) -> None:
         """Sort a chunk of nothing but points by stream."""
@@ -129,20 +138,24 @@ class JournalReader:
         chunk.more = chunk.end - start >= count or (
             chunk.end >= segment.first + segment.capacity and segment.next is not None
         )
+        if self.pending:
+            data = self._without_pending(data, start)
         chunk.data, chunk.plain = data, plain_streams(data)
         if chunk.plain is None:
             block = decode_block(data)
             chunk.streams = block.streams
             if sealed:
                 self._report("damaged records", len(block.damaged))
+                missing = len(block.unfinished) + sum(index + i < segment.begun for i in block.empty)
+                self._report("unfinished records (log calls cut short by the end of the process, or damage)", missing)
             else:
                 self.pending.update(start + i for i in _unwritten(block))
             self._read_frames(segment, block.frames, chunk)
         return chunk
 
-    def read_pending(self) -> Chunk | None:
-        """Pending slots that have been written since; forgets those that never will be. Raises OSError."""
-        late = Chunk(0, 0)
+    def read_pending(self) -> list[Chunk]:
+        """Pending slots that have been written since, a chunk each; forgets those that never will be. Raises OSError."""
+        found = []
         for number in sorted(self.pending):
             segment = self._segment_at(number)
             if segment is None or number < segment.first:
@@ -151,16 +164,17 @@ class JournalReader:
             sealed = segment.sealed
             block = decode_block(segment.read(number - segment.first, 1))
             if block.streams or block.frames:
-                late.late.append(number)
-                for stream, records in block.streams.items():
-                    late.streams.setdefault(stream, []).extend(records)
+                late = Chunk(number, number + 1)
+                late.late = number
+                late.streams = block.streams
                 self._read_frames(segment, block.frames, late)
+                found.append(late)
             elif sealed:
                 self._report("damaged records", len(block.damaged))
             elif _unwritten(block):
                 continue
             self.pending.discard(number)
-        return late if late.late else None
+        return found
 
     def retire(self, before: int) -> list[Segment]:
         """Unlink from the chain every sealed segment that ends at or before ``before`` and has no pending slot."""
@@ -188,6 +202,14 @@ class JournalReader:
                 return total
             total += sum(points for number, points in count_streams(data).items() if number in streams)
             start += len(data) // SLOT_SIZE
+
+    def _without_pending(self, data: bytes, start: int) -> bytes:
+        """Slots read again, without those that `read_pending` is going to bring: nothing comes twice."""
+        slots = bytearray(data)
+        for number in self.pending:
+            if 0 <= number - start < len(data) // SLOT_SIZE:
+                PACK(slots, (number - start) * SLOT_SIZE, 0, 0, 0.0, VOID, 0, 0, 0.0, VOID)
+        return bytes(slots)
 
     def _segment_at(self, number: int) -> Segment | None:
         """The segment that holds slot ``number``, or the first one behind it."""

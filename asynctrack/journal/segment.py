@@ -43,6 +43,8 @@ class Segment:
         self.capacity = capacity
         self.sealed = sealed
         self._writable = not sealed
+        #: slots that a dead writer had begun at least: an empty one among them is missing, not unused; 0: not known
+        self.begun = 0
         self.next: Segment | None = None
         #: past the end: handed out when the segment is full
         self.size = HEADER_SIZE + capacity * SLOT_SIZE
@@ -87,11 +89,13 @@ class Segment:
 
     def append_frame(self, frame: bytes) -> int:
         """Write one encoded frame beside the slots and return its offset. Raises OSError."""
-        if self._frames is None:
+        frames = self._frames
+        if frames is None:
             with self._lock:
-                if self._frames is None:
-                    self._frames = FrameFile(self._frames_path(), create=True)
-        return self._frames.append(frame)
+                frames = self._frames
+                if frames is None:
+                    frames = self._frames = FrameFile(self._frames_path(), create=True)
+        return frames.append(frame)
 
     def holds(self, at: int) -> bool:
         """Whether ``at`` is a slot of this segment that can be written."""

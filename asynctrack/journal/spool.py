@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 
 from asynctrack.journal.frames import FrameFile, decode_frame, encode_frame, scan_frames
 from asynctrack.journal.segment import Segment
+from asynctrack.journal.slots import SLOT_SIZE
 
 __all__ = ["Owner", "Spool", "find_orphans", "forget_held", "host_name", "open_spool", "read_owner", "spool_homes"]
 
 _FORMAT_VERSION = 1
 _CURSOR_BYTES = 256 * 1024
 
-#: directories of this process's own spools, and of those it has adopted: a record lock cannot tell them from free
+#: real paths of this process's own spools, and of those it has adopted: a record lock cannot tell them from free
 #: ones, and even opening the owner file a second time would drop the lock
 _held_here: set[str] = set()
 
@@ -64,7 +65,7 @@ class Spool:
         os.write(fd, encode_frame(owner))
         registry = FrameFile(os.path.join(path, "registry"), create=True)
         registry.append(encode_frame(["owner", *owner]))  # a second copy, should the owner file be damaged
-        _held_here.add(path)
+        _held_here.add(os.path.realpath(path))
         os.rename(making, os.path.join(path, "owner"))
         return cls(path, owner, fd, registry)
 
@@ -80,7 +81,7 @@ class Spool:
 
         Raises ValueError when the owner file is damaged, and OSError.
         """
-        if path in _held_here:
+        if os.path.realpath(path) in _held_here:
             return None
         try:
             fd = os.open(os.path.join(path, "owner"), os.O_RDWR | os.O_CLOEXEC)
@@ -95,11 +96,21 @@ class Spool:
             raise
         try:
             registry = FrameFile(os.path.join(path, "registry"), create=False)
-            owner = _decode_owner(os.pread(fd, 65536, 0), registry)
-        except BaseException:
+        except FileNotFoundError:
+            os.close(fd)
+            return None  # delivered and deleted by another process just before we got the lock
+        except OSError:
             os.close(fd)
             raise
-        _held_here.add(path)
+        try:
+            owner = _decode_owner(os.pread(fd, 65536, 0), registry)
+            if owner.version != _FORMAT_VERSION:
+                raise ValueError(f"{path}: journal format {owner.version} is not known here; read it with a newer asynctrack")
+        except ValueError:
+            os.close(fd)
+            registry.close()
+            raise
+        _held_here.add(os.path.realpath(path))
         return cls(path, owner, fd, registry)
 
     def segments(self) -> tuple[Segment | None, list[str]]:
@@ -113,9 +124,10 @@ class Spool:
                 problems.append(str(error))
                 continue
             segment.sealed = True  # its writer is dead
+            segment.begun = -(-len(segment.read(0, segment.capacity).rstrip(b"\0")) // SLOT_SIZE)
             found.append(segment)
         # Two of one place: one was prepared and never used (its writer died, or lost a race in a signal handler).
-        found.sort(key=lambda segment: (segment.first, not any(segment.read(0, segment.capacity))))
+        found.sort(key=lambda segment: (segment.first, not segment.begun))
         chain: list[Segment] = []
         for segment in found:
             if chain and chain[-1].first == segment.first:
@@ -124,6 +136,11 @@ class Spool:
                 chain.append(segment)
         for before, after in itertools.pairwise(chain):
             before.next = after
+        in_use = False
+        for segment in reversed(chain):
+            if in_use:
+                segment.begun = segment.capacity  # the writer rolls on only when every slot is claimed
+            in_use |= segment.begun > 0
         return (chain[0] if chain else None), problems
 
     def segment_path(self, number: int) -> str | None:
@@ -211,8 +228,11 @@ class Spool:
                 pass  # never written, or removed by the user
         if not kept:
             # The owner file goes last: while it is there the folder is a spool, also for whoever looks at it now.
-            os.unlink(self._file("owner"))
-            os.rmdir(self.path)
+            try:
+                os.unlink(self._file("owner"))
+                os.rmdir(self.path)
+            except FileNotFoundError:
+                pass  # the user has deleted the folder
         self.release()
 
     def release(self) -> None:
@@ -221,7 +241,7 @@ class Spool:
         if fd >= 0:
             os.close(fd)
         if self.path is not None:
-            _held_here.discard(self.path)
+            _held_here.discard(os.path.realpath(self.path))
 
     def _file(self, name: str) -> str:
         return os.path.join(self.path or "", name)
@@ -269,7 +289,7 @@ def find_orphans(home: str, store: str) -> Iterator[Spool]:
     for name in names:
         path = os.path.join(home, name)
         owner = read_owner(path)
-        if owner is None or owner.store != store or owner.host != host:
+        if owner is None or (owner.version, owner.store, owner.host) != (_FORMAT_VERSION, store, host):
             continue
         spool = Spool.adopt(path)
         if spool is not None:
@@ -278,7 +298,7 @@ def find_orphans(home: str, store: str) -> Iterator[Spool]:
 
 def read_owner(path: str) -> Owner | None:
     """Who writes the spool at ``path``; None where that is no spool, or its owner file is damaged."""
-    if path in _held_here:
+    if os.path.realpath(path) in _held_here:
         return None  # opening the file would drop our own lock on it
     try:
         with open(os.path.join(path, "owner"), "rb") as file:

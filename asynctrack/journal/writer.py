@@ -135,6 +135,8 @@ class Journal:
                 except (ValueError, TypeError):
                     continue  # sealed between claim and write: the frame's bytes are left unused
                 except OSError as error:
+                    if not segment.holds(at):
+                        continue  # sealed, read and deleted between claim and write: not for want of room
                     segment.void(at)
                     if not self._without_room(f"{error.strerror or error}", deadline):
                         return False
@@ -246,6 +248,8 @@ class Journal:
     def forget(self) -> None:
         """In a forked child, before anything else runs: never touch the parent's files again."""
         forget_held()
+        # Another thread of the parent may have held it at the fork; here nobody would ever let go of it.
+        self._lock = threading.RLock()
         # A segment past whose end everybody is: the first write comes to roll(), which opens a spool of our own.
         gone = Segment(None, 0, 0, fd=-1, sealed=True)
         self.current = (gone.claim, bytearray(0), gone)

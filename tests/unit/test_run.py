@@ -61,7 +61,7 @@ def test_a_run_from_block_to_disk(tmp_path: Path) -> None:
     assert stored.meta["end_time"] >= stored.meta["start_time"] > 1_700_000_000_000
 
 
-@pytest.mark.parametrize("value", ["abc", None, [1.0, 2.0], np.array([1.0, 2.0])])
+@pytest.mark.parametrize("value", ["abc", None, [1.0, 2.0], np.array([1.0, 2.0]), 10**400])
 def test_a_bad_value_is_an_error_at_the_call_and_the_run_goes_on(value: Any, tmp_path: Path) -> None:
     """The error names run, key and value; what was logged before and after is there."""
     with asynctrack.start_run() as run:
