@@ -53,6 +53,8 @@ class Source:
         cursor = self._load_cursor()
         self.front: int = cursor.get("front", head.first if head else 0)
         self.reader = JournalReader(spool.registry, head, cursor.get("pending"))
+        if head is not None and head.first > self.front:
+            self._lost("records in a segment that is missing, at most", head.first - self.front)
         self._restore(cursor)
 
     # ── runs

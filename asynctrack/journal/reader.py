@@ -154,7 +154,7 @@ class JournalReader:
         return chunk
 
     def read_pending(self) -> list[Chunk]:
-        """Pending slots that have been written since, a chunk each; forgets those that never will be. Raises OSError."""
+        """Pending slots have been written since, one a chunk. Forgets those that never will be. Raises OSError."""
         found = []
         for number in sorted(self.pending):
             segment = self._segment_at(number)

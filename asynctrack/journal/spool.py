@@ -105,7 +105,7 @@ class Spool:
         try:
             owner = _decode_owner(os.pread(fd, 65536, 0), registry)
             if owner.version != _FORMAT_VERSION:
-                raise ValueError(f"{path}: journal format {owner.version} is not known here; read it with a newer asynctrack")
+                raise ValueError(f"{path}: journal format {owner.version} is not known here; use a newer asynctrack")
         except ValueError:
             os.close(fd)
             registry.close()
@@ -136,6 +136,9 @@ class Spool:
                 chain.append(segment)
         for before, after in itertools.pairwise(chain):
             before.next = after
+            missing = after.first - before.first - before.capacity
+            if missing:
+                problems.append(f"{self.path}: a segment is missing, with up to {missing} records")
         in_use = False
         for segment in reversed(chain):
             if in_use:
@@ -187,8 +190,8 @@ class Spool:
         except FileNotFoundError:
             return None
         entries, end, _ = scan_frames(data)
-        if not entries or len(data) - end >= len(encode_frame(entries[-1])):
-            # More is wrong at the end than one cursor cut short by the consumer's death.
+        if not entries or end < len(data):
+            # Damage, or a consumer that died while writing it. An older cursor would not know what was sent since.
             raise ValueError(f"{self._file('cursor')} is damaged")
         cursor: dict[str, Any] = entries[-1]
         return cursor
@@ -316,11 +319,11 @@ def read_owner(path: str) -> Owner | None:
 
 def _decode_owner(data: bytes, registry: FrameFile) -> Owner:
     try:
-        return Owner(*decode_frame(data))
-    except (ValueError, TypeError):
+        return Owner(*decode_frame(data)[: len(Owner._fields)])
+    except ValueError:
         for entry in scan_frames(registry.read(0, 65536))[0]:
             if entry[0] == "owner":
-                return Owner(*entry[1:])
+                return Owner(*entry[1 : len(Owner._fields) + 1])
         raise ValueError("both copies of the spool's owner are damaged") from None
 
 
