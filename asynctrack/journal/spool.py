@@ -243,6 +243,8 @@ class Spool:
         fd, self._lock_fd = self._lock_fd, -1
         if fd >= 0:
             os.close(fd)
+        if self._cursor is not None:
+            self._cursor.close()
         if self.path is not None:
             _held_here.discard(os.path.realpath(self.path))
 

@@ -491,12 +491,11 @@ def test_repr_says_what_a_person_wants_to_know() -> None:
 def test_a_segment_sealed_under_a_log_call_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread between claim and write, whose segment is sealed just then, logs its event anew, from the first instant
     at which the mapping is closed."""
-    from asynctrack.journal import segment as segments
+    from asynctrack.journal.disk import write_all
     from asynctrack.journal.slots import PACK, PackError
 
     asynctrack.configure(segment_bytes=4096)
-    write_all = segments.write_all
-    seen = []
+    seen: list[bool] = []
     with asynctrack.start_run() as run:
         journal = run._journal
         run.log_metric("loss", 0.0, 0)
@@ -512,7 +511,7 @@ def test_a_segment_sealed_under_a_log_call_costs_nothing(tmp_path: Path, monkeyp
                 run._write_slowly("loss", 1, 1, 1.0, run._streams["loss"], old, at)
             write_all(fd, data, offset)
 
-        monkeypatch.setattr(segments, "write_all", sealing)
+        monkeypatch.setattr("asynctrack.journal.segment.write_all", sealing)
         for step in range(2, 200):
             run.log_metric("loss", float(step), step)
     assert seen
