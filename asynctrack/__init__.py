@@ -40,10 +40,16 @@ from asynctrack.fluent import (
     get_metric_history,
     get_parent_run,
     get_run,
+    log_artifact,
+    log_artifacts,
+    log_dict,
+    log_figure,
+    log_image,
     log_metric,
     log_metrics,
     log_param,
     log_params,
+    log_text,
     restore_run,
     search_runs,
     set_tag,
@@ -51,10 +57,18 @@ from asynctrack.fluent import (
 )
 from asynctrack.run import ActiveRun, AsyncActiveRun, active_run, last_active_run, start_run
 from asynctrack.settings import Settings, configure
-from asynctrack.tracking import get_tracking_uri, is_tracking_uri_set, set_tracking_uri
+from asynctrack.tracking import (
+    get_async_service,
+    get_service,
+    get_tracking_uri,
+    is_tracking_uri_set,
+    set_tracking_uri,
+)
 
 if TYPE_CHECKING:
+    from asynctrack import entities as entities
     from asynctrack.entities import Experiment, FileInfo, Metric, Param, Run, RunData, RunInfo, RunTag
+    from asynctrack.tracking import AsyncMLflowService, MlflowClient, MLflowService
 
 __version__ = "0.1.0"
 
@@ -63,6 +77,7 @@ __all__ = [
     "AlreadyExistsError",
     "AmbiguousRunError",
     "AsyncActiveRun",
+    "AsyncMLflowService",
     "AsynctrackError",
     "AuthenticationError",
     "DeliveryError",
@@ -70,7 +85,9 @@ __all__ = [
     "FileInfo",
     "FlushTimeoutError",
     "InvalidInputError",
+    "MLflowService",
     "Metric",
+    "MlflowClient",
     "NoActiveRunError",
     "NotFoundError",
     "Param",
@@ -98,18 +115,26 @@ __all__ = [
     "end_run",
     "flush_async_logging",
     "get_artifact_uri",
+    "get_async_service",
     "get_experiment",
     "get_experiment_by_name",
     "get_metric_history",
     "get_parent_run",
     "get_run",
+    "get_service",
     "get_tracking_uri",
     "is_tracking_uri_set",
     "last_active_run",
+    "log_artifact",
+    "log_artifacts",
+    "log_dict",
+    "log_figure",
+    "log_image",
     "log_metric",
     "log_metrics",
     "log_param",
     "log_params",
+    "log_text",
     "restore_run",
     "search_experiments",
     "search_runs",
@@ -125,9 +150,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The entities, loaded when somebody asks: dataclasses are a quarter of what importing the rest takes."""
-    from asynctrack import entities
+    """The entities and services, loaded when somebody asks: dataclasses are a quarter of what importing the rest
+    takes."""
+    from importlib import import_module
 
-    if name in __all__ and hasattr(entities, name):
-        return getattr(entities, name)
+    if name == "entities":
+        return import_module("asynctrack.entities")
+    home = import_module("asynctrack.tracking" if name in _SERVICES else "asynctrack.entities")
+    if name in __all__ and hasattr(home, name):
+        return getattr(home, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_SERVICES = ("AsyncMLflowService", "MLflowService", "MlflowClient")

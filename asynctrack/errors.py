@@ -13,7 +13,9 @@
     │   └── FlushTimeoutError (TimeoutError)    ... or are not delivered yet; they stay in the spool
     └── StoreError                          what a store says: carries the decision (retryable, splittable, held)
         ├── UnavailableError                try again later (retryable)
+        │   └── ServerFaultError            ... it failed at this very request, maybe for good (retryable, suspicious)
         ├── AuthenticationError             hold, try again slowly, until the credentials are mended (retryable, held)
+        ├── WrongServerError                what answers there is no MLflow server for us (retryable, held)
         ├── RefusedError                    this will never be accepted (final; splittable: it may be one item's fault)
         ├── NotFoundError                   no such run or experiment (final)
         └── AlreadyExistsError              that name is taken (final)
@@ -36,10 +38,12 @@ __all__ = [
     "NotFoundError",
     "RefusedError",
     "RunEndedError",
+    "ServerFaultError",
     "SpoolError",
     "SpoolFullError",
     "StoreError",
     "UnavailableError",
+    "WrongServerError",
 ]
 
 
@@ -84,13 +88,15 @@ class StoreError(AsynctrackError):
 
     ``retryable``: the same request may succeed later. ``splittable``: a smaller batch may succeed. ``held``: wait for
     the user to mend something (credentials) and say so loudly, once. ``ambiguous``: the request may have been
-    carried out although the answer was lost. ``retry_after``: seconds the server asked to wait, or None.
+    carried out although the answer was lost. ``suspicious``: if the store goes on failing at this request while it
+    takes others, one event in it is the cause. ``retry_after``: seconds the server asked to wait, or None.
     """
 
     retryable: bool = False
     splittable: bool = False
     held: bool = False
     ambiguous: bool = False
+    suspicious: bool = False
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -103,8 +109,23 @@ class UnavailableError(StoreError):
     retryable = True
 
 
+class ServerFaultError(UnavailableError):
+    """The server failed at this request. Such failures can be permanent: a metric key that its database or file
+    system cannot hold, for example."""
+
+    ambiguous = True
+    suspicious = True
+
+
 class AuthenticationError(StoreError):
     """The store does not accept the credentials."""
+
+    retryable = True
+    held = True
+
+
+class WrongServerError(StoreError):
+    """What answers at the tracking URI is no MLflow server, or one that does not serve this host name."""
 
     retryable = True
     held = True

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from asynctrack.constants import LifecycleStage, ViewType
 from asynctrack.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from asynctrack.stores.base import AbstractStore
-from asynctrack.stores.io import InlineIO, drive
-from asynctrack.stores.uri import open_store
-from asynctrack.tracking import get_tracking_uri
+from asynctrack.stores.io import drive
+from asynctrack.tracking import store_for
 
 if TYPE_CHECKING:
     from asynctrack.entities import Experiment
@@ -35,7 +34,7 @@ _chosen: str | None = None
 
 def store_here() -> AbstractStore:
     """The store of the current tracking URI, for blocking calls in this thread."""
-    return open_store(get_tracking_uri(), InlineIO())
+    return store_for()
 
 
 def choose_experiment(experiment_id: str | int | None, experiment_name: str | None) -> tuple[str | None, str | None]:

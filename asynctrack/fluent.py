@@ -6,6 +6,7 @@ process's own events are delivered, so that a script finds what it has just logg
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsIndex, overload
 
@@ -29,10 +30,16 @@ __all__ = [
     "get_metric_history",
     "get_parent_run",
     "get_run",
+    "log_artifact",
+    "log_artifacts",
+    "log_dict",
+    "log_figure",
+    "log_image",
     "log_metric",
     "log_metrics",
     "log_param",
     "log_params",
+    "log_text",
     "restore_run",
     "search_runs",
     "set_tag",
@@ -118,6 +125,53 @@ def set_tags(tags: Mapping[str, Any], synchronous: bool | None = None) -> None:
     """Set tags of the active run."""
     _run().set_tags(tags)
     _finish(synchronous)
+
+
+def log_artifact(
+    local_path: str | os.PathLike[str], artifact_path: str | None = None, run_id: str | None = None
+) -> None:
+    """Log a file to the active run, or to ``run_id``; it may be overwritten or deleted at once.
+
+    Here as in `log_artifacts`, `log_text`, `log_dict`, `log_figure` and `log_image`: the upload goes on in the
+    background; `ActiveRun`'s methods of these names return a receipt to wait for.
+    """
+    _run(run_id).log_artifact(local_path, artifact_path)
+
+
+def log_artifacts(
+    local_dir: str | os.PathLike[str], artifact_path: str | None = None, run_id: str | None = None
+) -> None:
+    """Log everything in a folder to the active run, or to ``run_id``."""
+    _run(run_id).log_artifacts(local_dir, artifact_path)
+
+
+def log_text(text: str, artifact_file: str, run_id: str | None = None) -> None:
+    """Log text as a file of the active run, or of ``run_id``."""
+    _run(run_id).log_text(text, artifact_file)
+
+
+def log_dict(dictionary: Mapping[str, Any] | list[Any], artifact_file: str, run_id: str | None = None) -> None:
+    """Log a dictionary as a YAML or JSON file of the active run, or of ``run_id``."""
+    _run(run_id).log_dict(dictionary, artifact_file)
+
+
+def log_figure(figure: Any, artifact_file: str, *, save_kwargs: Mapping[str, Any] | None = None) -> None:
+    """Log a matplotlib or plotly figure to the active run."""
+    _run().log_figure(figure, artifact_file, save_kwargs=save_kwargs)
+
+
+def log_image(
+    image: Any,
+    artifact_file: str | None = None,
+    key: str | None = None,
+    step: int | None = None,
+    timestamp: int | None = None,
+    synchronous: bool | None = False,
+) -> None:
+    """Log an image to the active run, as a file or under a key, step by step."""
+    receipt = _run().log_image(image, artifact_file, key, step, timestamp)
+    if synchronous:
+        receipt.wait()
 
 
 def delete_tag(key: str) -> None:

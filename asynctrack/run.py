@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +16,9 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from asynctrack.constants import RunStatus
+from asynctrack.constants import PARENT_RUN_TAG, RunStatus
 from asynctrack.context import automatic_tags
-from asynctrack.engine.lifecycle import after_fork, before_exit, engine_for
+from asynctrack.engine.lifecycle import after_fork, before_exit, engine_for, engine_for_store, heed_signals
 from asynctrack.engine.progress import Waiting
 from asynctrack.engine.receipts import Receipt
 from asynctrack.errors import (
@@ -31,7 +32,8 @@ from asynctrack.errors import (
     UnavailableError,
 )
 from asynctrack.runlog import RunLog, RunState
-from asynctrack.stores.base import RunSpec
+from asynctrack.stores.base import AbstractStore, RunSpec
+from asynctrack.stores.uri import resolve_store_uri
 from asynctrack.tracking import get_tracking_uri
 from asynctrack.values import to_text
 
@@ -43,10 +45,16 @@ __all__ = [
     "AsyncActiveRun",
     "active_run",
     "attached_run",
+    "detach",
     "flush_all",
     "last_active_run",
     "logging_run",
+    "open_states",
+    "raise_refused",
     "start_run",
+    "timed_out",
+    "wait_blocking",
+    "wait_on_loop",
 ]
 
 logger = logging.getLogger("asynctrack")
@@ -57,6 +65,7 @@ _active: ContextVar[tuple[RunState, ...]] = ContextVar("asynctrack_active_runs",
 _open: dict[int, RunState] = {}
 _last: ContextVar[RunState | None] = ContextVar("asynctrack_last_run", default=None)
 
+_attaching = threading.RLock()
 _FOREVER = 1e9
 
 
@@ -67,7 +76,8 @@ class _Face(RunLog):
 
     @property
     def run_id(self) -> str:
-        """The run's id, 32 hex digits in a store of our own making."""
+        """The run's id, 32 hex digits. An MLflow server chooses it: while that cannot be reached, this is the id under
+        which asynctrack knows the run, which the server's run has in its tag ``asynctrack.uid``."""
         return self._state.run_id
 
     @property
@@ -87,6 +97,15 @@ class ActiveRun(_Face):
     __slots__ = ()
 
     @property
+    def run_id(self) -> str:
+        """As above. Used bare it waits for the server, at most ``connect_timeout`` seconds and once."""
+        state = self._state
+        if not state.knows_id and not state.has_waited:
+            state.has_waited = True
+            state.engine.created(state.number).wait(state.engine.settings.connect_timeout)
+        return state.run_id
+
+    @property
     def info(self) -> RunInfo:
         """The run as the store created it. Waits for that; raises what the store says when it refuses."""
         receipt = self._state.engine.created(self._state.number)
@@ -101,10 +120,10 @@ class ActiveRun(_Face):
         go on being delivered), DeliveryError when events were refused since the last flush.
         """
         receipt = self._state.engine.flush(self._state.number)
-        if not _wait(self._state, receipt, timeout):
-            raise _timed_out(self._state, timeout)
+        if not wait_blocking(self._state, receipt, timeout):
+            raise timed_out(self._state, timeout)
         receipt.result()
-        _raise_refused(self._state)
+        raise_refused(self._state)
 
     def terminate(self, status: str = "FINISHED", end_time: int | None = None) -> None:
         """End the run (a `RunStatus` name; ms since the epoch, default now) and wait for delivery, for at most
@@ -112,7 +131,7 @@ class ActiveRun(_Face):
         ``strict=True`` it is an error). A second call does nothing."""
         receipt = _end(self._state, status, end_time)
         if receipt is not None:
-            done = _wait(self._state, receipt, self._state.engine.settings.close_timeout)
+            done = wait_blocking(self._state, receipt, self._state.engine.settings.close_timeout)
             _after_end(self._state, receipt, done)
 
     def __enter__(self) -> ActiveRun:
@@ -136,7 +155,7 @@ class ActiveRun(_Face):
         _activate(self._state)
         receipt = self._state.engine.created(self._state.number)
         with _entering(self._state):
-            _check_created(self._state, await _wait_async(receipt, _entry_timeout(self._state)), receipt)
+            _check_created(self._state, await wait_on_loop(receipt, _entry_timeout(self._state)), receipt)
         return AsyncActiveRun(self._state)
 
     async def __aexit__(
@@ -162,7 +181,7 @@ class AsyncActiveRun(_Face):
     async def info(self) -> RunInfo:
         """The run as the store created it. Raises what the store says when it refuses."""
         receipt = self._state.engine.created(self._state.number)
-        done = await _wait_async(receipt, self._state.engine.settings.close_timeout)
+        done = await wait_on_loop(receipt, self._state.engine.settings.close_timeout)
         if not done or receipt.result() is None:
             raise _not_created(self._state)
         return receipt.result()  # type: ignore[return-value]  # not None: tested above
@@ -170,16 +189,16 @@ class AsyncActiveRun(_Face):
     async def flush(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # the twin of ActiveRun.flush
         """As `ActiveRun.flush`. Cancelling it changes nothing about the delivery."""
         receipt = self._state.engine.flush(self._state.number)
-        if not await _wait_async(receipt, timeout):
-            raise _timed_out(self._state, timeout)
+        if not await wait_on_loop(receipt, timeout):
+            raise timed_out(self._state, timeout)
         receipt.result()
-        _raise_refused(self._state)
+        raise_refused(self._state)
 
     async def terminate(self, status: str = "FINISHED", end_time: int | None = None) -> None:
         """As `ActiveRun.terminate`."""
         receipt = _end(self._state, status, end_time)
         if receipt is not None:
-            done = await _wait_async(receipt, self._state.engine.settings.close_timeout)
+            done = await wait_on_loop(receipt, self._state.engine.settings.close_timeout)
             _after_end(self._state, receipt, done)
 
 
@@ -218,9 +237,10 @@ def start_run(
     all_tags = {} if run_id else automatic_tags()
     if description is not None:
         all_tags["mlflow.note.content"] = description
+    # Not yet known to a server, it is the parent's uid, which the engine replaces when it creates this run.
     parent = parent_run_id or (parents[-1].run_id if parents else None)
     if parent is not None:
-        all_tags["mlflow.parentRunId"] = parent
+        all_tags[PARENT_RUN_TAG] = parent
     given = {key: to_text("tag", key, value) for key, value in dict(tags or {}).items()}
     chosen = (None, None) if run_id else choose_experiment(experiment_id, experiment_name)
     engine = engine_for(tracking_uri or get_tracking_uri())
@@ -238,6 +258,7 @@ def start_run(
     )
     state = RunState(engine, spec, strict=strict)
     _open[id(state)] = state
+    heed_signals(engine.settings)
     _activate(state)
     return ActiveRun(state)
 
@@ -282,27 +303,50 @@ def logging_run() -> ActiveRun | None:
     return ActiveRun(candidates[0])
 
 
-def attached_run(run_id: str, tracking_uri: str | None = None) -> RunLog:
+def attached_run(run_id: str, tracking_uri: str | None = None, *, store: AbstractStore | None = None) -> RunLog:
     """The log verbs for a run known by its id: one open in this process, or any other, which is then logged to and not
-    ended. A run that does not exist is found out in the background: its events are refused, and reported."""
-    for state in list(_open.values()):
-        if state.run_id == run_id and not state.ended:
-            return RunLog(state)
-    engine = engine_for(tracking_uri or get_tracking_uri())
-    state = RunState(engine, RunSpec(uid=_new_id(), run_id=run_id), strict=False, attached=True)
-    _open[id(state)] = state
-    return RunLog(state)
+    ended. The run is in ``store``, else at ``tracking_uri``, else in the store of an open run of that id, else in the
+    current one. A run that does not exist is found out in the background: its events are refused, and reported."""
+    uri = None if tracking_uri is None else resolve_store_uri(tracking_uri)
+    engine = None if store is None else engine_for_store(store)
+    with _attaching:  # one lane a run: two would deliver to it at once
+        for state in list(_open.values()):
+            if state.run_id != run_id or state.ended or (engine is not None and state.engine is not engine):
+                continue
+            if uri is None or state.engine.store.uri == uri:
+                return RunLog(state)
+        engine = engine or engine_for(uri or get_tracking_uri())
+        state = RunState(engine, RunSpec(uid=_new_id(), run_id=run_id), strict=False, attached=True)
+        _open[id(state)] = state
+        return RunLog(state)
+
+
+def detach(state: RunState, status: str = "", end_time: int = 0) -> None:
+    """Forget a run that was only logged to; nothing more is logged through this state. With a ``status`` the engine
+    sets it, and ``end_time``, behind what was logged before."""
+    state.detach(status, end_time)
+    _open.pop(id(state), None)
+
+
+def open_states(uri: str, run_id: str | None = None) -> list[RunState]:
+    """What this process has open in the store at ``uri``: all of it, or one run's."""
+    here = os.getpid()
+    return [
+        state
+        for state in list(_open.values())
+        if state.engine.store.uri == uri and state.pid == here and run_id in (None, state.run_id)
+    ]
 
 
 def flush_all(tracking_uri: str | None = None) -> None:
     """Wait until everything logged in this process (to one store) is delivered, for at most ``close_timeout`` seconds.
     Raises FlushTimeoutError."""
-    states = [s for s in list(_open.values()) if tracking_uri is None or s.engine.store.uri == tracking_uri]
+    states = list(_open.values()) if tracking_uri is None else open_states(tracking_uri)
     waiting = [(state, state.engine.flush(state.number)) for state in states if state.pid == os.getpid()]
     for state, receipt in waiting:
         timeout = state.engine.settings.close_timeout
-        if not _wait(state, receipt, timeout):
-            raise _timed_out(state, timeout)
+        if not wait_blocking(state, receipt, timeout):
+            raise timed_out(state, timeout)
         receipt.result()
 
 
@@ -327,8 +371,8 @@ def _activate(state: RunState) -> None:
 
 
 def _entry_timeout(state: RunState) -> float:
-    settings = state.engine.settings
-    return settings.connect_timeout if settings.on_unreachable == "raise" else settings.close_timeout
+    state.has_waited = True
+    return state.engine.settings.connect_timeout
 
 
 @contextmanager
@@ -346,16 +390,20 @@ def _check_created(state: RunState, done: bool, receipt: Receipt[RunInfo | None]
         receipt.result()
     elif state.engine.settings.on_unreachable == "raise":
         raise _not_created(state)
+    else:
+        logger.warning("asynctrack: %s. The run goes on meanwhile", _not_created(state))
 
 
-def _end(state: RunState, status: str, end_time: int | None) -> Receipt[RunInfo | None] | None:
+def _end(
+    state: RunState, status: str, end_time: int | None, patience: float | None = None
+) -> Receipt[RunInfo | None] | None:
     try:
         if not RunStatus.is_terminated(RunStatus.from_string(status)):
             raise ValueError(f"{status!r} does not end a run; use FINISHED, FAILED or KILLED")
     except ValueError as error:
         raise InvalidInputError(str(error)) from None
     try:
-        return state.end(status, end_time)
+        return state.end(status, end_time, patience)
     finally:
         _open.pop(id(state), None)
         _active.set(open_here())
@@ -366,9 +414,9 @@ def _after_end(state: RunState, receipt: Receipt[RunInfo | None], done: bool) ->
     try:
         if not done:
             state.engine.gave_up = True
-            raise _timed_out(state, state.engine.settings.close_timeout)
+            raise timed_out(state, state.engine.settings.close_timeout)
         receipt.result()
-        _raise_refused(state)
+        raise_refused(state)
     except AsynctrackError as error:
         if state.strict:
             raise
@@ -404,12 +452,14 @@ def _in_task() -> bool:
     return trio is not None and bool(trio.lowlevel.in_trio_run())
 
 
-def _wait(state: RunState, receipt: Receipt[Any], timeout: float | None) -> bool:
+def wait_blocking(state: RunState, receipt: Receipt[Any], timeout: float | None) -> bool:
+    """Hold up this thread for at most ``timeout`` seconds, with a progress line; whether the receipt is settled."""
     with Waiting(state.engine.pending) as waiting:
         return waiting.until(receipt.wait, _FOREVER if timeout is None else timeout)
 
 
-async def _wait_async(receipt: Receipt[Any], timeout: float | None) -> bool:  # noqa: ASYNC109  # as flush
+async def wait_on_loop(receipt: Receipt[Any], timeout: float | None) -> bool:  # noqa: ASYNC109  # as flush
+    """`wait_blocking` for a task, on asyncio or trio."""
     from anyio import move_on_after
 
     if not receipt.done:
@@ -418,7 +468,8 @@ async def _wait_async(receipt: Receipt[Any], timeout: float | None) -> bool:  # 
     return receipt.done
 
 
-def _timed_out(state: RunState, timeout: float | None) -> FlushTimeoutError:
+def timed_out(state: RunState, timeout: float | None) -> FlushTimeoutError:
+    """What is not delivered after ``timeout`` seconds, and where it is kept."""
     stats = state.stats()
     why = f" ({stats.last_error})" if stats.last_error else ""
     where = state.engine.journal.spool.path
@@ -429,7 +480,8 @@ def _timed_out(state: RunState, timeout: float | None) -> FlushTimeoutError:
     )
 
 
-def _raise_refused(state: RunState) -> None:
+def raise_refused(state: RunState) -> None:
+    """Raise DeliveryError for what was refused or dropped since the last time."""
     stats = state.stats()
     new = stats.rejected - state.told_rejected
     dropped, state.told_dropped = stats.dropped - state.told_dropped, stats.dropped
@@ -442,7 +494,8 @@ def _raise_refused(state: RunState) -> None:
         return
     state.told_rejected = stats.rejected
     lane = state.engine.lane(state.number)
-    reasons = "; ".join(list(lane.refusals)[-3:]) if lane is not None else ""
+    lanes = [found for found in (lane, lane.uploads if lane is not None else None) if found is not None]
+    reasons = "; ".join([reason for found in lanes for reason in found.refusals][-3:])
     spool = state.engine.journal.spool
     where = f" They are kept in {spool.rejected_path()}." if spool.path else ""
     raise DeliveryError(f"run {state.run_id}: {state.engine.store.uri} refused {new} events: {reasons}.{where}")
@@ -461,19 +514,23 @@ def _not_created(state: RunState) -> UnavailableError:
 
 def _end_open_runs(status: str) -> None:
     """At interpreter exit: runs that nobody ended."""
+    started = time.monotonic()
     for state in list(_open.values()):
         if state.pid != os.getpid():
             continue  # the parent's, and this forked child never logged to it
         try:
-            _end(state, status, None)
+            # All of them together wait no longer than one of them may.
+            left = started + state.engine.settings.close_timeout - time.monotonic()
+            _end(state, status, None, max(left, 0.0))
         except (AsynctrackError, OSError, RunEndedError) as error:
             logger.error("asynctrack: run %s could not be ended: %s", state.run_id, error)
 
 
 def _forked() -> None:
-    import threading
-
+    global _attaching
+    _attaching = threading.RLock()
     for state in _open.values():
+        state.knows_id  # noqa: B018  # as long as the parent's engine can be asked
         state.lock = threading.RLock()
         state.streams.clear()
 

@@ -15,12 +15,14 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
 from asynctrack.engine.engine import Engine, RunStats
-from asynctrack.engine.lifecycle import deliver_at_the_end_of_this_child, interpreter_is_ending
+from asynctrack.engine.lifecycle import deliver_at_the_end_of_this_child, heed_signals, interpreter_is_ending
 from asynctrack.errors import InvalidInputError, RunEndedError, SpoolError
 from asynctrack.journal.slots import PACK, PackError
+from asynctrack.runfiles import ArtifactLog
 from asynctrack.values import flatten, shortened, to_float, to_step, to_text, to_timestamp
 
 if TYPE_CHECKING:
+    from asynctrack.artifacts.snapshot import Snapshot
     from asynctrack.engine.receipts import Receipt
     from asynctrack.entities import RunInfo
     from asynctrack.journal.segment import Segment
@@ -42,9 +44,14 @@ class RunState:
         self.strict = strict
         self.lock = threading.RLock()
         self.ended = False
+        #: between the moment it counts as ended and the moment its end is in the journal
+        self._ending = False
         #: somebody else's run (a forked process's parent's, or one named by its id): logged to, never ended
         self.attached = attached
         self.pid = os.getpid()
+        self._known_id = spec.run_id or ("" if engine.store.chooses_run_ids else spec.uid)
+        #: somebody has waited for the id already, and does not a second time
+        self.has_waited = False
         #: metric key → stream number; empty once the run has ended, so that every log call comes to the slow path
         self.streams: dict[str, int] = {}
         #: all of them, also after the end
@@ -64,11 +71,17 @@ class RunState:
 
     @property
     def run_id(self) -> str:
-        """The run's id: known at once where the client chooses it, else once the store has created the run."""
-        known = self.spec.run_id
-        if known is None and not self.engine.store.chooses_run_ids:
-            known = self.spec.uid
-        return known or ""
+        """The run's id: known at once where the client chooses it, else once the store has created the run; until then
+        its uid."""
+        return self._known_id if self.knows_id else self.spec.uid
+
+    @property
+    def knows_id(self) -> bool:
+        """Whether `run_id` is the store's."""
+        if not self._known_id:
+            lane = self.engine.lane(self.number)
+            self._known_id = (lane.run_id if lane is not None else None) or ""
+        return bool(self._known_id)
 
     def stream(self, key: str) -> int | None:
         """The stream of a metric, registered on first use; None when there was no room for it and it is dropped."""
@@ -89,6 +102,17 @@ class RunState:
             self.check_open()
             self.engine.journal.write_frame([kind, self.number, entries])
 
+    def artifact(self, snapshot: Snapshot, artifact_path: str) -> bool:
+        """Log an artifact that was put aside; False where there was no room for it in the journal."""
+        with self.lock:
+            self.check_open()
+            return self.engine.journal.write_frame(["artifact", self.number, list(snapshot), artifact_path])
+
+    def check_open_now(self) -> None:
+        """As `check_open`, from outside."""
+        with self.lock:
+            self.check_open()
+
     def stats(self) -> RunStats:
         """What became of the run's events."""
         return self.engine.stats(self.number, self.stream_numbers)
@@ -101,9 +125,12 @@ class RunState:
             self.attached = True
             self.streams.clear()
             self.stream_numbers = set()
+            if self._known_id:
+                self.spec = self.spec._replace(run_id=self._known_id)  # created already, by the parent
             self.number = self.engine.open_run(self.spec, attached=True)
             self.pid = os.getpid()
             deliver_at_the_end_of_this_child()
+            heed_signals(self.engine.settings)
 
     def ended_error(self) -> BaseException:
         """What a log call raises after the end."""
@@ -134,21 +161,45 @@ class RunState:
         self._paths[kind].add(key)
         self._folders[kind].update(folders)
 
-    def end(self, status: str, end_time: int | None) -> Receipt[RunInfo | None] | None:
-        """Log the run's end; a receipt for everything before it. None when it has ended already."""
-        with self.lock:
-            if self.ended:
+    def end(self, status: str, end_time: int | None, patience: float | None = None) -> Receipt[RunInfo | None] | None:
+        """Log the run's end; a receipt for everything before it. None when it has ended already.
+
+        ``patience``: seconds to wait for room in the spool, and for other threads that do; default ``close_timeout``.
+        """
+        deadline = time.monotonic() + (self.engine.settings.close_timeout if patience is None else patience)
+        if not self.lock.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+            logger.error(
+                "asynctrack: run %s: another thread still waits for room to log; it stays RUNNING", self.run_id
+            )
+            return None
+        try:
+            if self.ended and not self._ending:
                 return None
-            self.check_open()
-            self.ended = True
+            if not self.ended:
+                self.check_open()
+            # Twice only where a signal handler ends the run while this very thread is in the middle of it.
+            self.ended = self._ending = True
             self.streams.clear()
             if not self.attached:
                 now = _now() // 1_000_000
                 entry = ["end", self.number, status, now if end_time is None else end_time]
                 # Waiting here is worth it: an end that is dropped leaves the run RUNNING for ever.
-                if not self.engine.journal.write_frame(entry, patience=self.engine.settings.close_timeout):
+                if not self.engine.journal.write_frame(entry, patience=max(deadline - time.monotonic(), 0.0)):
                     logger.error("asynctrack: run %s: no room in the spool for its end; it stays RUNNING", self.run_id)
+            self._ending = False
+        finally:
+            self.lock.release()
         return self.engine.flush(self.number)
+
+    def detach(self, status: str, end_time: int) -> None:
+        """Log that nothing more comes from here of a run that is only attached; see `asynctrack.run.detach`."""
+        with self.lock:
+            if self.ended:
+                return
+            self.check_open()
+            self.ended = True
+            self.streams.clear()
+            self.engine.journal.write_frame(["end", self.number, status, end_time])
 
 
 def _entries(metrics: Mapping[str, SupportsFloat]) -> Iterable[tuple[str, SupportsFloat]]:
@@ -157,12 +208,12 @@ def _entries(metrics: Mapping[str, SupportsFloat]) -> Iterable[tuple[str, Suppor
     return metrics.items()
 
 
-class RunLog:
+class RunLog(ArtifactLog):
     """The log verbs. All return None at once, may be called from any thread, and raise InvalidInputError, with nothing
     logged, for what can never be stored, and RunEndedError after the run's end. What they accept survives the
     process (see `Settings.durability`)."""
 
-    __slots__ = ("_journal", "_state", "_streams")
+    __slots__ = ("_journal", "_streams")
 
     def __init__(self, state: RunState) -> None:
         self._state = state
@@ -266,6 +317,15 @@ class RunLog:
             entries[key] = to_text("tag", key, value)
         if entries:
             self._state.frame("tags", entries)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more can be logged through this object."""
+        return self._state.ended
+
+    def check_key(self, kind: str, key: Any) -> None:
+        """Raise InvalidInputError for a metric, param or tag key (``kind``) that this run can never hold."""
+        self._state.check_key(kind, key)
 
     def stats(self) -> RunStats:
         """What became of this run's events, as of now. Any thread; does not wait for the engine."""

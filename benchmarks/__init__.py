@@ -2,6 +2,7 @@
 
     python -m benchmarks.hot_path       a log call against appending to a deque in memory
     python -m benchmarks.throughput     a million events into mlruns against one thread writing the same lines
+    python -m benchmarks.rest           metrics into a real MLflow server against raw bodies sent as fast as it takes them
     python -m benchmarks.memory         resident memory while five million events wait for a store that does not answer
 
 Absolute figures are printed beside the ratios and mean little: they belong to the machine and its other work.
@@ -13,7 +14,7 @@ import os
 import platform
 import sys
 
-__all__ = ["judge", "machine"]
+__all__ = ["at_least", "judge", "machine"]
 
 
 def machine() -> str:
@@ -31,4 +32,13 @@ def judge(name: str, found: float, limit: float | None, unit: str = "") -> None:
     passed = found <= limit
     print(f"\n{name}: {found:.2f}{unit}, limit {limit:g}{unit}: {'kept' if passed else 'EXCEEDED'}")
     if not passed:
+        sys.exit(1)
+
+
+def at_least(name: str, found: float, limit: float | None) -> None:
+    """End the program with status 1 where a limit is given and not reached."""
+    if limit is None:
+        return
+    print(f"\n{name}: {found:.2f}, at least {limit:g}: {'kept' if found >= limit else 'MISSED'}")
+    if found < limit:
         sys.exit(1)

@@ -10,6 +10,7 @@ import pytest
 
 import asynctrack
 from asynctrack import experiments, tracking
+from tests import servers
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +27,42 @@ def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     # Functions under test set these for child processes, as MLflow's do.
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"):
         os.environ.pop(name, None)
+
+
+# One MLflow server of each kind for the whole session, started by the first test that asks for it (ten seconds). Tests
+# keep apart by experiments of their own; a test that stops or restarts a server starts it again.
+
+
+@pytest.fixture(scope="session")
+def sqlite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.MlflowServer]:
+    """MLflow on SQLite."""
+    with servers.sqlite(tmp_path_factory.mktemp("sqlite-server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def file_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.MlflowServer]:
+    """MLflow on its file layout."""
+    with servers.file_backed(tmp_path_factory.mktemp("file-server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.MlflowServer]:
+    """MLflow on PostgreSQL, with two workers."""
+    with servers.postgres(tmp_path_factory.mktemp("postgres-server"), workers=2) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def auth_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.MlflowServer]:
+    """MLflow's basic-auth app."""
+    with servers.basic_auth(tmp_path_factory.mktemp("auth-server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def prefixed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.MlflowServer]:
+    """MLflow below a path of its host."""
+    with servers.prefixed(tmp_path_factory.mktemp("prefixed-server")) as server:
+        yield server

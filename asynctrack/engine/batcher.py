@@ -1,8 +1,9 @@
 """What goes into the next batch. Pure: decides, and leaves reading and sending to others.
 
 A `Lane` is one run on its way to the store. It takes the run's share of each chunk of the journal as a `Part`, and
-gives out `Work`: as many whole parts as the store takes at once. Acknowledging is by parts, so the cursor only ever
-stands between chunks.
+gives out `Work`: as many whole parts as the store takes at once. Where the store allows it, batches of metrics
+overlap; what must keep its order (params among themselves, tags, the run's start and end) waits for its turn. The
+cursor only ever stands between chunks, before the first work that is not dealt with.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asynctrack.errors import StoreError
+from asynctrack.engine.uploads import Upload, clash
+from asynctrack.errors import AuthenticationError, RefusedError, StoreError
 from asynctrack.stores.base import Batch, Limits, RunSpec
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class EndOfRun(NamedTuple):
 class Part:
     """One run's events of journal slots ``start`` … ``end - 1`` (and of the ``late`` slots before them)."""
 
-    __slots__ = ("batch", "end", "ends", "late", "start", "starts")
+    __slots__ = ("batch", "end", "ends", "late", "start", "starts", "upload")
 
     def __init__(self, start: int, end: int, *, ends: EndOfRun | None = None, late: Iterable[int] = ()) -> None:
         self.start = start
@@ -39,23 +41,54 @@ class Part:
         self.starts = False
         self.ends = ends
         self.late = list(late)
+        #: an artifact; it has a part, and a work, of its own
+        self.upload: Upload | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing else of the run may be under way with it."""
+        return self.starts or self.ends is not None
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it may not overtake others of its kind: params and tags."""
+        return bool(self.batch.params or self.batch.tags)
 
     def weight(self) -> int:
         """How many entities and calls it is worth."""
-        return len(self.batch) + self.starts + (self.ends is not None)
+        return len(self.batch) + self.starts + (self.ends is not None) + (self.upload is not None)
 
 
-class Work:
-    """The next thing to do for a run: create it, send a batch, end it; any of the three may be absent."""
+class Work(Part):
+    """The next thing to do for a run: create it, send a batch, end it; any of the three may be absent.
 
-    __slots__ = ("batch", "end", "ends", "parts", "starts")
+    It is the same work, with the same events, however often it is tried.
+    """
 
-    def __init__(self) -> None:
-        self.parts = 0
-        self.end = 0
-        self.batch = Batch()
-        self.starts = False
-        self.ends: EndOfRun | None = None
+    __slots__ = ("attempts", "begun", "bookmark", "busy", "done", "isolate", "uncertain")
+
+    def __init__(self, first: Part) -> None:
+        super().__init__(first.start, first.end)
+        #: being carried out just now, since ``begun`` (monotonic seconds)
+        self.busy = False
+        self.begun = 0.0
+        #: dealt with, though maybe not what stands before it
+        self.done = False
+        self.bookmark: Any = None
+        #: some of it may be stored already, behind the bookmark
+        self.uncertain = False
+        self.attempts = 0
+        #: the store fails at this batch and takes others: find the event that it fails at
+        self.isolate = False
+
+    def take(self, part: Part) -> None:
+        """Join the next part to it."""
+        self.end = part.end
+        self.starts |= part.starts
+        self.ends = part.ends
+        self.late += part.late
+        self.upload = part.upload
+        self.batch = self.batch.plus(part.batch) if self.batch else part.batch
 
 
 class Lane:
@@ -68,22 +101,41 @@ class Lane:
         self.attached = attached
         self.run_id: str | None = spec.run_id
         self.info: RunInfo | None = None
+        #: where its artifacts go, once somebody had to know
+        self.artifact_uri: str | None = None
         #: why the run could not be created, for good
         self.refused: StoreError | None = None
+        #: why the user has to mend something before it can be created
+        self.held: StoreError | None = None
         self.ended = False
         #: a lane with the same run before this one, whose events (its end, above all) go first
         self.after: Lane | None = None
+        #: the lane of the run that this one is nested in, whose id the store may still have to give
+        self.parent: Lane | None = None
+        #: the lane of this run's artifacts, which go beside everything else; the run's end waits for it
+        self.uploads: Lane | None = None
+        #: the run whose artifacts this lane is for
+        self.uploads_of: Lane | None = None
+        #: artifacts that were refused, by their snapshot's name, and why
+        self.failed: dict[str, str] = {}
         #: read up to here; None: up to wherever the source has read for everybody
         self.position: int | None = None
         self.parts: deque[Part] = deque()
+        #: under way, or put off, in order
+        self.flight: deque[Work] = deque()
         self.loaded_weight = 0
-        # the batch under way
-        self.busy = False
+        #: from a dead process's cursor: what starts before ``bookmark_end``, or came late, may be stored already
         self.bookmark: Any = None
         self.bookmark_end = 0
-        self.uncertain = False
+        self.suspects: set[int] = set()
+        #: times in a row that the store failed; what was under way together counts once
         self.attempts = 0
+        self.failed_at = 0.0
+        #: monotonic seconds; success brings it forward, but not to before what the store has asked for
         self.retry_at = 0.0
+        self.not_before = 0.0
+        #: what was said last about this run to the user, so that it is said once
+        self.told: str | None = None
         # counters for stats()
         self.accepted = 0
         self.delivered = 0
@@ -96,58 +148,143 @@ class Lane:
         """Take one part in."""
         self.parts.append(part)
         self.loaded_weight += part.weight()
-        self.accepted += len(part.batch)
+        self.accepted += len(part.batch) + (part.upload is not None)
 
-    def has_room(self, limits: Limits) -> bool:
-        """Whether to load more: one batch under way and one ready are enough."""
-        return self.loaded_weight < 2 * limits.entities
+    @property
+    def idle(self) -> bool:
+        """Nothing is loaded and nothing is under way."""
+        return not self.parts and not self.flight
+
+    @property
+    def level(self) -> bool:
+        """Nothing is left of what has been read for everybody, artifacts included."""
+        return self.idle and self.position is None and (self.uploads is None or self.uploads.level)
+
+    def has_room(self, limits: Limits, depth: int) -> bool:
+        """Whether to load more: ``depth`` batches under way and one ready are enough."""
+        return self.loaded_weight < (depth + 1) * limits.entities
 
     def acknowledged(self, front: int) -> int:
         """Every event of the run before this sequence number is dealt with."""
-        if self.parts:
-            return self.parts[0].start
+        for first in (self.flight, self.parts):
+            if first:
+                return first[0].start
         return front if self.position is None else self.position
 
     def blocked(self) -> bool:
-        """Whether this run is to be taken up again while an earlier end of it is still on its way."""
+        """Whether another run's creation, or an earlier end of this very run, is still on its way and goes first."""
+        run, parent = self.uploads_of, self.parent
+        if run is not None and not (run.run_id or run.refused):
+            return True
+        if self.run_id is None and parent is not None and not (parent.run_id or parent.ended or parent.refused):
+            return True
         if self.after is not None and self.parts and self.parts[0].starts:
-            return bool(self.after.parts) or self.after.position is not None
+            return not self.after.idle or self.after.position is not None
         return False
 
-    def next_work(self, limits: Limits) -> Work | None:
-        """The next parts that fit one batch together, still in the lane until `done`; None when it is empty."""
-        if not self.parts:
+    def next_work(self, limits: Limits, overlap: int = 1) -> Work | None:
+        """What to do next; None when there is nothing, or something under way must come first.
+
+        ``overlap``: how many batches of a run may be under way at once. The work is in ``flight`` until it is `done`.
+        """
+        for work in self.flight:
+            if not work.busy and not work.done:
+                return work
+        if len(self.flight) >= overlap or (self.flight and self.run_id is None):
             return None
-        work = Work()
+        if any(work.alone for work in self.flight):
+            return None
+        return self._take(limits)
+
+    def _take(self, limits: Limits) -> Work | None:
+        ordered_before = any(work.ordered for work in self.flight)
+        taken: list[Part] = []
         weight = 0
         for part in self.parts:
-            if work.parts and (weight + part.weight() > limits.entities or work.ends is not None):
+            if self.flight and (part.alone or (part.ordered and ordered_before)):
                 break
-            work.parts += 1
-            work.end = part.end
+            if part.ends is not None and self.uploads is not None and not self.uploads.level:
+                break
+            if part.upload is not None:
+                return self._take_upload(part)
+            if taken and (weight + part.weight() > limits.entities or taken[-1].ends is not None):
+                break
+            if taken and self._suspect(part) != self._suspect(taken[0]):
+                break  # the bookmark knows nothing of what comes behind it
+            taken.append(part)
             weight += part.weight()
-            work.starts |= part.starts
-            work.ends = part.ends
-            work.batch = work.batch.plus(part.batch) if work.batch else part.batch
+        if not taken or (self.flight and weight < limits.entities // 2):
+            return None  # a small batch beside others would only cost the store more: it fills up meanwhile
+        work = Work(taken[0])
+        for part in taken:
+            work.take(part)
+            self.parts.popleft()
+        if self._suspect(work):
+            work.bookmark, work.uncertain = self.bookmark, True
+        self.flight.append(work)
         return work
 
-    def done(self, work: Work) -> list[int]:
-        """The work is dealt with: forget its parts; the late slots among them."""
-        late: list[int] = []
-        for _ in range(work.parts):
-            part = self.parts.popleft()
-            self.loaded_weight -= part.weight()
-            late += part.late
+    def _take_upload(self, part: Part) -> Work | None:
+        """One at a time is a work, and several may be under way, but for those that overwrite one another."""
+        if part.upload is None or any(work.upload and clash(work.upload, part.upload) for work in self.flight):
+            return None
+        work = Work(part)
+        work.take(self.parts.popleft())
+        self.flight.append(work)
+        return work
+
+    def _suspect(self, part: Part) -> bool:
+        """Whether some of it may be stored already, by a process that died."""
+        if self.bookmark is None:
+            return False
+        return part.start < self.bookmark_end or not self.suspects.isdisjoint(part.late)
+
+    def done(self, work: Work) -> None:
+        """The work is dealt with."""
+        work.done, work.busy = True, False
+        while self.flight and self.flight[0].done:
+            self.loaded_weight -= self.flight.popleft().weight()
         if work.ends is not None:
             self.ended = True
-        if work.end >= self.bookmark_end:
-            self.bookmark, self.bookmark_end, self.uncertain = None, 0, False
-        self.attempts, self.retry_at = 0, 0.0
-        return late
+        self.attempts, self.retry_at = 0, self.not_before
+
+    def sent_bookmark(self, front: int) -> tuple[Any, int]:
+        """For the cursor: the bookmark behind which some of what is under way may be stored, and where that ends."""
+        marks = [(work.bookmark, work.end) for work in self.flight if work.bookmark is not None]
+        if self.bookmark is not None and self.bookmark_end > self.acknowledged(front):
+            marks.append((self.bookmark, self.bookmark_end))
+        return (marks[0][0], max(end for _, end in marks)) if marks else (None, 0)
+
+    def report(self) -> list[Any]:
+        """What a consumer in another process tells the run's own about it; read by `take_report`."""
+        import dataclasses
+
+        lanes = [self, self.uploads] if self.uploads is not None else [self]
+        info = dataclasses.astuple(self.info) if self.info is not None else None
+        refused, held = (str(error) if error else None for error in (self.refused, self.held))
+        counts = [
+            sum(getattr(lane, name) for lane in lanes)
+            for name in ("accepted", "delivered", "rejected", "retries", "attempts")
+        ]
+        refusals = [refusal for lane in lanes for refusal in list(lane.refusals)[-3:]]
+        failed = {name: reason for lane in lanes for name, reason in lane.failed.items()}
+        error = next((lane.last_error for lane in lanes if lane.last_error), None)
+        return [self.run_id, info, self.ended, counts, error, refused, held, refusals, failed]
+
+    def take_report(self, report: list[Any]) -> None:
+        """Believe what a consumer in another process tells."""
+        from asynctrack.entities import RunInfo
+
+        self.run_id, info, self.ended, counts, self.last_error, refused, held, refusals, failed = report
+        self.info = RunInfo(*info) if info is not None else None
+        self.accepted, self.delivered, self.rejected, self.retries, self.attempts = counts
+        self.refused = RefusedError(refused) if refused else None
+        self.held = AuthenticationError(held) if held else None
+        self.refusals, self.failed = deque(refusals, maxlen=20), failed
 
     def in_flight(self) -> Iterator[int]:
         """Late slots that are loaded and not dealt with."""
-        for part in self.parts:
+        for part in [*self.flight, *self.parts]:
             yield from part.late
 
 

@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, NamedTuple
 
-from asynctrack.engine.batcher import Lane
-from asynctrack.engine.delivery import Delivery
+from asynctrack.engine.batcher import Lane, Work
+from asynctrack.engine.pump import Pump
 from asynctrack.engine.receipts import Receipt
 from asynctrack.engine.source import Loaded, Source
 from asynctrack.errors import AsynctrackError
@@ -24,24 +24,24 @@ from asynctrack.journal.slots import SLOT_SIZE
 from asynctrack.journal.spool import find_orphans
 from asynctrack.journal.writer import Journal
 from asynctrack.settings import Settings
-from asynctrack.stores.base import RunSpec
+from asynctrack.stores.base import AbstractStore, RunSpec
 from asynctrack.stores.io import InlineIO, ThreadedIO, drive
 from asynctrack.stores.uri import open_store
 
 if TYPE_CHECKING:
     from asynctrack.entities import RunInfo
 
-__all__ = ["Engine", "RunStats"]
+__all__ = ["Engine", "Request", "RunStats"]
 
 logger = logging.getLogger("asynctrack")
 
-#: slots after which a run is worth a second segment at hand
-_SMALL_RUN = 1000
 #: while nobody waits, the engine rests this many times as long as its last piece of work took: the program has the
 #: interpreter to itself two thirds of the time, however fast it logs. What is not read yet is safe in the journal.
 _REST = 2.0
 #: _look_at while no run has room for more: the next finished piece of work sets it
 _NO_ROOM = float("inf")
+#: seconds to wait for what is under way when the interpreter is ending
+_LAST_ANSWER = 5.0
 #: seconds between two progress reports to a waiting thread, and the longest blocking sleep while draining
 _TICK = 0.05
 
@@ -60,7 +60,7 @@ class RunStats(NamedTuple):
     last_error: str | None
 
 
-class _Request(NamedTuple):
+class Request(NamedTuple):
     """Somebody waits: for a run's events before ``mark``, or, with ``mark`` None, for its creation."""
 
     run: int
@@ -75,11 +75,12 @@ _UNKNOWN = Lane(0, RunSpec(uid=""), attached=True)
 class Engine:
     """Delivers the journal of this process to one store. All public methods may be called from any thread."""
 
-    def __init__(self, store_uri: str, settings: Settings) -> None:
+    def __init__(
+        self, store_uri: str, settings: Settings, store: AbstractStore | None = None, *, consumed: bool = True
+    ) -> None:
         self.settings = settings
-        self.store = open_store(store_uri, ThreadedIO())
-        self.delivery = Delivery(self.store, settings.on_error)
-        self.journal = Journal(self.store.uri, settings, self._rolled, self.wake)
+        self.store = open_store(store_uri, ThreadedIO()) if store is None else store
+        self.journal = Journal(self.store.uri, settings, self._rolled, self.wake, consumed=consumed)
         self._durable = self.store.durable = settings.durability == "system"
         self._start_lock = threading.RLock()
         self._reset()
@@ -87,9 +88,12 @@ class Engine:
     def _reset(self) -> None:
         self.pid = os.getpid()
         self.error: BaseException | None = None
-        self._sources: list[Source] = []
-        self._requests: deque[_Request] = deque()
-        self._waiting: list[_Request] = []
+        self._pump = Pump(self.store, self.settings)
+        self._pump.alive = self._open_run_ids
+        #: this process's own spool; None until the first run
+        self._own: Source | None = None
+        self._requests: deque[Request] = deque()
+        self._waiting: list[Request] = []
         self._thread: threading.Thread | None = None
         self._wake_loop: Callable[[], None] | None = None
         #: somebody wants a look at the journal now; else it is looked at again at _look_at (monotonic seconds)
@@ -128,6 +132,17 @@ class Engine:
         """A receipt for everything logged to the run by calls that have returned."""
         return self._request(run, self.journal.mark())
 
+    def uploaded(self, run: int) -> Receipt[RunInfo | None]:
+        """A receipt for every artifact logged to the run by calls that have returned."""
+        return self._request(-run, self.journal.mark())
+
+    def artifact_failure(self, run: int, snapshot: str) -> str | None:
+        """Why an artifact was refused; None where it was not."""
+        main = self.lane(run)
+        if main is None:
+            return None
+        return (main.uploads or main).failed.get(snapshot)
+
     def wake(self) -> None:
         """Have the engine look at the journal now. Never blocks; safe in signal handlers."""
         self._asked = True
@@ -148,50 +163,50 @@ class Engine:
 
     def lane(self, run: int) -> Lane | None:
         """What the engine knows of a run so far; for reading only."""
-        return self._sources[0].peek(run) if self._sources else None
+        return self._own.peek(run) if self._own is not None else None
 
     def stats(self, run: int, streams: Container[int]) -> RunStats:
         """What became of the events of a run, whose metrics are ``streams``. Counts the points that are not loaded yet
         by reading the journal; params and tags count from when they are loaded."""
         lane = self.lane(run) or _UNKNOWN
         accepted = lane.accepted
-        if self._sources:
-            source = self._sources[0]
+        source = self._own
+        if source is not None:
             try:
                 accepted += source.reader.count(source.front if lane.position is None else lane.position, streams)
             except OSError:
                 pass  # the engine has just deleted the segment that was being counted
-        pending = accepted - lane.delivered - lane.rejected
+        uploads = lane.uploads or _UNKNOWN
+        accepted += uploads.accepted
+        delivered, rejected = lane.delivered + uploads.delivered, lane.rejected + uploads.rejected
+        pending = accepted - delivered - rejected
         return RunStats(
             accepted=accepted,
-            delivered=lane.delivered,
+            delivered=delivered,
             pending=max(pending, 0),
-            rejected=lane.rejected,
+            rejected=rejected,
             dropped=self.journal.dropped,
-            retries=lane.retries,
+            retries=lane.retries + uploads.retries,
             spool_bytes=self.journal.disk_bytes(),
             lag=0.0 if pending <= 0 else time.monotonic() - self._caught_up_at,
-            last_error=lane.last_error,
+            last_error=lane.last_error or uploads.last_error,
         )
 
     def pending(self) -> int:
         """About how many events are on their way, whosesoever; cheap enough to be asked ten times a second."""
-        behind = max(self.journal.current[2].first - self._sources[0].low_water(), 0) if self._sources else 0
-        return behind + sum(lane.loaded_weight for source in self._sources for lane in list(source.lanes.values()))
+        behind = max(self.journal.current[2].first - self._own.low_water(), 0) if self._own is not None else 0
+        sources = list(self._pump.sources)
+        return behind + sum(lane.loaded_weight for source in sources for lane in list(source.lanes.values()))
 
     @property
     def last_error(self) -> str | None:
         """What the store said last when it could not take events."""
-        for source in self._sources:
-            for lane in list(source.lanes.values()):
-                if lane.parts and lane.last_error:
-                    return lane.last_error
-        return None
+        return self._pump.last_error
 
     def _request(self, run: int, mark: int | None) -> Receipt[RunInfo | None]:
         receipt: Receipt[RunInfo | None] = Receipt()
         self._start()
-        self._requests.append(_Request(run, mark, receipt))
+        self._requests.append(Request(run, mark, receipt))
         if self.error is not None:
             self._fail_waiters(self.error)
         self.wake()
@@ -207,16 +222,18 @@ class Engine:
                 self.journal.reopen()
                 self._reset()
             if self._thread is None:
-                own = Source(
-                    self.journal.spool, self.journal.head, self.store.limits, adopted=False, durable=self._durable
-                )
-                self._sources = [own]
+                self._open()
                 self._thread = threading.Thread(target=self._main, name="asynctrack", daemon=True)
                 try:
                     self._thread.start()
                 except RuntimeError:
                     # At interpreter exit (Python 3.12 and later) no thread can be started: close() drains by itself.
                     self._leaving_loop = True
+
+    def _open(self) -> None:
+        spool, head = self.journal.spool, self.journal.head
+        self._own = Source(spool, head, self.store.limits, durable=self._durable)
+        self._pump.sources.append(self._own)
 
     def forget(self) -> None:
         """In a forked child: nothing of the parent's engine exists here; the next log call starts one."""
@@ -232,7 +249,7 @@ class Engine:
         self._leaving_loop = True
         self.wake()
         if self._thread is None or not self._thread.is_alive():
-            if self._sources and self.error is None and not self.finished.is_set():
+            if self.error is None and not self.finished.is_set():
                 self._drain()
             self.finished.set()
 
@@ -244,15 +261,18 @@ class Engine:
                 anyio.run(self._loop)
             self._drain()
         except BaseException as error:
-            self.error = error
-            self.left_behind = True
-            logger.exception(
-                "asynctrack: the background thread has died; events go on being kept in %s", self.journal.spool.path
-            )
-            self._fail_waiters(AsynctrackError(f"the background thread has died: {error!r}"))
+            self._died(error)
         finally:
             self._wake_loop = None
             self.finished.set()
+
+    def _died(self, error: BaseException) -> None:
+        self.error = error
+        self.left_behind = True
+        logger.exception(
+            "asynctrack: the background thread has died; events go on being kept in %s", self.journal.spool.path
+        )
+        self._fail_waiters(AsynctrackError(f"the background thread has died: {error!r}"))
 
     async def _loop(self) -> None:
         import anyio
@@ -266,42 +286,54 @@ class Engine:
             while not self._leaving_loop:
                 self._event = anyio.Event()
                 self._look()
-                for source, lane in self._due():
-                    lane.busy = True
-                    steps.start_soon(self._step, source, lane)
+                for due in self._pump.due():
+                    steps.start_soon(self._step, *due)
                 self._answer()
                 with anyio.move_on_after(self._nap()):
                     await self._event.wait()
-            # Leaving the group sees through what is under way; then the thread goes on without a loop.
+            # Leaving the group sees through what is under way, but for an answer that does not come: that is asked for
+            # again. Then the thread goes on without a loop.
+            patience = min(_LAST_ANSWER, (self._deadline - time.monotonic()) / 2)
+            steps.cancel_scope.deadline = anyio.current_time() + max(patience, 0.0)
+        with anyio.move_on_after(_TICK):
+            await self.store.aclose()  # its connections belong to this loop
 
-    async def _step(self, source: Source, lane: Lane) -> None:
+    async def _step(self, source: Source, lane: Lane, work: Work) -> None:
         started = time.monotonic()
         try:
-            await self.delivery.step(source, lane)
+            await self._carry_out(source, lane, work)
         finally:
-            lane.busy = False
-            self._tidy(source)
             if self._look_at == _NO_ROOM:
                 self._look_at = time.monotonic() + self._rest(started)
             self._event.set()
 
+    async def _carry_out(self, source: Source, lane: Lane, work: Work) -> None:
+        if await self._pump.step(source, lane, work) and source is self._own:
+            self.journal.head = source.reader.head or self.journal.head
+            self.journal.room_made()
+
     def _drain(self) -> None:
         """At the end: the same steps, one after another, without event loop, thread pool or new threads."""
-        self.store.io = InlineIO()  # type: ignore[attr-defined]  # stores without one hold no blocking work
+        if self._own is None:
+            return  # no run was ever started
+        self.store.io = InlineIO()
         self._wake_loop = None
         while True:
             self._woken.clear()
             self._asked = True
             more = self._look()
-            due = self._due()
-            for source, lane in due:
-                drive(self.delivery.step(source, lane))
-                self._tidy(source)
+            busy = False
+            for due in self._pump.due():
+                busy = True
+                self.store.patience = max(self._deadline - time.monotonic(), _TICK)
+                drive(self._carry_out(*due))
+                if time.monotonic() >= self._deadline:
+                    break
             self._answer()
             if time.monotonic() >= self._deadline:
                 break
-            if not due and not more:
-                if all(source.drained for source in self._sources):
+            if not busy and not more:
+                if self._pump.drained:
                     if self.journal.closed and self.journal.current[2].sealed:
                         break
                     # From here on log calls raise; one more look, for what was logged until just now.
@@ -315,14 +347,15 @@ class Engine:
     def _look(self) -> bool:
         """Load what there is room for, if it is time; whether there may be more right now."""
         self.journal.seal_behind()
-        if self.journal.current[2].first or self._sources[0].front > _SMALL_RUN:
-            self.journal.prepare()
+        self.journal.prepare()
         started = time.monotonic()
         asked, self._asked = self._asked, False  # before loading: who asks while we load is heard the next time
         if not asked and started < self._look_at:
             return False
         self._sync()
-        found = [self._load(source) for source in list(self._sources)]
+        found = self._pump.load()
+        while self._pump.finished:
+            logger.warning("asynctrack: %s is delivered", self._pump.finished.pop().spool.path)
         if Loaded.MORE in found:
             self._look_at = time.monotonic() + self._rest(started)
             return True
@@ -338,59 +371,17 @@ class Engine:
 
     def _rest(self, started: float) -> float:
         """Seconds to leave the interpreter to the program after a piece of work that began at ``started``."""
-        backlog = (self.journal.current[2].first - self._sources[0].front) * SLOT_SIZE
+        front = self._own.front if self._own is not None else 0
+        backlog = (self.journal.current[2].first - front) * SLOT_SIZE
         if self._waiting or self._requests or self._leaving_loop or backlog > self.settings.max_spool_bytes // 4:
             return 0.0
         return min(_REST * (time.monotonic() - started), self.settings.flush_interval)
 
-    def _load(self, source: Source) -> Loaded:
-        try:
-            source.refresh()
-            loaded = source.load()
-        except OSError as error:
-            logger.error("asynctrack: cannot read the spool %s: %s", source.spool.path, error)
-            return Loaded.ALL
-        except Exception:
-            if not source.adopted:
-                raise
-            # Whatever is wrong with a dead process's spool, this process's own events go on being delivered.
-            logger.exception("asynctrack: cannot read the spool %s; it stays as it is", source.spool.path)
-            self._sources.remove(source)
-            source.spool.release()
-            return Loaded.ALL
-        if source.adopted and loaded is Loaded.ALL and source.end_orphans(self._open_run_ids()):
-            self._finish_adopted(source)
-        return loaded
-
-    def _due(self) -> list[tuple[Source, Lane]]:
-        now = time.monotonic()
-        return [
-            (source, lane)
-            for source in self._sources
-            for lane in source.lanes.values()
-            if lane.parts and not lane.busy and lane.retry_at <= now and not lane.blocked()
-        ]
-
     def _nap(self) -> float:
         """Seconds until something is to be done without being woken."""
         now = time.monotonic()
-        retries = [
-            lane.retry_at
-            for source in self._sources
-            for lane in source.lanes.values()
-            if lane.parts and not lane.busy and lane.retry_at > now
-        ]
-        wake_at = 0.0 if self._asked else min([self._look_at, *retries])
+        wake_at = 0.0 if self._asked else min(self._look_at, self._pump.next_retry())
         return max(0.0, min(wake_at - now, self.settings.flush_interval))
-
-    def _tidy(self, source: Source) -> None:
-        """After each piece of work: delete what is dealt with."""
-        try:
-            if source.retire() and not source.adopted:
-                self.journal.head = source.reader.head or self.journal.head
-                self.journal.room_made()
-        except OSError as error:
-            logger.error("asynctrack: the spool %s: %s", source.spool.path, error)
 
     def _answer(self) -> None:
         """Settle the receipts whose time has come."""
@@ -401,18 +392,22 @@ class Engine:
             if not self._settled(request):
                 waiting.append(request)
         self._waiting = waiting
-        if not waiting and self._sources and self._sources[0].drained:
+        if not waiting and self._own is not None and self._own.drained:
             self._caught_up_at = time.monotonic()
 
-    def _settled(self, request: _Request) -> bool:
-        source = self._sources[0]
-        lane = source.lane(request.run)
+    def _settled(self, request: Request) -> bool:
+        source = self._own
+        if source is None:
+            return False
+        lane = source.lane(request.run) if request.run > 0 else None
         if request.mark is not None:
             if source.acknowledged(request.run) < request.mark:
                 return False
             request.receipt.resolve(lane.info if lane else None)
         elif lane is not None and lane.refused is not None:
             request.receipt.fail(lane.refused)
+        elif lane is not None and lane.held is not None:
+            request.receipt.fail(lane.held)  # wrong credentials, wrong server: the user has to know at once
         elif lane is not None and (lane.info is not None or self._not_now(lane)):
             request.receipt.resolve(lane.info)
         else:
@@ -435,56 +430,30 @@ class Engine:
         if not home:
             return
         for spool in find_orphans(home, self.store.uri):
-            try:
-                head, problems = spool.segments()
-                source = Source(spool, head, self.store.limits, adopted=True, durable=self._durable)
-            except Exception:
-                logger.exception("asynctrack: cannot take over the spool %s; it stays as it is", spool.path)
-                spool.release()
-                continue
-            for problem in problems:
-                logger.error("asynctrack: damaged spool: %s", problem)
-            logger.warning(
-                "asynctrack: delivering what process %d on %s left in %s", spool.owner.pid, spool.owner.host, spool.path
-            )
-            self._sources.append(source)
+            if self._pump.add(spool) is not None:
+                logger.warning(
+                    "asynctrack: delivering what process %d on %s left in %s",
+                    spool.owner.pid, spool.owner.host, spool.path,
+                )  # fmt: skip
 
     def _open_run_ids(self) -> set[str]:
         return {
             lane.run_id or lane.spec.uid
-            for source in self._sources
+            for source in self._pump.sources
             if not source.adopted
             for lane in source.lanes.values()
             if not lane.ended
         }
 
-    def _finish_adopted(self, source: Source) -> None:
-        """Everything readable in a dead process's spool is delivered: say what was not readable, and delete it."""
-        for problem, records in source.reader.problems.items():
-            logger.error("asynctrack: %s: %s (%d)", source.spool.path, problem, records)
-        logger.warning("asynctrack: %s is delivered", source.spool.path)
-        self._remove(source)
-        self._sources.remove(source)
-
     def _leave(self) -> None:
         """The thread ends: delete the spool if it is empty; what is left goes to the next process that starts."""
-        own, *adopted = self._sources
-        done = own.drained and self.journal.closed
+        done = self._own is not None and self._own.drained and self.journal.closed
         # Whoever finds the lock free takes the journal for finished, so nothing may be added from here on.
         self.journal.close()
-        if done:
-            self._remove(own)
+        if done and self._own is not None:
+            self._pump.remove(self._own)
         else:
             self.left_behind = True
-        for source in [own, *adopted]:
-            source.spool.release()
-
-    def _remove(self, source: Source) -> None:
-        segment = source.reader.head
-        while segment is not None:
-            segment.close()
-            segment = segment.next
-        try:
-            source.spool.remove()
-        except OSError as error:
-            logger.error("asynctrack: cannot delete the delivered spool %s: %s", source.spool.path, error)
+        for source in list(self._pump.sources):
+            self._pump.let_go(source)
+        drive(self.store.aclose())

@@ -12,7 +12,10 @@ from collections.abc import Callable
 
 from asynctrack.engine.engine import Engine
 from asynctrack.engine.progress import Waiting
+from asynctrack.engine.signals import watch
 from asynctrack.settings import Settings, current_settings
+from asynctrack.stores.base import AbstractStore
+from asynctrack.stores.io import ThreadedIO
 from asynctrack.stores.uri import resolve_store_uri
 
 __all__ = [
@@ -20,17 +23,24 @@ __all__ = [
     "before_exit",
     "deliver_at_the_end_of_this_child",
     "engine_for",
+    "engine_for_store",
+    "heed_signals",
     "interpreter_is_ending",
     "shutdown",
 ]
 
 logger = logging.getLogger("asynctrack")
 
-_engines: dict[tuple[str, Settings], Engine] = {}
+#: by URI, or by the object where a user has handed over a store of their own
+_engines: dict[tuple[str | AbstractStore, Settings], Engine] = {}
 _lock = threading.RLock()
 _before_exit: list[Callable[[str], None]] = []
 _after_fork: list[Callable[[], None]] = []
 _ending = False
+#: the process, if it is a child of multiprocessing, whose end is taken care of
+_cared_for = 0
+#: engines that are being closed, and by when (monotonic seconds)
+_closing: dict[Engine, float] = {}
 _errors_before: BaseException | None = getattr(sys, "last_value", None)
 
 
@@ -38,10 +48,37 @@ def engine_for(tracking_uri: str | None, settings: Settings | None = None) -> En
     """This process's engine for a store, started on first use. Raises InvalidInputError for a URI of no known kind."""
     uri = resolve_store_uri(tracking_uri)
     settings = settings or current_settings()
+    deliver_at_the_end_of_this_child()
     with _lock:
         engine = _engines.get((uri, settings))
         if engine is None:
-            engine = _engines[uri, settings] = Engine(uri, settings)
+            engine = _engines[uri, settings] = _new_engine(uri, settings)
+        return engine
+
+
+def _new_engine(uri: str, settings: Settings) -> Engine:
+    if settings.mode == "online" and settings.shipper == "thread":
+        return Engine(uri, settings)
+    if settings.mode == "online" and settings.token is not None:
+        logger.warning("asynctrack: a token function cannot be handed to a shipper process; a thread delivers instead")
+        return Engine(uri, settings)
+    from asynctrack.engine.remote import RemoteEngine
+
+    engine = RemoteEngine(uri, settings)
+    if engine.journal.spool.path is not None:
+        return engine
+    engine.journal.close()  # nobody else can read what is kept in memory
+    return Engine(uri, settings)
+
+
+def engine_for_store(store: AbstractStore) -> Engine:
+    """This process's engine for a store object that no URI leads to."""
+    settings = current_settings()
+    deliver_at_the_end_of_this_child()
+    with _lock:
+        engine = _engines.get((store, settings))
+        if engine is None:
+            engine = _engines[store, settings] = Engine(store.uri, settings, store.over(ThreadedIO()))
         return engine
 
 
@@ -78,30 +115,58 @@ def shutdown(status: str = "FINISHED") -> None:
     Waits for at most ``close_timeout`` seconds; what is left then stays in the spool, and a log line says where. The
     interpreter's end does the same by itself, so only tests, notebooks and embedding programs call this.
     """
+    started = time.monotonic()
     for hook in _before_exit:
         hook(status)
     with _lock:
         engines = [engine for engine in _engines.values() if engine.pid == os.getpid()]
         _engines.clear()
+    _close({engine: started + _patience(engine) for engine in engines})
+
+
+def heed_signals(settings: Settings) -> None:
+    """Have the open runs end with KILLED, and be delivered, before SIGTERM or SIGHUP kills the process; or, with
+    ``handle_sigterm=False``, no longer. Does nothing outside the main thread."""
+    watch(_terminate, settings.term_timeout, enabled=settings.handle_sigterm)
+
+
+def _terminate(reason: str) -> None:
+    """In a signal handler, which does not return to what it has interrupted; that may be another call of `_close`."""
+    global _ending
+    _ending = True
+    here = os.getpid()
+    # Without the lock, which the interrupted program or another thread may hold for long.
+    engines = {engine for engine in (*_engines.values(), *_closing) if engine.pid == here}
+    if not engines:
+        return
+    patience = min(engine.settings.term_timeout for engine in engines)
     started = time.monotonic()
+    logger.warning("asynctrack: %s: ending open runs as KILLED, delivering for at most %g s", reason, patience)
+    for hook in _before_exit:
+        hook("KILLED")
     for engine in engines:
-        engine.shut_down(started + _patience(engine))
-    try:
-        for engine in engines:
-            _wait_for(engine, started)
-    except KeyboardInterrupt:
-        pass  # the user will not wait: what is left is reported below
-    for engine in engines:
-        if not engine.finished.is_set() or engine.left_behind:
-            _report_left(engine)
+        # Here, in the thread whose locks are held for ever from now on, and not in the engine's.
+        engine.journal.close()
+    _close({engine: min(started + patience, _closing.get(engine, float("inf"))) for engine in engines})
 
 
 def deliver_at_the_end_of_this_child() -> None:
-    """In a forked child that has begun to log: a child of `multiprocessing` ends without `atexit`, by `os._exit`, but
-    calls the finalizers that are registered there."""
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        util.Finalize(None, shutdown, exitpriority=0)
+    """Where this is a child of `multiprocessing`, by whatever method: a forked one ends without `atexit`, by
+    ``os._exit``, but calls the finalizers that are registered with it. Called when something is first logged."""
+    global _cared_for
+    process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+    if _cared_for != os.getpid() and process is not None and util is not None and process.parent_process() is not None:
+        _cared_for = os.getpid()
+        util.Finalize(None, _at_the_end_of_this_child, exitpriority=0)
+
+
+def _at_the_end_of_this_child() -> None:
+    # multiprocessing calls its finalizers while the exception that the child's function raised is passing through.
+    error = sys.exc_info()[1]
+    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+        shutdown("FINISHED")
+    else:
+        shutdown("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
 
 
 def _at_exit() -> None:
@@ -115,10 +180,22 @@ def _patience(engine: Engine) -> float:
     return min(1.0, engine.settings.close_timeout) if engine.gave_up else engine.settings.close_timeout
 
 
-def _wait_for(engine: Engine, started: float) -> None:
-    with Waiting(engine.pending) as waiting:
-        # The engine keeps the deadline itself; the second is for one step that is just under way.
-        waiting.until(engine.finished.wait, started + _patience(engine) + 1.0 - time.monotonic())
+def _close(deadlines: dict[Engine, float]) -> None:
+    """Have each engine deliver what is there until its deadline, wait for that, and say what is left."""
+    _closing.update(deadlines)
+    for engine, deadline in deadlines.items():
+        engine.shut_down(deadline)
+    try:
+        for engine, deadline in deadlines.items():
+            with Waiting(engine.pending) as waiting:
+                # The engine keeps the deadline itself; the second is for one step that is just under way.
+                waiting.until(engine.finished.wait, deadline + 1.0 - time.monotonic())
+    except KeyboardInterrupt:
+        pass  # the user will not wait: what is left is reported below
+    for engine in deadlines:
+        if not engine.finished.is_set() or engine.left_behind:
+            _report_left(engine)
+        _closing.pop(engine, None)
 
 
 def _report_left(engine: Engine) -> None:
@@ -136,6 +213,7 @@ def _report_left(engine: Engine) -> None:
 def _in_forked_child() -> None:
     global _lock
     _lock = threading.RLock()
+    _closing.clear()
     for engine in _engines.values():
         engine.forget()
     for hook in _after_fork:

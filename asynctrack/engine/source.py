@@ -13,7 +13,9 @@ import time
 from enum import Enum
 from typing import Any
 
+from asynctrack.constants import PARENT_RUN_TAG
 from asynctrack.engine.batcher import EndOfRun, Lane, Part, Work
+from asynctrack.engine.uploads import Upload
 from asynctrack.journal.reader import Chunk, JournalReader
 from asynctrack.journal.segment import Segment
 from asynctrack.journal.spool import Spool
@@ -25,6 +27,8 @@ logger = logging.getLogger("asynctrack")
 
 #: ended runs that are kept in memory, for events that come behind their end; later ones are read from the registry
 _REMEMBERED = 1000
+#: ended runs that are reported to their owner
+_REPORTED = 100
 
 
 class Loaded(Enum):
@@ -39,17 +43,41 @@ class Source:
     """A spool, the lanes of its runs, and how far each has come. Belongs to the engine's thread."""
 
     def __init__(
-        self, spool: Spool, head: Segment | None, limits: Limits, *, adopted: bool, durable: bool = False
+        self,
+        spool: Spool,
+        head: Segment | None,
+        limits: Limits,
+        *,
+        adopted: bool = False,
+        followed: bool = False,
+        durable: bool = False,
+        experiment: str | None = None,
     ) -> None:
         self.spool = spool
         #: acknowledge only what survives the machine (``durability="system"``)
         self.durable = durable
         self.limits = limits
+        #: the experiment, by name, that runs are created in, whatever their programs chose
+        self.experiment = experiment
+        #: how many batches of one run are worth loading ahead; the engine sets it as the store keeps up
+        self.depth = 1
         #: its owner is dead: nothing will be added
         self.adopted = adopted
+        #: its owner is another process, alive as far as we know, that does not deliver
+        self.followed = followed
+        #: write down for the owner what became of its runs, and their errors
+        self.reports = False
+        #: the status of runs that a dead owner has not ended
+        self.end_status = "KILLED"
+        #: events dealt with since we have it
+        self.delivered = 0
+        self.rejected = 0
+        #: where it goes, when that is not the store that its owner meant
+        self.to: str | None = None
         self.lanes: dict[int, Lane] = {}
         self._finished: dict[int, Lane] = {}
         self._known_runs = 0
+        self._saved_low_water = 0
         cursor = self._load_cursor()
         self.front: int = cursor.get("front", head.first if head else 0)
         self.reader = JournalReader(spool.registry, head, cursor.get("pending"))
@@ -65,10 +93,11 @@ class Source:
         if found is None:
             self.refresh()
             found = self.peek(run)
+        if found is None and run < 0:
+            found = self._add_uploads(-run)
         if found is None and self.reader.run(run) is not None:
             found = self._add_lane(run)  # it ended so long ago that it was forgotten
             found.ended = True
-            found.run_id = found.spec.run_id or found.spec.uid
         return found
 
     def peek(self, run: int) -> Lane | None:
@@ -78,19 +107,59 @@ class Source:
     def refresh(self) -> None:
         """Make lanes for runs registered since. Raises OSError."""
         self.reader.refresh_registry()
+        if self.followed:
+            self._find_segments()
         for run in range(self._known_runs + 1, max(self.reader.runs, default=0) + 1):
             if run in self.reader.runs:
                 self._add_lane(run)
         self._known_runs = max(self._known_runs, max(self.reader.runs, default=0))
 
+    def _find_segments(self) -> None:
+        tail: Segment | None = None
+        for segment in self.reader.chain():
+            segment.refresh()
+            tail = segment
+        while (found := self.spool.next_segment(tail)) is not None:
+            if tail is None:
+                self.reader.head = found
+            else:
+                tail.next = found
+            tail = found
+
+    def take_over(self) -> bool:
+        """Whether the owner of a spool that we follow is found dead just now: nothing is added from here on."""
+        if not self.followed or not self.spool.take_over():
+            return False
+        self.refresh()
+        for segment in self.reader.chain():
+            segment.sealed = True
+        self.followed, self.adopted = False, True
+        return True
+
     def _add_lane(self, run: int) -> Lane:
         entry = dict(self.reader.runs[run])
         attached = entry.pop("attached", False)
-        lane = Lane(run, RunSpec(**entry), attached=attached)
-        for other in self.lanes.values():
+        spec = RunSpec(**entry)
+        if self.experiment is not None and spec.run_id is None:
+            spec = spec._replace(experiment_id=None, experiment_name=self.experiment)
+        lane = Lane(run, spec, attached=attached)
+        parent = lane.spec.tags.get(PARENT_RUN_TAG)
+        for other in [*self.lanes.values(), *self._finished.values()]:
             if lane.spec.run_id is not None and lane.spec.run_id in (other.run_id, other.spec.uid):
                 lane.after = other
+            if parent == other.spec.uid:
+                lane.parent = other
         self.lanes[run] = lane
+        return lane
+
+    def _add_uploads(self, run: int) -> Lane | None:
+        """The lane of a run's artifacts, whose number is the run's with a minus."""
+        main = self.lane(run)
+        if main is None:
+            return None
+        lane = Lane(-run, main.spec, attached=True)
+        lane.uploads_of = main
+        main.uploads = self.lanes[-run] = lane
         return lane
 
     # ── loading
@@ -104,12 +173,14 @@ class Source:
         return loaded
 
     def _load_next(self) -> Loaded:
-        behind = [lane for lane in self.lanes.values() if lane.position is not None and lane.has_room(self.limits)]
+        behind = [
+            lane for lane in self.lanes.values() if lane.position is not None and lane.has_room(self.limits, self.depth)
+        ]
         if behind:
             lane = min(behind, key=lambda lane: lane.position or 0)
             return self._load_lane(lane)
         level = [lane for lane in self.lanes.values() if lane.position is None]
-        if level and not any(lane.has_room(self.limits) for lane in level):
+        if level and not any(lane.has_room(self.limits, self.depth) for lane in level):
             return Loaded.NO_ROOM
         chunk = self.reader.read(self.front, self.limits.entities)
         self.front = chunk.end
@@ -125,6 +196,7 @@ class Source:
         self._distribute(chunk, lane)
         if lane.position >= self.front:
             lane.position = None
+            self._put_away(lane)
         return Loaded.MORE
 
     def _distribute(self, chunk: Chunk, only: Lane | None) -> None:
@@ -161,11 +233,16 @@ class Source:
             part = part_of(stream.run)
             if part is not None:
                 part.batch.add(stream.key, records)
+        uploads: list[tuple[int, Part]] = []
         for frame in chunk.frames:
-            part = part_of(frame[1])
-            if part is not None:
+            part = part_of(-frame[1] if frame[0] == "artifact" else frame[1])
+            if part is None:
+                continue
+            if frame[0] == "artifact":
+                uploads.append((-frame[1], _upload_part(parts.pop(-frame[1]), frame)))
+            else:
                 _take_frame(part, frame)
-        for run, part in parts.items():
+        for run, part in [*parts.items(), *uploads]:
             self._give(run, part, only, chunk.late)
 
     def _give(self, run: int, part: Part, only: Lane | None, late: int | None) -> None:
@@ -173,6 +250,8 @@ class Source:
         if lane is None:
             # A thread that logged while the run was being ended: its event comes behind the end, and counts.
             lane = self.lanes[run] = self._finished.pop(run)
+            if lane.uploads is not None:
+                self.lanes[-run] = lane.uploads
         if late is not None:
             if lane.position is not None and lane.position <= late:
                 return  # the lane reads on from before it, and will find it in its place
@@ -181,7 +260,7 @@ class Source:
         elif only is None:
             if lane.position is not None:
                 return
-            if not lane.has_room(self.limits):
+            if not lane.has_room(self.limits, self.depth):
                 lane.position = part.start
                 return
         lane.add(part)
@@ -191,19 +270,31 @@ class Source:
     def done(self, lane: Lane, work: Work) -> None:
         """The store has dealt with ``work``: move the cursor on. Raises OSError when the cursor cannot be written."""
         lane.done(work)
-        if lane.ended and not lane.parts and lane.position is None:
-            self._finished[lane.run] = lane
-            self.lanes.pop(lane.run, None)
-            while len(self._finished) > _REMEMBERED:
-                oldest = next(iter(self._finished))
-                del self._finished[oldest]
-                self.reader.forget(oldest)
+        self.delivered += len(work.batch)
+        self._put_away(lane)
         self.save_cursor()
 
+    def _put_away(self, lane: Lane) -> None:
+        """Remember a run that has ended, and is read and delivered to the end, for a while only."""
+        if lane.uploads_of is not None:
+            lane = lane.uploads_of
+        if not (lane.ended and lane.level):
+            return
+        self.lanes.pop(-lane.run, None)
+        self._finished[lane.run] = lane
+        self.lanes.pop(lane.run, None)
+        while len(self._finished) > _REMEMBERED:
+            oldest = next(iter(self._finished))
+            del self._finished[oldest]
+            self.reader.forget(oldest)
+
     def acknowledged(self, run: int) -> int:
-        """Every event of the run before this sequence number is dealt with."""
-        lane = self.lane(run)
-        return self.front if lane is None else lane.acknowledged(self.front)
+        """Every event of the run before this sequence number is dealt with; with ``-run``, every artifact of it."""
+        lane = self.lane(run) if run > 0 else self.peek(run)
+        if lane is None:
+            return self.front
+        uploads = self.front if lane.uploads is None else lane.uploads.acknowledged(self.front)
+        return min(lane.acknowledged(self.front), uploads)
 
     def low_water(self) -> int:
         """Every event before this sequence number is dealt with, whosesoever."""
@@ -211,24 +302,31 @@ class Source:
 
     def save_cursor(self) -> None:
         """Write down how far each run is. Raises OSError."""
+        low_water = self.low_water()
         in_flight = {number for lane in self.lanes.values() for number in lane.in_flight()}
-        self.spool.save_cursor(
-            {
-                "front": self.front,
-                "known_runs": self._known_runs,
-                "pending": sorted(self.reader.pending | in_flight),
-                "runs": {
-                    run: [lane.acknowledged(self.front), lane.run_id, lane.bookmark, lane.bookmark_end]
-                    for run, lane in self.lanes.items()
-                },
+        cursor = {
+            "front": self.front,
+            "known_runs": self._known_runs,
+            "pending": sorted(self.reader.pending | in_flight),
+            "runs": {
+                run: [lane.acknowledged(self.front), lane.run_id, *lane.sent_bookmark(self.front)]
+                for run, lane in self.lanes.items()
             },
-            sync=self.durable,
-        )
+        }
+        if self.to is not None:
+            cursor["to"] = self.to
+        if self.reports:
+            lately = list(self._finished.items())[-_REPORTED:]
+            cursor["reports"] = {run: lane.report() for run, lane in [*lately, *self.lanes.items()] if run > 0}
+        self.spool.save_cursor(cursor, sync=self.durable)
+        self._saved_low_water = low_water
 
     def retire(self) -> int:
         """Delete the segments that everybody is past; how many. Raises OSError."""
         late = [number for lane in self.lanes.values() for number in lane.in_flight()]
         retired = self.reader.retire(min([self.low_water(), *late]))
+        if retired and self._saved_low_water < retired[-1].first + retired[-1].capacity:
+            self.save_cursor()  # or the next reader would take what was empty there for missing
         for segment in retired:
             segment.remove()
         return len(retired)
@@ -238,12 +336,20 @@ class Source:
         now = time.time_ns() // 1_000_000
         self.spool.reject([_rejected_line(lane, refusal, start, now) for refusal in refusals])
         lane.rejected += len(refusals)
+        self.rejected += len(refusals)
         lane.refusals.extend(f"{refusal.kind} {refusal.key!r}: {refusal.reason}" for refusal in refusals)
+
+    def pending(self) -> int:
+        """About how many events are still to be delivered."""
+        written = 0
+        for segment in self.reader.chain():
+            written = max(written, segment.first + segment.count_begun())
+        return max(written - self.low_water(), 0)
 
     @property
     def drained(self) -> bool:
         """Whether all that is loaded is delivered, and no run is behind."""
-        return not any(lane.parts or lane.position is not None for lane in self.lanes.values())
+        return all(lane.idle and lane.position is None for lane in self.lanes.values())
 
     def end_orphans(self, alive: set[str]) -> bool:
         """For a spool whose owner is dead: once everything is delivered, end the runs that it could not end, except
@@ -251,17 +357,16 @@ class Source:
         if not self.drained or self.front < self._end():
             return False
         for lane in list(self.lanes.values()):
+            if lane.uploads_of is not None:
+                continue
             if lane.run_id in alive or lane.attached or lane.run_id is None:
                 self._finished[lane.run] = self.lanes.pop(lane.run)
             else:
-                lane.add(Part(self.front, self.front, ends=EndOfRun("KILLED", self._last_sign_of_life())))
+                lane.add(Part(self.front, self.front, ends=EndOfRun(self.end_status, self._last_sign_of_life())))
         return not self.lanes
 
     def _end(self) -> int:
-        end, segment = 0, self.reader.head
-        while segment is not None:
-            end, segment = segment.first + segment.capacity, segment.next
-        return end
+        return max((segment.first + segment.capacity for segment in self.reader.chain()), default=0)
 
     def _last_sign_of_life(self) -> int:
         """When the owner last wrote, in ms, as far as the files tell."""
@@ -273,6 +378,11 @@ class Source:
             newest = time.time()
         return int(newest * 1000)
 
+    def close(self) -> None:
+        """Let go of the segments' files; they stay."""
+        for segment in self.reader.chain():
+            segment.close()
+
     # ── recovery
 
     def _load_cursor(self) -> dict[str, Any]:
@@ -283,7 +393,7 @@ class Source:
             return {"damaged": True}
 
     def _restore(self, cursor: dict[str, Any]) -> None:
-        if not self.adopted:
+        if not (self.adopted or self.followed):
             return
         self.refresh()
         known = cursor.get("known_runs", 0)
@@ -292,13 +402,17 @@ class Source:
             if run in open_runs:
                 acknowledged, lane.run_id, lane.bookmark, lane.bookmark_end = open_runs[run]
                 lane.position = acknowledged if acknowledged < self.front else None
-                lane.uncertain = lane.bookmark is not None
+                lane.suspects = set(cursor.get("pending", ()))
             elif run <= known:
                 lane.ended = True  # ended and delivered long ago
                 self._finished[run] = self.lanes.pop(run)
+            uploads = self._add_uploads(run) if -run in open_runs else None
+            if uploads is not None:
+                acknowledged = open_runs[-run][0]
+                uploads.position = acknowledged if acknowledged < self.front else None
             if cursor.get("damaged"):
                 # Nothing is known of what was delivered: have the store look for every event, from its beginning.
-                lane.bookmark, lane.bookmark_end, lane.uncertain = {}, 1 << 63, True
+                lane.bookmark, lane.bookmark_end = {}, 1 << 63
 
     def _lost(self, what: str, records: int) -> None:
         self.reader.problems[what] = self.reader.problems.get(what, 0) + records
@@ -314,6 +428,11 @@ def _take_frame(part: Part, frame: list[Any]) -> None:
         part.batch.tags.extend(frame[2].items())
     elif kind == "end":
         part.ends = EndOfRun(frame[2], frame[3])
+
+
+def _upload_part(part: Part, frame: list[Any]) -> Part:
+    part.upload = Upload.of(frame)
+    return part
 
 
 def _rejected_line(lane: Lane, refusal: Refusal, start: int, now: int) -> dict[str, Any]:

@@ -65,9 +65,10 @@ class FrameFile:
     Appending is safe from any thread and from a signal handler; reading too.
     """
 
-    def __init__(self, path: str | None, *, create: bool) -> None:
-        self._fd = new_file(path) if create or path is None else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._end = self.size()
+    def __init__(self, path: str | None, *, create: bool, writable: bool = False) -> None:
+        flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
+        self._fd = new_file(path) if create or path is None else os.open(path, flags)
+        self._end = 0 if create else self.size()
         # Re-entrant: a signal handler may log a param while this very thread is inside append().
         self._lock = threading.RLock()
 
@@ -95,6 +96,13 @@ class FrameFile:
 
     def close(self) -> None:
         """Let go of the file."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        # Not while another thread is appending, whose frame would go into whatever file gets the number next. A thread
+        # that a signal handler has stopped there for good keeps the file open.
+        if not self._lock.acquire(timeout=1.0):
+            return
+        try:
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)
+        finally:
+            self._lock.release()

@@ -6,7 +6,7 @@ not yet written: it goes on, keeps the slot in `pending`, and looks again until 
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from typing import Any, NamedTuple
 
 from asynctrack.journal.frames import FrameFile, decode_frame, scan_frames
@@ -23,6 +23,9 @@ from asynctrack.journal.slots import (
 )
 
 __all__ = ["Chunk", "JournalReader", "Stream"]
+
+#: slots to look ahead for one that has been written: as many as threads may be between claim and write
+_AHEAD = 64
 
 
 class Stream(NamedTuple):
@@ -120,6 +123,13 @@ class JournalReader:
 
     # ── the slots
 
+    def chain(self) -> Iterator[Segment]:
+        """The segments, oldest first."""
+        segment = self.head
+        while segment is not None:
+            yield segment
+            segment = segment.next
+
     def read(self, start: int, count: int) -> Chunk:
         """What is there from ``start`` on, ``count`` slots at most; ``chunk.end == start``: nothing. Raises OSError."""
         segment = self._segment_at(start)
@@ -129,7 +139,7 @@ class JournalReader:
         index = start - segment.first
         sealed = segment.sealed  # before reading: what is written later is then read later
         data = segment.read(index, count)
-        if not sealed:
+        if not sealed and not self._behind(segment, index, count):
             data = _begun(data)
         chunk = Chunk(start, start + len(data) // SLOT_SIZE)
         if sealed and len(data) // SLOT_SIZE < min(count, segment.capacity - index):
@@ -145,9 +155,7 @@ class JournalReader:
             block = decode_block(data)
             chunk.streams = block.streams
             if sealed:
-                self._report("damaged records", len(block.damaged))
-                missing = len(block.unfinished) + sum(index + i < segment.begun for i in block.empty)
-                self._report("unfinished records (log calls cut short by the end of the process, or damage)", missing)
+                self._report_missing(segment, index, block)
             else:
                 self.pending.update(start + i for i in _unwritten(block))
             self._read_frames(segment, block.frames, chunk)
@@ -170,7 +178,7 @@ class JournalReader:
                 self._read_frames(segment, block.frames, late)
                 found.append(late)
             elif sealed:
-                self._report("damaged records", len(block.damaged))
+                self._report_missing(segment, number - segment.first, block)
             elif _unwritten(block):
                 continue
             self.pending.discard(number)
@@ -211,6 +219,12 @@ class JournalReader:
                 PACK(slots, (number - start) * SLOT_SIZE, 0, 0, 0.0, VOID, 0, 0, 0.0, VOID)
         return bytes(slots)
 
+    def _behind(self, segment: Segment, index: int, count: int) -> bool:
+        """Whether something stands right behind these slots: then even the last of them have been claimed."""
+        if index + count >= segment.capacity:
+            return segment.next is not None
+        return any(segment.read(index + count, _AHEAD))
+
     def _segment_at(self, number: int) -> Segment | None:
         """The segment that holds slot ``number``, or the first one behind it."""
         segment = self.head
@@ -224,6 +238,12 @@ class JournalReader:
                 chunk.frames.append(decode_frame(segment.read_frame(offset, length)))
             except ValueError:
                 self._report(f"damaged frames beside {segment.path}", 1)
+
+    def _report_missing(self, segment: Segment, index: int, block: Block) -> None:
+        """Report what is not there in a block of a sealed segment, read from slot ``index`` on."""
+        self._report("damaged records", len(block.damaged))
+        missing = len(block.unfinished) + sum(index + i < segment.begun for i in block.empty)
+        self._report("unfinished records (log calls cut short by the end of the process, or damage)", missing)
 
     def _report(self, problem: str, records: int) -> None:
         if records:

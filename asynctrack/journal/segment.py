@@ -94,8 +94,23 @@ class Segment:
             with self._lock:
                 frames = self._frames
                 if frames is None:
-                    frames = self._frames = FrameFile(self._frames_path(), create=True)
+                    made = self._make_frames()
+                    # No call stands between these two: a signal handler that logs in this very thread, while the
+                    # file is being made, has either set it before or finds it.
+                    if self._frames is None:
+                        self._frames = made
+                    frames = self._frames
+                    if frames is not made:
+                        made.close()
         return frames.append(frame)
+
+    def _make_frames(self) -> FrameFile:
+        path = self._frames_path()
+        try:
+            return FrameFile(path, create=True)
+        except FileExistsError:
+            # Made a moment ago by the call that this one interrupts.
+            return FrameFile(path, create=False, writable=True)
 
     def holds(self, at: int) -> bool:
         """Whether ``at`` is a slot of this segment that can be written."""
@@ -116,18 +131,30 @@ class Segment:
         A thread that had claimed a slot and not filled it meets a closed mapping, and logs its event anew in the
         current segment. So nothing is lost, and from here on an empty slot is final.
         """
-        slots = self.slots
-        if slots is None:
-            return True
+        # Two at once (the thread that rolled, and the engine after it): the first one's mark must be written before
+        # the second takes the segment for sealed and deletes it. Never waited for: who holds it may be suspended by a
+        # signal handler that waits for us.
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            return self.sealed or self._seal()
+        finally:
+            self._lock.release()
+
+    def _seal(self) -> bool:
         # First of all: whoever meets the closed mapping must not take its failure for a fault of its arguments.
         self._writable = False
+        if self.slots is not None:
+            try:
+                self.slots.close()
+            except BufferError:
+                return False
+            self.slots = None
         try:
-            slots.close()
-        except BufferError:
-            return False
-        self.slots = None
-        for copy in range(2):
-            write_all(self._fd, _SEALED.pack(_SEALED_MARK), copy * _COPY_SIZE + _SEALED_AT)
+            for copy in range(2):
+                write_all(self._fd, _SEALED.pack(_SEALED_MARK), copy * _COPY_SIZE + _SEALED_AT)
+        except OSError:
+            pass  # the mark is for readers in other processes; a free lock tells them the same
         self.sealed = True
         return True
 
@@ -169,6 +196,10 @@ class Segment:
         data = os.pread(self._fd, count * SLOT_SIZE, start)
         return data[: len(data) // SLOT_SIZE * SLOT_SIZE]
 
+    def count_begun(self) -> int:
+        """How many slots its writer has begun at least."""
+        return -(-len(self.read(0, self.capacity).rstrip(b"\0")) // SLOT_SIZE)
+
     def read_frame(self, offset: int, length: int) -> bytes:
         """The bytes of one frame; fewer, or none, where the file is cut or gone."""
         if self._frames is None:
@@ -180,7 +211,11 @@ class Segment:
 
     def disk_bytes(self) -> int:
         """Bytes it takes on disk, frames included."""
-        return self.size + (self._frames.size() if self._frames is not None else 0)
+        frames = self._frames
+        try:
+            return self.size + (frames.size() if frames is not None else 0)
+        except OSError:
+            return self.size  # the engine is deleting it at this moment
 
     def close(self) -> None:
         """Let go of the files; the data stays."""

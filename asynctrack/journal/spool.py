@@ -1,7 +1,8 @@
 """The spool: one directory per process and store that holds a journal, its owner's lock and its cursor.
 
-What is POSIX-only about the journal lives here: the record lock that says whether the owner is alive. (A record
-lock, because fork does not hand it on: with ``flock`` a forked child would keep a dead parent looking alive.)
+What is POSIX-only about the journal lives here: the record locks on the owner file, one byte each, that say whether
+the owner is alive and whether somebody delivers. (Record locks, because fork does not hand them on: with ``flock`` a
+forked child would keep a dead parent looking alive.)
 """
 
 from __future__ import annotations
@@ -11,23 +12,34 @@ import fcntl
 import itertools
 import json
 import os
+import struct
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from asynctrack.journal.disk import new_file, write_all
 from asynctrack.journal.frames import FrameFile, decode_frame, encode_frame, scan_frames
 from asynctrack.journal.segment import Segment
-from asynctrack.journal.slots import SLOT_SIZE
 
-__all__ = ["Owner", "Spool", "find_orphans", "forget_held", "host_name", "open_spool", "read_owner", "spool_homes"]
+__all__ = ["Owner", "Spool", "find_orphans", "host_name", "is_held", "open_spool", "read_owner", "spool_homes"]
 
 _FORMAT_VERSION = 1
 _CURSOR_BYTES = 256 * 1024
+#: slots that tell whether a segment is in use: more than threads are between claim and write at its beginning
+_FIRST_SLOTS = 256
+#: bytes of the owner file that are locked by whoever writes the journal, and by whoever delivers it
+_OWNER, _CONSUMER = 0, 1
+
+#: struct flock of 64-bit Linux: type, whence, start, length, process id
+_FLOCK = struct.Struct("@hhqqi0q")
 
 #: real paths of this process's own spools, and of those it has adopted: a record lock cannot tell them from free
 #: ones, and even opening the owner file a second time would drop the lock
 _held_here: set[str] = set()
+#: held while an owner file is opened, locked or closed: two threads at one would take each other's lock away
+_owner_files = threading.Lock()
 
 
 class Owner(NamedTuple):
@@ -49,25 +61,40 @@ class Spool:
         self.registry = registry
         self._lock_fd = lock_fd
         self._cursor: FrameFile | None = None
+        self._temporary: str | None = None
 
     @classmethod
-    def create(cls, home: str, store: str) -> Spool:
-        """A new spool in ``home``, owned and locked by this process. Raises OSError."""
+    def create(cls, home: str, store: str, *, consumed: bool = True) -> Spool:
+        """A new spool in ``home``, owned and locked by this process, which also delivers it where it is ``consumed``
+        here. Raises OSError."""
         owner = Owner(_FORMAT_VERSION, host_name(), os.getpid(), store, time.time_ns() // 1_000_000)
         os.makedirs(home, mode=0o700, exist_ok=True)
         _ignore_in_git(home)
         path = os.path.join(home, f"{owner.host}-{owner.pid}-{os.urandom(4).hex()}")
         os.mkdir(path, 0o700)
+        try:
+            spool = cls(path, owner, -1, FrameFile(os.path.join(path, "registry"), create=True))
+        except OSError:
+            os.rmdir(path)
+            raise
+        try:
+            spool._take_possession(consumed)
+        except OSError:
+            spool.remove()
+            raise
+        return spool
+
+    def _take_possession(self, consumed: bool) -> None:
         # Under another name until it is locked, so that nobody takes a spool in the making for an orphan.
-        making = os.path.join(path, "owner.new")
-        fd = os.open(making, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.write(fd, encode_frame(owner))
-        registry = FrameFile(os.path.join(path, "registry"), create=True)
-        registry.append(encode_frame(["owner", *owner]))  # a second copy, should the owner file be damaged
-        _held_here.add(os.path.realpath(path))
-        os.rename(making, os.path.join(path, "owner"))
-        return cls(path, owner, fd, registry)
+        self._lock_fd = new_file(self._file("owner.new"))
+        for byte in (_OWNER, _CONSUMER) if consumed else (_OWNER,):
+            if not _lock(self._lock_fd, byte):
+                raise OSError(errno.EAGAIN, "locked by somebody else, just made", self._file("owner.new"))
+        write_all(self._lock_fd, encode_frame(self.owner), 0)
+        self.registry.append(encode_frame(["owner", *self.owner]))  # a second copy, should the owner file be damaged
+        with _owner_files:
+            _held_here.add(os.path.realpath(self._file("")))
+            os.rename(self._file("owner.new"), self._file("owner"))
 
     @classmethod
     def in_memory(cls, store: str) -> Spool:
@@ -77,44 +104,56 @@ class Spool:
 
     @classmethod
     def adopt(cls, path: str) -> Spool | None:
-        """Take over a spool whose owner is dead; None while it is alive or somebody else has adopted it.
+        """Take over a spool whose owner is dead; None while it is alive or somebody else delivers it.
 
         Raises ValueError when the owner file is damaged, and OSError.
         """
-        if os.path.realpath(path) in _held_here:
-            return None
-        try:
-            fd = os.open(os.path.join(path, "owner"), os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None  # in the making, or just removed by its owner
-        try:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(fd)
-            if error.errno in (errno.EACCES, errno.EAGAIN):
+        return cls._open(path, (_OWNER, _CONSUMER))
+
+    @classmethod
+    def follow(cls, path: str) -> Spool | None:
+        """Deliver a spool beside its owner, who does not; None where somebody does. Raises as `adopt` does."""
+        return cls._open(path, (_CONSUMER,))
+
+    def take_over(self) -> bool:
+        """Whether the owner of a spool that we `follow` is dead; it is ours alone then."""
+        return self._lock_fd >= 0 and self.owner.host == host_name() and _lock(self._lock_fd, _OWNER)
+
+    @classmethod
+    def _open(cls, path: str, locks: tuple[int, ...]) -> Spool | None:
+        with _owner_files:
+            if os.path.realpath(path) in _held_here:
                 return None
-            raise
+            try:
+                fd = os.open(os.path.join(path, "owner"), os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return None  # in the making, or just removed by its owner
+            spool = None
+            try:
+                spool = cls._possess(path, fd) if all(_lock(fd, byte) for byte in locks) else None
+            finally:
+                if spool is None:
+                    os.close(fd)
+            return spool
+
+    @classmethod
+    def _possess(cls, path: str, fd: int) -> Spool | None:
         try:
             registry = FrameFile(os.path.join(path, "registry"), create=False)
         except FileNotFoundError:
-            os.close(fd)
             return None  # delivered and deleted by another process just before we got the lock
-        except OSError:
-            os.close(fd)
-            raise
         try:
             owner = _decode_owner(os.pread(fd, 65536, 0), registry)
             if owner.version != _FORMAT_VERSION:
                 raise ValueError(f"{path}: journal format {owner.version} is not known here; use a newer asynctrack")
         except ValueError:
-            os.close(fd)
             registry.close()
             raise
         _held_here.add(os.path.realpath(path))
         return cls(path, owner, fd, registry)
 
     def segments(self) -> tuple[Segment | None, list[str]]:
-        """The segments on disk as a chain, oldest first, and a line for each file that cannot be read."""
+        """The segments of a dead writer as a chain, oldest first, and a line for each file that cannot be read."""
         found: list[Segment] = []
         problems: list[str] = []
         for name in self._files(".slots"):
@@ -124,7 +163,7 @@ class Spool:
                 problems.append(str(error))
                 continue
             segment.sealed = True  # its writer is dead
-            segment.begun = -(-len(segment.read(0, segment.capacity).rstrip(b"\0")) // SLOT_SIZE)
+            segment.begun = segment.count_begun()
             found.append(segment)
         # Two of one place: one was prepared and never used (its writer died, or lost a race in a signal handler).
         found.sort(key=lambda segment: (segment.first, not segment.begun))
@@ -146,9 +185,35 @@ class Spool:
             in_use |= segment.begun > 0
         return (chain[0] if chain else None), problems
 
+    def next_segment(self, last: Segment | None) -> Segment | None:
+        """The segment that a living writer has begun behind ``last`` (None: the first there is); None where it has not
+        yet. Raises OSError."""
+        for name in self._files(".slots"):
+            try:
+                segment = Segment.open(name)
+            except (FileNotFoundError, ValueError):
+                continue  # in the making, or made for nothing and just deleted
+            # One that was only prepared may be deleted, and another made for its place: it counts once it is in use.
+            wanted = last is None or segment.first == last.first + last.capacity
+            if wanted and (segment.first == 0 or any(segment.read(0, _FIRST_SLOTS))):
+                return segment
+            segment.close()
+        return None
+
     def segment_path(self, number: int) -> str | None:
         """Where segment file ``number`` of this spool goes."""
         return None if self.path is None else os.path.join(self.path, f"{number:06d}.slots")
+
+    def artifacts(self) -> str:
+        """The folder for snapshots of artifacts, made when the first is taken; a temporary one where there is no
+        spool directory."""
+        if self.path is not None:
+            return self._file("artifacts")
+        if self._temporary is None:
+            import tempfile
+
+            self._temporary = tempfile.mkdtemp(prefix="asynctrack-")
+        return self._temporary
 
     # ── the cursor
 
@@ -165,10 +230,7 @@ class Spool:
         frame = encode_frame(cursor)
         if self._cursor is None or self._cursor.size() > _CURSOR_BYTES:
             making = self._file("cursor.new")
-            try:
-                os.unlink(making)
-            except FileNotFoundError:
-                pass  # the usual case: no consumer died right here
+            _unlink(making)  # there only if a consumer died right here
             cursor_file = FrameFile(making, create=True)
             cursor_file.append(frame)
             os.replace(making, self._file("cursor"))
@@ -203,9 +265,11 @@ class Spool:
         if self.path is None or not lines:
             return
         text = "".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines)
+        data = text.encode("utf-8", "replace")
         fd = os.open(self.rejected_path(), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, text.encode("utf-8", "replace"))
+            while data:
+                data = data[os.write(fd, data) :]
         finally:
             os.close(fd)
 
@@ -220,23 +284,22 @@ class Spool:
         self.registry.close()
         if self._cursor is not None:
             self._cursor.close()
+        if self._temporary is not None:
+            _remove_folder(self._temporary)
         if self.path is None:
             return
-        kept = os.path.exists(self.rejected_path())
-        others = map(self._file, ("registry", "cursor", "cursor.new"))
-        for name in [*self._files(".slots"), *self._files(".frames"), *others]:
-            try:
-                os.unlink(name)
-            except FileNotFoundError:
-                pass  # never written, or removed by the user
-        if not kept:
+        try:
+            kept = os.path.exists(self.rejected_path())
             # The owner file goes last: while it is there the folder is a spool, also for whoever looks at it now.
-            try:
-                os.unlink(self._file("owner"))
+            others = ["registry", "cursor", "cursor.new", "owner.new", *([] if kept else ["owner"])]
+            if not kept:
+                _remove_folder(self._file("artifacts"))
+            for name in [*self._files(".slots"), *self._files(".frames"), *map(self._file, others)]:
+                _unlink(name)
+            if not kept and os.path.exists(self.path):
                 os.rmdir(self.path)
-            except FileNotFoundError:
-                pass  # the user has deleted the folder
-        self.release()
+        finally:
+            self.release()
 
     def release(self) -> None:
         """Let go of the lock: whoever comes next may adopt what is left."""
@@ -257,8 +320,10 @@ class Spool:
         return [self._file(name) for name in sorted(os.listdir(self.path)) if name.endswith(suffix)]
 
 
-def forget_held() -> None:
+def _forget_held() -> None:
     """In a forked child: the parent's spools are not this process's."""
+    global _owner_files
+    _owner_files = threading.Lock()  # another thread of the parent may have held it at the fork
     _held_here.clear()
 
 
@@ -270,15 +335,21 @@ def spool_homes(configured: str | None) -> list[str]:
     return [os.path.abspath(".asynctrack"), os.path.join(state, "asynctrack")]
 
 
-def open_spool(homes: list[str], store: str) -> tuple[Spool, list[str]]:
-    """A new spool in the first home that can be written, else one in memory; and why the others could not."""
+def open_spool(homes: list[str], store: str, slots: int, *, consumed: bool = True) -> tuple[Spool, Segment, list[str]]:
+    """A new spool with a first segment of ``slots`` slots, in the first home that has room for both, else in memory;
+    and why the others have not. Raises OSError when there is no memory either."""
     problems: list[str] = []
     for home in homes:
         try:
-            return Spool.create(home, store), problems
+            spool = Spool.create(home, store, consumed=consumed)
+            try:
+                return spool, Segment.create(spool.segment_path(1), 0, slots), problems
+            except OSError:
+                spool.remove()
+                raise
         except OSError as error:
             problems.append(f"{home}: {error.strerror or error}")
-    return Spool.in_memory(store), problems
+    return Spool.in_memory(store), Segment.create(None, 0, slots), problems
 
 
 def find_orphans(home: str, store: str) -> Iterator[Spool]:
@@ -303,30 +374,67 @@ def find_orphans(home: str, store: str) -> Iterator[Spool]:
 
 def read_owner(path: str) -> Owner | None:
     """Who writes the spool at ``path``; None where that is no spool, or its owner file is damaged."""
-    if os.path.realpath(path) in _held_here:
-        return None  # opening the file would drop our own lock on it
+    data, registry = b"", None
     try:
-        with open(os.path.join(path, "owner"), "rb") as file:
-            data = file.read()
-        registry = FrameFile(os.path.join(path, "registry"), create=False)
-    except OSError:
-        return None
-    try:
+        with _owner_files:
+            # Opening the owner file of a spool of our own would drop our lock on it.
+            if os.path.realpath(path) not in _held_here:
+                with open(os.path.join(path, "owner"), "rb") as file:
+                    data = file.read()
+        registry = _registry_of(path)
         return _decode_owner(data, registry)
-    except ValueError:
+    except (OSError, ValueError):
         return None
     finally:
-        registry.close()
+        if registry is not None:
+            registry.close()
 
 
-def _decode_owner(data: bytes, registry: FrameFile) -> Owner:
+def is_held(path: str) -> tuple[bool, bool]:
+    """Whether a process of this host holds the spool at ``path`` as its owner, and whether one delivers it. Takes no
+    lock, so nobody who wants one is kept away. Raises OSError."""
+    with _owner_files:
+        if os.path.realpath(path) in _held_here:
+            return True, True
+        fd = os.open(os.path.join(path, "owner"), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            return _is_locked(fd, _OWNER), _is_locked(fd, _CONSUMER)
+        finally:
+            os.close(fd)
+
+
+def _registry_of(path: str) -> FrameFile | None:
+    try:
+        return FrameFile(os.path.join(path, "registry"), create=False)
+    except FileNotFoundError:
+        return None  # everything is delivered; what is left are refused events
+
+
+def _decode_owner(data: bytes, registry: FrameFile | None) -> Owner:
     try:
         return Owner(*decode_frame(data)[: len(Owner._fields)])
     except ValueError:
-        for entry in scan_frames(registry.read(0, 65536))[0]:
+        for entry in scan_frames(registry.read(0, 65536))[0] if registry is not None else ():
             if entry[0] == "owner":
                 return Owner(*entry[1 : len(Owner._fields) + 1])
         raise ValueError("both copies of the spool's owner are damaged") from None
+
+
+def _lock(fd: int, byte: int) -> bool:
+    """Lock one byte of an owner file, for as long as the process has it open; False where another process has."""
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        raise
+    return True
+
+
+def _is_locked(fd: int, byte: int) -> bool:
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+    answer = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
+    return bool(answer[0] != fcntl.F_UNLCK)
 
 
 def host_name() -> str:
@@ -342,3 +450,21 @@ def _ignore_in_git(home: str) -> None:
                 file.write("# made by asynctrack: events on their way to a tracking store\n*\n")
         except OSError:
             pass  # a convenience; whether the folder can be written shows in the next line of create()
+
+
+def _remove_folder(path: str) -> None:
+    if os.path.isdir(path):
+        import shutil  # late: with its compression modules it would be a tenth of `import asynctrack`
+
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass  # never written, or removed by the user
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_held)

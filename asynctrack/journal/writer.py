@@ -18,7 +18,7 @@ from asynctrack.errors import InvalidInputError, RunEndedError, SpoolFullError
 from asynctrack.journal.frames import encode_frame
 from asynctrack.journal.segment import HEADER_SIZE, Segment
 from asynctrack.journal.slots import FRAME, LAST_STREAM, PACK, SLOT_SIZE, VOID, PackError
-from asynctrack.journal.spool import forget_held, open_spool, spool_homes
+from asynctrack.journal.spool import open_spool, spool_homes
 from asynctrack.settings import Settings
 
 __all__ = ["Journal"]
@@ -27,6 +27,10 @@ logger = logging.getLogger("asynctrack")
 
 _FIRST_SEGMENT_BYTES = 256 * 1024
 _GROWTH = 4
+#: tried where the disk has no room for a larger one
+_SMALLEST_SEGMENT_BYTES = 16 * 1024
+#: slots after which a run is worth a second segment at hand
+_SMALL_RUN = 1000
 #: seconds between two attempts to make a segment while the disk is full
 _RETRY_FULL = 0.1
 
@@ -34,13 +38,21 @@ _RETRY_FULL = 0.1
 class Journal:
     """The journal of one process for one store: the writer, and the spool it writes to.
 
-    ``rolled`` is called when a new segment is begun, ``wake`` when the policy has to wait for room. The hot path, in
-    `asynctrack.run`, is ``claim, slots, _ = journal.current`` and one `PACK`; what that cannot do comes here.
+    ``rolled`` is called when a new segment is begun, ``wake`` when the policy has to wait for room; ``consumed`` says
+    that this process delivers it, too. The hot path, in `asynctrack.runlog`, is ``claim, slots, _ = journal.current``
+    and one `PACK`; what that cannot do comes here.
     """
 
     def __init__(
-        self, store_uri: str, settings: Settings, rolled: Callable[[], None], wake: Callable[[], None]
+        self,
+        store_uri: str,
+        settings: Settings,
+        rolled: Callable[[], None],
+        wake: Callable[[], None],
+        *,
+        consumed: bool = True,
     ) -> None:
+        self._consumed = consumed
         self.store_uri = store_uri
         self.settings = settings
         self.dropped = 0
@@ -49,7 +61,9 @@ class Journal:
         self._open()
 
     def _open(self) -> None:
-        self.spool, problems = open_spool(spool_homes(self.settings.spool_dir), self.store_uri)
+        slots = self._slots_for(_FIRST_SEGMENT_BYTES)
+        homes = spool_homes(self.settings.spool_dir)
+        self.spool, head, problems = open_spool(homes, self.store_uri, slots, consumed=self._consumed)
         if problems and self.spool.path is None:
             logger.warning(
                 "asynctrack keeps events in memory only: no spool directory could be made (%s). Until they are "
@@ -61,14 +75,18 @@ class Journal:
         # Re-entrant: a signal handler may log while this very thread is rolling.
         self._lock = threading.RLock()
         self._room = threading.Event()
-        self._file_numbers = itertools.count(1)
+        self._file_numbers = itertools.count(2)  # the first one is made with the spool
         self._runs = itertools.count(1)
         self._streams = itertools.count(1)
         self._prepared: Segment | None = None
+        #: no attempt to make a segment before that (monotonic seconds), and why the last one failed
         self._full_until = 0.0
+        self._full_because = ""
         self._told_full = False
+        #: bytes of artifacts in the spool, at most
+        self._put_aside = 0
         #: the oldest segment that is not deleted yet; the reader moves it on
-        self.head = self._make(0, self._slots_for(_FIRST_SEGMENT_BYTES))
+        self.head = head
         self._unsynced = self.head
         self.current: tuple[Callable[[], int], Any, Segment] = (self.head.claim, self.head.slots, self.head)
 
@@ -82,7 +100,7 @@ class Journal:
 
     def register_stream(self, run: int, key: str) -> int | None:
         """Enter a metric of a run in the registry and return its stream number; None when there was no room and the
-        policy drops the event. Raises SpoolFullError by policy."""
+        policy drops the event. Raises SpoolFullError by policy, RunEndedError once the journal is closed."""
         number = next(self._streams)
         if number > LAST_STREAM:
             raise InvalidInputError(f"metric {key!r}: this process has used up its {LAST_STREAM} metrics")
@@ -90,6 +108,8 @@ class Journal:
             try:
                 self.spool.registry.append(encode_frame(["stream", number, run, key]))
             except OSError as error:
+                if self.closed:
+                    raise _closed() from None  # so is the registry, or soon: waiting for room would never end
                 if not self._without_room(error.strerror or str(error)):
                     return None
             else:
@@ -117,14 +137,16 @@ class Journal:
                 raise
             return True
 
-    def write_frame(self, entry: list[Any], *, patience: float = 0.0) -> bool:
-        """Log one frame as an event of its own, in order with all others. False when the policy dropped it, which it
-        does only after ``patience`` seconds.
+    def write_frame(self, entry: list[Any], *, patience: float | None = None) -> bool:
+        """Log one frame as an event of its own, in order with all others. False when the policy dropped it.
+
+        With ``patience`` it waits so many seconds for room, whatever the policy, and no longer. Where the journal is
+        delivered by this very process it need not wait: then such a frame is kept in memory.
 
         Raises SpoolFullError by policy, and TypeError or ValueError for what msgpack cannot hold.
         """
         frame = encode_frame(entry)
-        deadline = time.monotonic() + patience if patience else 0.0
+        deadline = 0.0 if patience is None else time.monotonic() + patience
         while True:
             claim, slots, segment = self.current
             at = claim()
@@ -138,6 +160,8 @@ class Journal:
                     if not segment.holds(at):
                         continue  # sealed, read and deleted between claim and write: not for want of room
                     segment.void(at)
+                    if deadline and self._roll_into_memory(segment):
+                        continue
                     if not self._without_room(f"{error.strerror or error}", deadline):
                         return False
                     continue
@@ -172,7 +196,7 @@ class Journal:
                 if self.current[2] is not full:
                     return True
                 if self.closed:
-                    raise RunEndedError("asynctrack has been shut down in this process; the event was not logged")
+                    raise _closed()
                 try:
                     segment = self._next_segment(full)
                 except OSError as error:
@@ -188,9 +212,27 @@ class Journal:
                     full.seal()
                     self._told_full = False
                     break
+            if deadline and self._roll_into_memory(full):
+                return True
             if not self._without_room(problem, deadline):
                 return False
         self._rolled()
+        return True
+
+    def _roll_into_memory(self, full: Segment) -> bool:
+        """A next segment of one slot, without a file: for the end of a run, which would stay RUNNING for ever. Should
+        the process die before it is delivered, whoever delivers the spool ends the run as KILLED. False where another
+        process delivers, which could not see it."""
+        if not self._consumed:
+            return False
+        while full.holds(at := full.claim()):
+            full.void(at)  # nobody is to wait for what will never be written
+        with self._lock:
+            if self.current[2] is full and not self.closed:
+                segment = Segment.create(None, full.first + full.capacity, 1)
+                self.current = (segment.claim, segment.slots, segment)
+                full.next = segment
+                full.seal()
         return True
 
     def seal_behind(self) -> None:
@@ -205,6 +247,9 @@ class Journal:
         segment = self.current[2]
         if self._prepared is None and self._has_room():
             try:
+                small = min(_SMALL_RUN, segment.capacity // 2)
+                if not segment.first and not any(segment.read(small, 1)):
+                    return  # small runs do with one
                 prepared = self._make(segment.first + segment.capacity, self._slots_after(segment))
                 prepared.prefault()
                 self._prepared = prepared
@@ -234,11 +279,30 @@ class Journal:
             segment = segment.next
         return total
 
+    def room(self) -> int:
+        """Bytes that may still be put aside for artifacts."""
+        left = self.settings.max_spool_bytes - self.disk_bytes() - self._put_aside
+        if left <= self.settings.max_spool_bytes // 2 and self._put_aside:
+            # What has been delivered since is deleted: look what is left.
+            self._put_aside = sum(
+                os.stat(os.path.join(folder, name)).st_size
+                for folder, _, names in os.walk(self.spool.artifacts())
+                for name in names
+            )
+            left = self.settings.max_spool_bytes - self.disk_bytes() - self._put_aside
+        return max(left, 0)
+
+    def put_aside(self, size: int) -> None:
+        """So many bytes were put aside for an artifact."""
+        self._put_aside += size
+
     def close(self) -> None:
         """Seal what is there and refuse further writes: they raise RunEndedError."""
-        with self._lock:
-            self.closed = True
-            self.current[2].seal()
+        # A second call needs no lock: whoever held it at the first may never let go (`engine.lifecycle._terminate`).
+        if not (self.closed and self.current[2].sealed):
+            with self._lock:
+                self.closed = True
+                self.current[2].seal()
         prepared, self._prepared = self._prepared, None
         if prepared is not None:
             prepared.remove()
@@ -247,7 +311,6 @@ class Journal:
 
     def forget(self) -> None:
         """In a forked child, before anything else runs: never touch the parent's files again."""
-        forget_held()
         # Another thread of the parent may have held it at the fork; here nobody would ever let go of it.
         self._lock = threading.RLock()
         # A segment past whose end everybody is: the first write comes to roll(), which opens a spool of our own.
@@ -269,10 +332,16 @@ class Journal:
                 return prepared
             prepared.remove()  # made for a place that somebody has filled without it
         if time.monotonic() < self._full_until:
-            raise OSError("still no room")
+            raise OSError(self._full_because)
         if not self._has_room():
             raise OSError(f"max_spool_bytes={self.settings.max_spool_bytes} is reached")
-        return self._make(full.first + full.capacity, self._slots_after(full))
+        first = full.first + full.capacity
+        for size in (full.size * _GROWTH, _FIRST_SEGMENT_BYTES):
+            try:
+                return self._make(first, self._slots_for(size))
+            except OSError:
+                pass  # a nearly full disk may have room for a smaller one
+        return self._make(first, self._slots_for(_SMALLEST_SEGMENT_BYTES))
 
     def _has_room(self) -> bool:
         upcoming = HEADER_SIZE + self._slots_after(self.current[2]) * SLOT_SIZE
@@ -290,10 +359,13 @@ class Journal:
     def _without_room(self, problem: str, deadline: float = 0.0) -> bool:
         """Apply ``spool_full``: True to try again, False when the event is dropped. Raises SpoolFullError.
 
-        Until ``deadline`` (monotonic seconds) it is tried again whatever the policy.
+        With a ``deadline`` (monotonic seconds) the policy is to try again until then, and to drop after it.
         """
-        self._full_until = time.monotonic() + _RETRY_FULL
-        policy = "block" if time.monotonic() < deadline else self.settings.spool_full
+        now = time.monotonic()
+        if now >= self._full_until:
+            # Not renewed by calls that made no attempt: those of a fast loop would put the next attempt off for ever.
+            self._full_until, self._full_because = now + _RETRY_FULL, problem
+        policy = ("block" if now < deadline else "drop_new") if deadline else self.settings.spool_full
         where = self.spool.path or "the spool in memory"
         if policy == "raise":
             raise SpoolFullError(f"{where}: {problem}. The event was not logged; make room or raise max_spool_bytes.")
@@ -308,3 +380,7 @@ class Journal:
         self._wake()
         self._room.wait(_RETRY_FULL)
         return True
+
+
+def _closed() -> RunEndedError:
+    return RunEndedError("asynctrack has been shut down in this process; the event was not logged")

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asynctrack.constants import ViewType
+from asynctrack.errors import NotFoundError
 from asynctrack.journal.slots import SLOT_SIZE, records
+from asynctrack.stores.io import InlineIO, StoreIO
 
 if TYPE_CHECKING:
     from asynctrack.entities import Experiment, Metric, Run, RunInfo
@@ -181,18 +183,38 @@ class AbstractStore(ABC):
 
     Methods are coroutines over a `StoreIO`: the engine awaits them on its loop, blocking callers `drive` them. They
     raise `StoreError` classes only; anything else is a bug in the store, which the engine reports and treats like
-    an unavailable store. Methods may be called for several runs at once, never twice at once for one run.
+    an unavailable store. Methods may be called for several runs at once; for one run, batches may overlap as
+    ``overlap`` says.
     """
 
+    #: how it waits; the engine exchanges it at interpreter exit. Stores that never block may leave it as it is
+    io: StoreIO = InlineIO()
+    #: what reaches the artifacts of a tracking server (`asynctrack.artifacts.proxied.ArtifactClient`); None elsewhere
+    client: Any = None
     #: canonical URI, without credentials: goes into the spool, logs and messages
     uri: str
     limits: Limits = Limits()
     #: True where the store gives runs ids of its own; elsewhere a new run's id is its ``spec.uid``
     chooses_run_ids: bool = False
+    #: how many batches of one run may be under way at once; params, tags, start and end keep their order in any case
+    overlap: int = 1
+    #: how many requests the store may ever be given at once; the engine finds out how many serve it best. None: any
+    #: number, as where a store has a lock or a queue of its own
+    most_requests: int | None = None
     #: set by the engine with ``durability="system"``: what `log_batch` returns from must survive the machine
     durable: bool = False
+    #: True where any store opened at ``uri`` does what this one does: then they share one engine
+    uri_says_all: bool = False
+    #: set by the engine when time is running out: seconds that one call may wait for an answer
+    patience: float | None = None
     #: True where key "a" and key "a/b" cannot both exist in one run (files and folders)
     keys_are_paths: bool = False
+
+    def over(self, io: StoreIO) -> AbstractStore:
+        """This store for callers that wait in another way: over `InlineIO` for blocking ones, over `ThreadedIO` on an
+        event loop. Called when a user hands a store object to a service, once for the service and once for the
+        engine. As it stands, right for a store whose coroutines never suspend; any other returns a twin."""
+        return self
 
     # ── keys: pure, called in the logging thread
 
@@ -208,6 +230,22 @@ class AbstractStore(ABC):
     @abstractmethod
     async def create_run(self, spec: RunSpec) -> RunInfo:
         """Create the run, or with ``spec.run_id`` set its status to RUNNING again. Repeating it changes nothing."""
+
+    async def find_run(self, spec: RunSpec) -> RunInfo | None:
+        """The run that `create_run` has made of this ``spec``, maybe in a process that died; None where there is none.
+
+        Asked where a run's id is the store's choice, before a creation is repeated.
+        """
+        try:
+            return (await self.get_run(spec.run_id or spec.uid)).info
+        except NotFoundError:
+            return None
+
+    async def probe(self, run_id: str) -> None:  # noqa: B027  # optional: for stores that raise suspicious errors
+        """Write something harmless to the run. Raises `StoreError` where the store cannot write just now.
+
+        Asked when the store fails at one batch again and again, before the events in it are suspected.
+        """
 
     async def bookmark(self, run_id: str, batch: Batch) -> Any:
         """Where the store stands before ``batch``: anything msgpack can hold, kept in the cursor while the batch is
@@ -245,6 +283,18 @@ class AbstractStore(ABC):
         page_token: str | None = None,
     ) -> Page:
         """Runs that match MLflow's filter, latest start first unless ``order_by`` says otherwise."""
+
+    async def list_run_infos(
+        self,
+        experiment_id: str,
+        run_view_type: int = ViewType.ACTIVE_ONLY,
+        max_results: int = 1000,
+        page_token: str | None = None,
+    ) -> Page:
+        """`RunInfo` of an experiment's runs, latest start first. Worth overriding where reading what the runs have
+        logged takes longer than finding them."""
+        found = await self.search_runs([experiment_id], "", run_view_type, max_results, (), page_token)
+        return Page([run.info for run in found.items], found.token)
 
     @abstractmethod
     async def get_metric_history(self, run_id: str, key: str) -> list[Metric]:

@@ -8,13 +8,19 @@ through (`drive`), because nothing in them ever suspends.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar, TypeVarTuple
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import IO, Any, Protocol, TypeVar, TypeVarTuple
 
-__all__ = ["InlineIO", "StoreIO", "ThreadedIO", "drive", "write_file_atomically"]
+from asynctrack.errors import UnavailableError
+
+__all__ = ["PIECE", "InlineIO", "StoreIO", "ThreadedIO", "drive", "this_loop", "write_file_atomically"]
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
+
+#: bytes of one piece of a streamed file: large enough that a thread hop for each costs nothing
+PIECE = 1 << 20
 
 
 def drive(work: Coroutine[Any, Any, T]) -> T:
@@ -25,6 +31,13 @@ def drive(work: Coroutine[Any, Any, T]) -> T:
         return done.value  # type: ignore[no-any-return]  # StopIteration.value is untyped
     work.close()
     raise RuntimeError(f"{work!r} suspended, but only work over InlineIO can run without an event loop")
+
+
+def this_loop() -> object:
+    """The asyncio or trio loop that runs here, to be compared: what belongs to one cannot be used in another."""
+    from anyio.lowlevel import current_token
+
+    return current_token()
 
 
 def write_file_atomically(path: str, data: bytes) -> None:
@@ -41,9 +54,50 @@ def write_file_atomically(path: str, data: bytes) -> None:
         raise
 
 
+def _open_file(path: str) -> IO[bytes]:
+    return open(path, "rb", buffering=0)
+
+
 def _read_file(path: str) -> bytes:
-    with open(path, "rb") as file:
+    with _open_file(path) as file:
         return file.read()
+
+
+def _pieces(file: IO[bytes], path: str, length: int | None) -> Iterator[bytes]:
+    left = length
+    while left is None or left > 0:
+        piece = file.read(PIECE if left is None else min(PIECE, left))
+        if not piece:
+            break
+        left = None if left is None else left - len(piece)
+        yield piece
+    _check_complete(path, left)
+
+
+async def _pieces_async(file: Any, path: str, length: int | None) -> AsyncGenerator[bytes, None]:
+    left = length
+    while left is None or left > 0:
+        piece = await file.read(PIECE if left is None else min(PIECE, left))
+        if not piece:
+            break
+        left = None if left is None else left - len(piece)
+        yield piece
+    _check_complete(path, left)
+
+
+def _check_complete(path: str, missing: int | None) -> None:
+    if missing:
+        raise UnavailableError(f"{path} became {missing} bytes shorter while it was read; do not write to it meanwhile")
+
+
+def _on_asyncio() -> bool:
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False  # trio, which aiofiles does not know
+    return True
 
 
 def _remove_quietly(path: str) -> None:
@@ -56,6 +110,9 @@ def _remove_quietly(path: str) -> None:
 class StoreIO(Protocol):
     """The blocking work a file-like store needs."""
 
+    #: whether everything happens in the calling thread, without ever suspending
+    blocking: bool
+
     async def call(self, function: Callable[[*Args], T], *args: *Args) -> T:
         """Run one blocking function: one thread hop on the event loop, none elsewhere."""
 
@@ -65,9 +122,21 @@ class StoreIO(Protocol):
     async def replace(self, path: str, data: bytes) -> None:
         """`write_file_atomically`. Raises OSError."""
 
+    def stream(
+        self, path: str, offset: int = 0, length: int | None = None
+    ) -> AbstractAsyncContextManager[Iterable[bytes] | AsyncIterable[bytes]]:
+        """The ``length`` bytes (None: all) of a file from ``offset`` on, in pieces of at most 1 MiB.
+
+        What the block gets is what httpx takes as content: to be iterated once, with ``async for`` on an event loop
+        and with ``for`` elsewhere. A file that grows does no harm when ``length`` is given; one that has become
+        shorter raises `UnavailableError` from the iteration. Raises OSError.
+        """
+
 
 class InlineIO:
     """In the calling thread. For the blocking faces and for interpreter exit."""
+
+    blocking = True
 
     async def call(self, function: Callable[[*Args], T], *args: *Args) -> T:
         return function(*args)
@@ -78,9 +147,17 @@ class InlineIO:
     async def replace(self, path: str, data: bytes) -> None:
         write_file_atomically(path, data)
 
+    @asynccontextmanager
+    async def stream(self, path: str, offset: int = 0, length: int | None = None) -> AsyncIterator[Iterable[bytes]]:
+        with _open_file(path) as file:
+            file.seek(offset)
+            yield _pieces(file, path, length)
+
 
 class ThreadedIO:
     """On the event loop (asyncio or trio): worker threads through anyio and aiofiles."""
+
+    blocking = False
 
     async def call(self, function: Callable[[*Args], T], *args: *Args) -> T:
         from anyio import to_thread
@@ -88,12 +165,8 @@ class ThreadedIO:
         return await to_thread.run_sync(function, *args)
 
     async def read(self, path: str) -> bytes:
-        import asyncio
-
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return await self.call(_read_file, path)  # trio, which aiofiles does not know
+        if not _on_asyncio():
+            return await self.call(_read_file, path)
         import aiofiles
 
         async with aiofiles.open(path, "rb") as file:
@@ -101,3 +174,28 @@ class ThreadedIO:
 
     async def replace(self, path: str, data: bytes) -> None:
         await self.call(write_file_atomically, path, data)
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, offset: int = 0, length: int | None = None
+    ) -> AsyncIterator[AsyncIterable[bytes]]:
+        import anyio
+
+        if _on_asyncio():
+            import aiofiles
+
+            file: Any = await aiofiles.open(path, "rb")
+            close: Callable[[], Coroutine[Any, Any, None]] = file.close
+        else:
+            file = await anyio.open_file(path, "rb")
+            close = file.aclose
+        try:
+            await file.seek(offset)
+            pieces = _pieces_async(file, path, length)
+            try:
+                yield pieces
+            finally:
+                await pieces.aclose()  # a connection that broke has left it in the middle
+        finally:
+            with anyio.CancelScope(shield=True):
+                await close()

@@ -29,9 +29,9 @@ class _Run:
     tags: dict[str, str] = field(default_factory=dict)
 
     def whole(self) -> Run:
-        newest = {key: latest(key, points.values()) for key, points in self.points.items()}
-        metrics = {key: point.value for key, point in newest.items() if point is not None}
-        return Run(self.info, RunData(metrics, dict(self.params), dict(self.tags)))
+        newest = (latest(key, points.values()) for key, points in self.points.items())
+        points = [point for point in newest if point is not None]
+        return Run(self.info, RunData.of(points, dict(self.params), dict(self.tags)))
 
 
 class MemoryStore(AbstractStore):

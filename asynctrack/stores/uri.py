@@ -1,21 +1,22 @@
-"""From what a user writes to a store: paths, ``file:`` and, later, servers."""
+"""From what a user writes to a store: paths and ``file:``, MLflow servers, Databricks."""
 
 from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
 
 from asynctrack.errors import InvalidInputError
+from asynctrack.settings import current_settings
 from asynctrack.stores.base import AbstractStore
+from asynctrack.stores.io import StoreIO, ThreadedIO
 
-if TYPE_CHECKING:
-    from asynctrack.stores.io import StoreIO
-
-__all__ = ["open_store", "resolve_store_uri"]
+__all__ = ["open_store", "resolve_store_uri", "userinfo_of"]
 
 #: where runs go when nothing is said, as in MLflow before its default became SQLite
 DEFAULT_PATH = "mlruns"
+
+#: user names and passwords that stood in URLs, by the URL without them: the canonical spelling goes onto the disk
+_userinfo: dict[str, tuple[str, str]] = {}
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.\-]*):(?!\\)")
 _DATABASES = ("sqlite", "postgresql", "postgres", "mysql", "mssql")
@@ -43,19 +44,59 @@ def resolve_store_uri(uri: str | os.PathLike[str] | None) -> str:
         return _local(os.path.expanduser(text) if text else DEFAULT_PATH)
     if scheme == "file":
         return _local(_path_of(text))
-    if scheme in ("http", "https", "databricks"):
-        raise InvalidInputError(f"tracking URI {_shown(text)}: {scheme} is not available in this version yet")
+    if scheme in ("http", "https"):
+        return _server(text)
+    if scheme == "databricks":
+        from asynctrack.stores.databricks import databricks_profile, databricks_uri
+
+        return databricks_uri(databricks_profile(text))
     raise InvalidInputError(_unknown(text, scheme))
 
 
 def open_store(uri: str | os.PathLike[str] | None, io: StoreIO | None = None) -> AbstractStore:
     """The store at ``uri``; nothing is read or written yet. Raises `InvalidInputError`."""
+    resolved = resolve_store_uri(uri)
+    if not resolved.startswith("file:"):
+        return _open_server(resolved, io or ThreadedIO())
     from asynctrack.stores.file.store import FileStore
 
-    path = _path_of(resolve_store_uri(uri))
+    path = _path_of(resolved)
     if os.path.exists(path) and not os.path.isdir(path):
         raise InvalidInputError(f"tracking URI {_shown(os.fspath(uri or path))}: {path} is a file, not a directory")
     return FileStore(path, io)
+
+
+def _open_server(uri: str, io: StoreIO) -> AbstractStore:
+    from asynctrack.stores.rest.auth import Credentials, credentials_for, extra_headers
+    from asynctrack.stores.rest.client import RestClient
+    from asynctrack.stores.rest.store import RestStore
+
+    settings = current_settings()
+    credentials: Credentials
+    if uri.startswith("databricks"):
+        from asynctrack.stores.databricks import DatabricksCredentials, databricks_profile
+
+        workspace = DatabricksCredentials(databricks_profile(uri), token=settings.token)
+        credentials, address, doubles = workspace, workspace.host, True
+    else:
+        credentials = credentials_for(uri, userinfo=_userinfo.get(uri), token=settings.token)
+        address, doubles = lambda: uri, None
+    client = RestClient(address, credentials, io, connect_timeout=settings.connect_timeout, extra_headers=extra_headers)
+    return RestStore(uri, client, keeps_doubles=doubles)
+
+
+def userinfo_of(uri: str) -> tuple[str, str] | None:
+    """The user name and password that this process was given in the URL of a server."""
+    return _userinfo.get(uri)
+
+
+def _server(text: str) -> str:
+    from asynctrack.stores.rest.auth import split_userinfo
+
+    url, userinfo = split_userinfo(text)
+    if userinfo is not None:
+        _userinfo[url] = userinfo
+    return url
 
 
 def _scheme(text: str) -> str | None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Coroutine
-from typing import Any, TypeVar
 
-import anyio
 import pytest
+from anyio.from_thread import BlockingPortal
 
 from asynctrack.stores.file import FileStore
 from asynctrack.stores.io import InlineIO
 from asynctrack.testing import StoreContract
-
-T = TypeVar("T")
+from tests.contract.loops import OnLoopContract
 
 
 class TestInline(StoreContract):
@@ -24,18 +21,10 @@ class TestInline(StoreContract):
         return FileStore(tmp_path / "ml runs", InlineIO())
 
 
-class _OnLoop(StoreContract):
-    backend: str
-
+class _OnLoop(OnLoopContract):
     @pytest.fixture
-    def store(self, tmp_path: pathlib.Path) -> FileStore:
+    def store(self, tmp_path: pathlib.Path, portal: BlockingPortal) -> FileStore:
         return FileStore(tmp_path / "mlruns")
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        async def main() -> T:
-            return await work
-
-        return anyio.run(main, backend=self.backend)
 
 
 class TestAsyncio(_OnLoop):

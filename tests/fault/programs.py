@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import asynctrack
+from tests.mlruns import StoredRun, read_runs
 
 #: the programs use the very asynctrack that is under test, installed or not
 PACKAGE = str(Path(asynctrack.__file__).parents[1])
 #: seconds after which a program that should have ended counts as hanging
 LIMIT = 60
+
+#: logs as fast as it can and keeps, in a shared file, the number of calls that have returned
+COUNTING = """
+import asynctrack, mmap, os, signal, sys, threading, time
+def counted(name="acknowledged"):
+    with open(name, "w+b") as file:
+        file.truncate(8)
+        # One machine word, stored in one instruction: a kill finds the old number or the new one. (struct.pack_into
+        # clears the bytes first.)
+        return memoryview(mmap.mmap(file.fileno(), 8)).cast("q")
+def log_for_ever(run, returned, keys=("m0", "m1", "m2", "m3")):
+    log, step = run.log_metric, 0
+    while True:
+        log(keys[step % len(keys)], step * 0.25, step)
+        step += 1
+        returned[0] = step
+def log_some(run, count=5000, key="loss"):
+    for step in range(count):
+        run.log_metric(key, step * 0.25, step)
+"""
 
 
 def start(code: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
@@ -29,16 +52,20 @@ def start(code: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def run(code: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``code`` to its end."""
-    process = start(code, folder, **environment)
+def finish(process: subprocess.Popen[str], limit: float = LIMIT) -> subprocess.CompletedProcess[str]:
+    """Wait for a program to end by itself."""
     try:
-        output, errors = process.communicate(timeout=LIMIT)
+        output, errors = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
         process.kill()
         output, errors = process.communicate()
         raise AssertionError(f"the program hangs; it wrote:\n{output}\n{errors}") from None
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def run(code: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``code`` to its end."""
+    return finish(start(code, folder, **environment))
 
 
 def recover(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -52,3 +79,70 @@ def spools(folder: Path) -> list[Path]:
     """The spool directories that are left."""
     home = folder / ".asynctrack"
     return [path for path in home.iterdir() if path.is_dir()] if home.exists() else []
+
+
+class Lab:
+    """A folder to run programs in, and the store that they log to."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], read: Callable[[], dict[str, StoredRun]]) -> None:
+        self.folder = folder
+        self.environment = environment
+        self._read = read
+
+    def elsewhere(self, root: str) -> Lab:
+        """The same folder, and a file store at ``root`` in it."""
+        return Lab(self.folder, {"MLFLOW_TRACKING_URI": root}, lambda: read_runs(self.folder / root))
+
+    def start(self, code: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a program; what it has at hand is in `COUNTING`."""
+        return start(COUNTING + textwrap.dedent(code), self.folder, **(self.environment | environment))
+
+    def run(self, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end."""
+        return finish(self.start(code, **environment))
+
+    def recover(self) -> subprocess.CompletedProcess[str]:
+        """Run the next program that a user starts there."""
+        return recover(self.folder, **self.environment)
+
+    def spools(self) -> list[Path]:
+        """The spool directories that are left."""
+        return spools(self.folder)
+
+    def acknowledged(self, name: str = "acknowledged") -> int:
+        """How many log calls of the last program have returned."""
+        (count,) = struct.unpack("=q", (self.folder / name).read_bytes())
+        return int(count)
+
+    def runs(self) -> dict[str, StoredRun]:
+        """What is in the store, without the runs that `recover` made."""
+        return {key: run for key, run in self._read().items() if run.tags.get("mlflow.runName") != "next"}
+
+    def only_run(self) -> StoredRun:
+        """The one run in the store, apart from those that `recover` made."""
+        (run,) = self.runs().values()
+        return run
+
+
+def line_for(process: subprocess.Popen[str]) -> str:
+    """The next line that a program prints: it has come so far."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, f"the program has ended: {finish(process)}"
+    return line.strip()
+
+
+def steps(run: StoredRun, key: str = "loss") -> list[int]:
+    """The steps of one metric that are stored; each value is checked to be the one that belongs to its step."""
+    points = sorted((step, value) for _, value, step in run.metrics.get(key, []))
+    assert points == [(step, step * 0.25) for step, _ in points]
+    return [step for step, _ in points]
+
+
+def check_counted(run: StoredRun, acknowledged: int, keys: int = 4) -> int:
+    """All that ``log_for_ever`` logged is stored, once; how much that is."""
+    points = sorted((step, value, name) for name, lines in run.metrics.items() for _, value, step in lines)
+    assert points == [(i, i * 0.25, f"m{i % keys}") for i in range(len(points))], "lost, doubled or wrong"
+    # The call under way when the end came may or may not have got there.
+    assert len(points) in (acknowledged, acknowledged + 1)
+    return len(points)

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
+import textwrap
 
 import pytest
 
-from tests.fault import programs
-from tests.mlruns import only_run, read_runs
+from tests.fault.programs import Lab, finish, line_for, steps
 
 LOG = """
-import asynctrack
 def log(run, count=5000):
-    for step in range(count):
-        run.log_metric("loss", step * 0.5, step)
+    log_some(run, count)
     run.log_params({"lr": 0.1, "opt": {"name": "sgd"}})
     run.set_tag("team", "vision")
 """
 
 
-def check_complete(folder: Path, status: str, count: int = 5000) -> None:
-    run = only_run(folder / "mlruns")
-    assert [(step, value) for _, value, step in run.metrics["loss"]] == [(i, i * 0.5) for i in range(count)]
+def check_complete(lab: Lab, status: str, count: int = 5000) -> None:
+    run = lab.only_run()
+    assert steps(run) == list(range(count))
     assert run.params == {"lr": "0.1", "opt.name": "sgd"}
     assert run.tags["team"] == "vision"
     assert run.status == status
     assert (run.meta["end_time"] is not None) == (status != "RUNNING")
-    assert programs.spools(folder) == [], "everything is delivered, yet a spool is left"
+    assert lab.spools() == [], "everything is delivered, yet a spool is left"
 
 
 @pytest.mark.parametrize(
@@ -48,30 +45,29 @@ def check_complete(folder: Path, status: str, count: int = 5000) -> None:
         "exception in a block", "KeyboardInterrupt", "KeyboardInterrupt in a block", "terminate",
     ],
 )  # fmt: skip
-def test_everything_logged_is_delivered(ending: str, status: str, code: int, tmp_path: Path) -> None:
+def test_everything_logged_is_delivered(ending: str, status: str, code: int, lab: Lab) -> None:
     """Leaving a block, ending the script, an exit code, an exception: all events arrive, with an honest status."""
-    result = programs.run(LOG + ending, tmp_path)
+    result = lab.run(LOG + ending)
     # CPython exits with 1 after a KeyboardInterrupt when some thread was importing a module just then.
     assert result.returncode == code or (code, result.returncode) == (-signal.SIGINT, 1), result.stderr
-    check_complete(tmp_path, status)
+    check_complete(lab, status)
     if "mine" in ending:
         assert "ValueError: mine" in result.stderr  # the user's own exception is what the user sees
     else:
         assert "asynctrack" not in result.stderr or code == -signal.SIGINT, result.stderr
 
 
-def test_the_blocks_own_exception_is_not_replaced(tmp_path: Path) -> None:
+def test_the_blocks_own_exception_is_not_replaced(lab: Lab) -> None:
     """An exception leaves the block as it is."""
-    result = programs.run(
-        "import asynctrack\ntry:\n    with asynctrack.start_run():\n        1 / 0\n"
-        "except ZeroDivisionError as error:\n    print('same', error)",
-        tmp_path,
+    result = lab.run(
+        "try:\n    with asynctrack.start_run():\n        1 / 0\n"
+        "except ZeroDivisionError as error:\n    print('same', error)"
     )
     assert result.stdout == "same division by zero\n", result.stderr
 
 
 @pytest.mark.parametrize("library", ["asyncio", "trio"])
-def test_a_cancelled_task_leaves_its_run_killed_and_complete(library: str, tmp_path: Path) -> None:
+def test_a_cancelled_task_leaves_its_run_killed_and_complete(library: str, lab: Lab) -> None:
     """A task cancelled inside its `async with` block: everything delivered, status KILLED, the cancellation goes on."""
     asyncio_program = """
         import asyncio
@@ -99,15 +95,13 @@ def test_a_cancelled_task_leaves_its_run_killed_and_complete(library: str, tmp_p
             print("cancelled" if scope.cancelled_caught else "not cancelled")
         trio.run(main)
     """
-    import textwrap
-
     program = asyncio_program if library == "asyncio" else trio_program
-    result = programs.run(LOG + textwrap.dedent(program), tmp_path)
+    result = lab.run(LOG + textwrap.dedent(program))
     assert result.stdout == "cancelled\n", result.stderr
-    check_complete(tmp_path, "KILLED")
+    check_complete(lab, "KILLED")
 
 
-def test_a_loop_closed_under_the_run(tmp_path: Path) -> None:
+def test_a_loop_closed_under_the_run(lab: Lab) -> None:
     """A run left open when its loop is closed is delivered when the interpreter ends."""
     program = """
 async def main():
@@ -115,12 +109,12 @@ async def main():
 import asyncio
 asyncio.run(main())
 """
-    result = programs.run(LOG + program, tmp_path)
+    result = lab.run(LOG + program)
     assert result.returncode == 0, result.stderr
-    check_complete(tmp_path, "FINISHED")
+    check_complete(lab, "FINISHED")
 
 
-def test_a_daemon_thread_still_logging(tmp_path: Path) -> None:
+def test_a_daemon_thread_still_logging(lab: Lab) -> None:
     """A daemon thread that logs to the very end: every call that returned is delivered, and nobody sees a traceback."""
     program = """
         import asynctrack, sys, threading, time
@@ -136,15 +130,15 @@ def test_a_daemon_thread_still_logging(tmp_path: Path) -> None:
         # Registered last, so it runs first; what is counted here is logged before asynctrack shuts down.
         atexit.register(lambda: print(counts[0], flush=True))
     """
-    result = programs.run(program, tmp_path)
+    result = lab.run(program)
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr, result.stderr
-    steps = [step for _, _, step in only_run(tmp_path / "mlruns").metrics["loss"]]
-    assert steps == list(range(len(steps)))
-    assert len(steps) >= int(result.stdout) > 1000
+    logged = [step for _, _, step in lab.only_run().metrics["loss"]]
+    assert logged == list(range(len(logged)))
+    assert len(logged) >= int(result.stdout) > 1000
 
 
-def test_an_exception_in_a_thread_does_not_matter(tmp_path: Path) -> None:
+def test_an_exception_in_a_thread_does_not_matter(lab: Lab) -> None:
     """A thread that dies while logging loses nothing it had logged, nor anybody else's events."""
     program = """
 import threading
@@ -156,105 +150,197 @@ thread = threading.Thread(target=work)
 thread.start()
 thread.join()
 """
-    result = programs.run(LOG + program, tmp_path)
+    result = lab.run(LOG + program)
     assert result.returncode == 0, result.stderr
-    check_complete(tmp_path, "FINISHED")
+    check_complete(lab, "FINISHED")
 
 
-def test_eight_threads_lose_nothing(tmp_path: Path) -> None:
-    """8 threads x 50,000 events on one run: each event arrives once, each thread's in order."""
+def test_eight_threads_lose_nothing(lab: Lab) -> None:
+    """8 threads x 100,000 events on one run: each event arrives once."""
     program = """
-        import asynctrack, threading
         with asynctrack.start_run() as run:
-            def work(number):
-                for step in range(50_000):
-                    run.log_metric(f"t{number}", 1.0, step)
-            threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+            threads = [threading.Thread(target=log_some, args=(run, 100_000, f"t{number}")) for number in range(8)]
             for thread in threads: thread.start()
             for thread in threads: thread.join()
             run.flush()
             print(run.stats().accepted, run.stats().delivered)
     """
-    result = programs.run(program, tmp_path)
-    assert result.stdout.split() == ["400000", "400000"], result.stderr
-    metrics = only_run(tmp_path / "mlruns").metrics
-    assert {name: [step for _, _, step in points] for name, points in metrics.items()} == {
-        f"t{number}": list(range(50_000)) for number in range(8)
-    }
+    result = lab.run(program)
+    assert result.stdout.split() == ["800000", "800000"], result.stderr
+    metrics = lab.only_run().metrics
+    assert sorted(metrics) == [f"t{number}" for number in range(8)]
+    for points in metrics.values():
+        assert sorted(step for _, _, step in points) == list(range(100_000))
 
 
-def test_os_exit_keeps_everything_for_the_next_start(tmp_path: Path) -> None:
-    """`os._exit` skips every handler: what was logged is in the spool, and the next program delivers it, once."""
-    program = "import os\nwith asynctrack.start_run() as run:\n    log(run)\n    os._exit(7)"
-    result = programs.run(LOG + program, tmp_path)
-    assert result.returncode == 7
-    assert len(programs.spools(tmp_path)) == 1
-    programs.recover(tmp_path)
-    runs = read_runs(tmp_path / "mlruns")
-    (dead,) = [run for run in runs.values() if "loss" in run.metrics]
-    assert [step for _, _, step in dead.metrics["loss"]] == list(range(5000))
-    assert (dead.status, dead.params, dead.tags["team"]) == ("KILLED", {"lr": "0.1", "opt.name": "sgd"}, "vision")
-    assert programs.spools(tmp_path) == []
+def test_ctrl_c_is_a_killed_run(lab: Lab) -> None:
+    """SIGINT in the middle of a training loop, in a block and without one: everything delivered, KILLED."""
+    for program in ("run = asynctrack.start_run()\n", "with asynctrack.start_run() as run:\n    "):
+        process = lab.start(f"{program}log_some(run); print('waiting', flush=True); time.sleep(60)")
+        line_for(process)
+        process.send_signal(signal.SIGINT)
+        result = finish(process)
+        assert result.returncode in (-signal.SIGINT, 1), result.stderr
+        assert "KeyboardInterrupt" in result.stderr
+    runs = list(lab.runs().values())
+    assert [(steps(run), run.status) for run in runs] == [(list(range(5000)), "KILLED")] * 2
+    assert lab.spools() == []
 
 
-def test_a_forked_child_logs_to_its_parents_run(tmp_path: Path) -> None:
-    """After a fork both processes log to the run; only the parent ends it; nothing is lost or doubled."""
+def test_logging_from_a_signal_handler(lab: Lab) -> None:
+    """A handler that logs metrics and params, many times in the middle of log calls and roll-overs of the main program:
+    nothing blocks, nothing is lost."""
     program = """
-        import asynctrack, os
+        asynctrack.configure(segment_bytes=8192, flush_interval=0.01)
         with asynctrack.start_run() as run:
-            for step in range(3000): run.log_metric("before", 1.0, step)
-            child = os.fork()
-            if child == 0:
-                for step in range(3000): run.log_metric("child", 2.0, step)
-                run.log_param("from", "child")
-                run.flush()
-                os._exit(0)
-            for step in range(3000): run.log_metric("parent", 3.0, step)
-            os.waitpid(child, 0)
+            handled = 0
+            def handler(number, frame):
+                global handled
+                run.log_metric("handler", handled * 0.25, handled)
+                run.log_param(f"p{handled}", handled)
+                handled += 1
+                signal.setitimer(signal.ITIMER_REAL, 0.001)
+            signal.signal(signal.SIGALRM, handler)
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+            step = 0
+            while handled < 300:
+                run.log_metric("loss", step * 0.25, step)
+                run.set_tag("t", step)
+                step += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            print(handled, step)
     """
-    result = programs.run(program, tmp_path)
+    result = lab.run(program)
     assert result.returncode == 0, result.stderr
-    run = only_run(tmp_path / "mlruns")
-    for name in ("before", "child", "parent"):
-        assert [step for _, _, step in run.metrics[name]] == list(range(3000)), name
-    assert (run.status, run.params) == ("FINISHED", {"from": "child"})
+    handled, count = map(int, result.stdout.split())
+    run = lab.only_run()
+    assert (steps(run), steps(run, "handler")) == (list(range(count)), list(range(handled)))
+    assert run.params == {f"p{number}": str(number) for number in range(handled)}
+    assert run.tags["t"] == str(count - 1)
 
 
-def test_a_multiprocessing_child_delivers_before_it_ends(tmp_path: Path) -> None:
-    """`multiprocessing` ends a forked child without atexit: what it logged is delivered all the same, in time."""
+def test_logging_from_del(lab: Lab) -> None:
+    """Objects that log when the garbage collector finds them, in the middle of other log calls, and as the last of them
+    go when the interpreter ends: it ends."""
     program = """
-        import asynctrack, multiprocessing
+        import gc
+        gc.set_threshold(50)
+        asynctrack.configure(segment_bytes=8192)
         run = asynctrack.start_run()
-        run.log_metric("parent", 1.0)
-        def work():
-            for step in range(3000): run.log_metric("child", 2.0, step)
-        child = multiprocessing.get_context("fork").Process(target=work)
-        child.start()
-        child.join()
-        print(child.exitcode)
+        gone = 0
+        class Sample:
+            def __init__(self):
+                self.me = self  # so that only the collector finds it
+            def __del__(self):
+                global gone
+                run.log_metric("gone", gone * 0.25, gone)
+                run.log_param(f"p{gone}", gone)
+                gone += 1
+        for step in range(2000):
+            Sample()
+            run.log_metric("loss", step * 0.25, step)
+        gc.collect()
+        last = Sample()
     """
-    result = programs.run(program, tmp_path)
-    assert result.stdout == "0\n", result.stderr
-    run = only_run(tmp_path / "mlruns")
-    assert [step for _, _, step in run.metrics["child"]] == list(range(3000))
+    result = lab.run(program)
+    assert result.returncode == 0, result.stderr
+    run = lab.only_run()
+    assert (steps(run), steps(run, "gone")) == (list(range(2000)), list(range(2000)))
     assert run.status == "FINISHED"
-    assert programs.spools(tmp_path) == []
 
 
-def test_a_store_that_cannot_be_written_ends_in_time_and_keeps_everything(tmp_path: Path) -> None:
+def test_logging_from_atexit(lab: Lab) -> None:
+    """A callback registered after asynctrack was imported runs before its end and is heard; one registered before is
+    told that logging is over."""
+    program = """
+        import atexit
+        run = asynctrack.start_run()
+        atexit.register(log_some, run)
+    """
+    result = lab.run(program)
+    assert result.returncode == 0, result.stderr
+    assert steps(lab.only_run()) == list(range(5000))
+    assert lab.spools() == []
+
+
+def test_two_programs_log_to_one_run(lab: Lab) -> None:
+    """Two ranks of one job, the same run, the same metric file: each event once, no line torn."""
+    first = lab.start(
+        """
+        with asynctrack.start_run() as run:
+            run.flush()
+            print(run.run_id, flush=True)
+            log_some(run, 40_000, "rank0")
+            log_some(run, 1000, "shared")
+            sys.stdin.readline()
+        """
+    )
+    run_id = line_for(first)
+    second = lab.run(
+        """
+        from asynctrack.run import attached_run
+        run = attached_run(os.environ["RUN"])
+        log_some(run, 40_000, "rank1")
+        for step in range(1000, 2000):
+            run.log_metric("shared", step * 0.25, step)
+        """,
+        RUN=run_id,
+    )
+    assert second.returncode == 0, second.stderr
+    output, errors = first.communicate("go on\n", timeout=60)
+    assert first.returncode == 0, output + errors
+    run = lab.only_run()
+    assert steps(run, "rank0") == steps(run, "rank1") == list(range(40_000))
+    assert steps(run, "shared") == list(range(2000))
+    assert run.status == "FINISHED"
+    assert lab.spools() == []
+
+
+def test_a_store_that_cannot_be_written_ends_in_time_and_keeps_everything(lab: Lab) -> None:
     """With the store out of order a program ends within its deadline, says where its events are, and the next program
     delivers them."""
-    (tmp_path / "disk").write_text("a file where a folder should be")
-    where = str(tmp_path / "disk" / "mlruns")
-    result = programs.run(
-        LOG + "log(asynctrack.start_run())", tmp_path,
-        MLFLOW_TRACKING_URI=where, ASYNCTRACK_CLOSE_TIMEOUT="1.5", ASYNCTRACK_FLUSH_INTERVAL="0.1",
-    )  # fmt: skip
+    broken = lab.elsewhere("disk/mlruns")
+    (lab.folder / "disk").write_text("a file where a folder should be")
+    result = broken.run(
+        LOG + "log(asynctrack.start_run())", ASYNCTRACK_CLOSE_TIMEOUT="1.5", ASYNCTRACK_FLUSH_INTERVAL="0.1"
+    )
     assert result.returncode == 0, result.stderr
     assert ".asynctrack" in result.stderr
     assert "Traceback" not in result.stderr
-    (tmp_path / "disk").unlink()
-    programs.recover(tmp_path, MLFLOW_TRACKING_URI=where)
-    runs = [run for run in read_runs(tmp_path / "disk" / "mlruns").values() if "loss" in run.metrics]
-    assert [step for _, _, step in runs[0].metrics["loss"]] == list(range(5000))
-    assert runs[0].status == "FINISHED"  # the program had ended it
+    (lab.folder / "disk").unlink()
+    broken.recover()
+    check_complete(broken, "FINISHED")  # the program had ended it
+
+
+def test_a_program_that_waits_for_room_for_ever_still_ends(lab: Lab) -> None:
+    """`spool_full="block"`, the spool full and the store out of order, and a thread inside a log call: the end of the
+    interpreter keeps its deadline, and what was accepted is kept."""
+    broken = lab.elsewhere("disk/mlruns")
+    (lab.folder / "disk").write_text("a file where a folder should be")
+    program = """
+        run, other = asynctrack.start_run(), asynctrack.start_run(nested=True)
+        returned = counted()
+        def fill():
+            for number in range(1 << 30):
+                other.log_param(f"p{number}", "x" * 100)
+                log_until(run, returned)
+        def log_until(run, returned):
+            for _ in range(10):
+                run.log_metric("loss", returned[0] * 0.25, returned[0])
+                returned[0] += 1
+        threading.Thread(target=fill, daemon=True).start()
+        before = -1
+        while returned[0] > before or not before:
+            before = returned[0]
+            time.sleep(0.5)
+    """
+    result = broken.run(
+        program, ASYNCTRACK_CLOSE_TIMEOUT="2", ASYNCTRACK_SPOOL_FULL="block", ASYNCTRACK_MAX_SPOOL_BYTES="600000"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr, result.stderr
+    (lab.folder / "disk").unlink()
+    broken.recover()
+    (run,) = [run for run in broken.runs().values() if "loss" in run.metrics]
+    assert steps(run) == list(range(len(steps(run))))
+    assert len(steps(run)) - lab.acknowledged() in (0, 1)

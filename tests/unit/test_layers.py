@@ -22,7 +22,7 @@ LAYERS = (
     ("journal",),
     ("stores", "artifacts"),
     ("engine",),
-    ("run", "runlog", "tracking", "experiments"),
+    ("run", "runlog", "runfiles", "tracking", "experiments", "service"),
     ("fluent",),
     ("", "cli", "ui", "integrations", "testing", "__main__"),
 )
@@ -32,6 +32,7 @@ LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 HOMES = {
     "aiofiles": ("stores.io", "stores.file", "artifacts"),
     "anyio": ("engine", "stores.io", "run"),
+    "databricks": ("stores.databricks",),
     "httpx": ("stores.rest", "artifacts"),
     "mmap": ("journal",),
     "msgpack": ("journal",),

@@ -80,7 +80,7 @@ def find_or_create(tree: Tree, name: str) -> Experiment:
 
 def find_by_name(tree: Tree, name: str) -> Experiment | None:
     """The experiment called ``name``, active ones first; None where there is none."""
-    return next((found for found in tree.experiments() if found.name == name), None)
+    return next(tree.experiments(name=meta.printable(name)), None)
 
 
 def rename_experiment(tree: Tree, experiment_id: str, new_name: str) -> None:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,7 +82,14 @@ def make_folder(path: str, folder: str) -> None:
     """Create the directory of ``path``, which lies in ``folder``, but not ``folder``: it may have been moved away just
     now, with its experiment. Raises OSError."""
     os.stat(folder)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    parent = os.path.dirname(path)
+    try:
+        os.makedirs(parent, exist_ok=True)
+    except FileExistsError:
+        # A file is in the way, which is the key's own fault; or it is a folder, and makedirs could not see that for a
+        # moment: then stat says why, or all is well by now.
+        if not stat.S_ISDIR(os.stat(parent).st_mode):
+            raise
 
 
 def write_all(fd: int, data: bytes) -> None:

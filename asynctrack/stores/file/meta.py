@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from asynctrack.entities import Experiment, LifecycleStage, RunInfo, RunStatus, SourceType
+from asynctrack.stores.file.flat import flat_mapping
 
 __all__ = [
     "dump",
@@ -28,6 +29,9 @@ def _yaml() -> tuple[Any, Any, Any]:
 
 def load(data: bytes) -> dict[str, Any]:
     """The mapping in ``data``. Raises ValueError where there is none, as in a file torn by a crash."""
+    flat = flat_mapping(data.decode("ascii")) if data.isascii() else None
+    if flat is not None:
+        return flat
     yaml, loader, _ = _yaml()
     try:
         found = yaml.load(data, Loader=loader)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from asynctrack.entities import Experiment, LifecycleStage, Metric, Run, RunData, RunInfo, ViewType
@@ -11,12 +13,12 @@ from asynctrack.errors import InvalidInputError, NotFoundError
 from asynctrack.stores import search
 from asynctrack.stores.base import Page
 from asynctrack.stores.file import layout
-from asynctrack.stores.file.entries import keys_below, read_entries, read_entry
+from asynctrack.stores.file.entries import keys_below, read_entries, read_entry, read_file
 from asynctrack.stores.file.lines import latest, parse_lines
 from asynctrack.stores.file.tree import Tree
 from asynctrack.stores.keys import check_key
 
-__all__ = ["get_run", "history", "history_path", "search_experiments", "search_runs"]
+__all__ = ["get_run", "history", "history_path", "list_run_infos", "search_experiments", "search_runs"]
 
 
 def get_run(tree: Tree, run_id: str) -> Run:
@@ -26,35 +28,30 @@ def get_run(tree: Tree, run_id: str) -> Run:
 
 
 def _whole(tree: Tree, run_dir: str, info: RunInfo) -> Run:
-    metrics = {}
     folder = os.path.join(run_dir, layout.METRICS)
-    for key in keys_below(folder, "metric", tree.warn_once):
-        point = _latest(tree, os.path.join(folder, key), key)
-        if point is not None:
-            metrics[key] = point.value
+    found = (_latest(tree, os.path.join(folder, key), key) for key in keys_below(folder, "metric", tree.warn_once))
     params, tags = (
         read_entries(os.path.join(run_dir, layout.FOLDERS[kind]), kind, tree.warn_once) for kind in ("param", "tag")
     )
-    return Run(_named(info, tags.get(layout.RUN_NAME_TAG)), RunData(metrics, params, tags))
+    points = [point for point in found if point is not None]
+    return Run(_named(info, tags.get(layout.RUN_NAME_TAG)), RunData.of(points, params, tags))
 
 
 def _named(info: RunInfo, tag: str | None) -> RunInfo:
     """MLflow before 1.29 kept the name in the tag only."""
-    if info.run_name or not tag:
-        return info
-    return RunInfo(**{name: getattr(info, name) for name in RunInfo.__dataclass_fields__} | {"run_name": tag})
+    return info if info.run_name or not tag else replace(info, run_name=tag)
 
 
 def _latest(tree: Tree, path: str, key: str) -> Metric | None:
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
+    data = read_file(path, tree.warn_once)
+    return None if data is None else latest(key, _points(tree, path, data))
+
+
+def _points(tree: Tree, path: str, data: bytes) -> list[tuple[int, int, float]]:
     points, damaged = parse_lines(data)
     if damaged:
         tree.warn_once(path, f"{damaged} damaged lines")
-    return latest(key, points)
+    return points
 
 
 def history_path(tree: Tree, run_id: str, key: str) -> str | None:
@@ -70,14 +67,24 @@ def history_path(tree: Tree, run_id: str, key: str) -> str | None:
 
 def history(tree: Tree, path: str, key: str, data: bytes) -> list[Metric]:
     """The points in ``data``, in the file's order."""
-    points, damaged = parse_lines(data)
-    if damaged:
-        tree.warn_once(path, f"{damaged} damaged lines")
+    points = _points(tree, path, data)
     return [Metric(key, value, timestamp, step) for timestamp, step, value in points]
+
+
+@lru_cache(256)
+def _can_be(kind: str, key: str) -> bool:
+    """Whether any run can have this key."""
+    try:
+        check_key(kind, key, as_path=True)
+    except InvalidInputError:
+        return False
+    return True
 
 
 class _Lazy:
     """A getter that reads one file a question, and none twice."""
+
+    __slots__ = ("_known", "_tree", "info", "run_dir")
 
     def __init__(self, tree: Tree, run_dir: str, info: RunInfo) -> None:
         self.info = info
@@ -95,10 +102,8 @@ class _Lazy:
         return self._known[kind, key]
 
     def _read(self, kind: str, key: str) -> Any:
-        try:
-            check_key(kind, key, as_path=True)
-        except InvalidInputError:
-            return None  # no run can have it
+        if not _can_be(kind, key):
+            return None
         path = layout.key_path(self.run_dir, kind, key)
         if kind != "metric":
             return read_entry(path, self._tree.warn_once)
@@ -132,6 +137,23 @@ def search_runs(
     found.sort(key=lambda lazy: (-lazy.info.start_time, lazy.info.run_id))
     wanted, token = search.page(search.order([(lazy, lazy) for lazy in found], orders), max_results, page_token)
     return Page([_whole(tree, lazy.run_dir, lazy.info) for lazy in wanted], token)
+
+
+def list_run_infos(tree: Tree, experiment_id: str, view_type: int, max_results: int, page_token: str | None) -> Page:
+    """Raises `InvalidInputError`, OSError. Reads the runs' meta.yaml and nothing else."""
+    search.check_max_results(max_results)
+    try:
+        folder = tree.experiment_dir(experiment_id)
+    except NotFoundError:
+        return Page([])
+    found = [run for run in tree.runs(folder) if LifecycleStage.matches(view_type, run[1].lifecycle_stage)]
+    found.sort(key=lambda run: (-run[1].start_time, run[1].run_id))
+    wanted, token = search.page(found, max_results, page_token)
+    return Page([_named(info, None if info.run_name else _name_tag(tree, run_dir)) for run_dir, info in wanted], token)
+
+
+def _name_tag(tree: Tree, run_dir: str) -> str | None:
+    return read_entry(layout.key_path(run_dir, "tag", layout.RUN_NAME_TAG), tree.warn_once)
 
 
 def search_experiments(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, TypeVarTuple
@@ -38,6 +39,7 @@ class FileStore(AbstractStore):
 
     limits = Limits(metrics=32768, params=32768, tags=32768, entities=32768, bytes=1 << 30)
     keys_are_paths = True
+    uri_says_all = True
 
     def __init__(self, root: str | os.PathLike[str], io: StoreIO | None = None) -> None:
         self.io: StoreIO = ThreadedIO() if io is None else io
@@ -48,6 +50,12 @@ class FileStore(AbstractStore):
 
     def __repr__(self) -> str:
         return f"FileStore({self.root!r})"
+
+    def over(self, io: StoreIO) -> FileStore:
+        """The same directory, and what is remembered of it, with another way to wait."""
+        twin = copy.copy(self)
+        twin.io = io
+        return twin
 
     async def _call(self, function: Callable[[*Args], T], *args: *Args) -> T:
         try:
@@ -102,6 +110,18 @@ class FileStore(AbstractStore):
             reading.search_runs,
             self._tree, experiment_ids, filter_string, run_view_type, max_results, order_by, page_token,
         )  # fmt: skip
+
+    async def list_run_infos(
+        self,
+        experiment_id: str,
+        run_view_type: int = ViewType.ACTIVE_ONLY,
+        max_results: int = 1000,
+        page_token: str | None = None,
+    ) -> Page:
+        """Reads the runs' meta.yaml and nothing else. An experiment that does not exist has no runs."""
+        return await self._call(
+            reading.list_run_infos, self._tree, experiment_id, run_view_type, max_results, page_token
+        )
 
     async def get_metric_history(self, run_id: str, key: str) -> list[Metric]:
         path = await self._call(reading.history_path, self._tree, run_id, key)

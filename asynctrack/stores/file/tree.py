@@ -21,6 +21,7 @@ logger = logging.getLogger("asynctrack")
 
 _REMEMBERED = 4096  # meta files and warnings; a run costs about 2 kB
 _RACY = 100_000_000  # ns: a file changed this recently may change again within the same tick of the file system's clock
+_SETTLED = 2_000_000_000  # ns: a file torn this long ago is not being written any more
 _Stamp = tuple[int, int, int]
 
 
@@ -49,25 +50,25 @@ class Tree:
         path = os.path.join(folder, layout.META)
         for pause in (0.002, 0.02, 0.1, None):
             try:
-                return self._load(path)
+                about = os.stat(path)
+                return self._load(path, about)
             except (FileNotFoundError, NotADirectoryError):
                 return None
             except ValueError as error:
                 # MLflow truncates and rewrites the file in place: what is torn now may be whole in a moment.
-                if pause is None:
+                if pause is None or _age(about) > _SETTLED:
                     raise DamagedError(f"{path} cannot be read: {error}; mend or remove it") from error
                 time.sleep(pause)
         raise AssertionError("unreachable")
 
-    def _load(self, path: str) -> dict[str, Any]:
-        about = os.stat(path)
+    def _load(self, path: str, about: os.stat_result) -> dict[str, Any]:
         stamp = (about.st_mtime_ns, about.st_size, about.st_ino)
         known = self._metas.get(path)
         if known is not None and known[0] == stamp:
             return known[1]
-        with open(path, "rb") as file:
-            found = meta.load(file.read())
-        if abs(time.time_ns() - about.st_mtime_ns) > _RACY:
+        with open(path, "rb", buffering=0) as file:
+            found = meta.load(file.readall())
+        if _age(about) > _RACY:
             if len(self._metas) >= _REMEMBERED:
                 self._metas.clear()
             self._metas[path] = stamp, found
@@ -113,17 +114,19 @@ class Tree:
         except ValueError as error:
             raise DamagedError(f"{folder}: {layout.META}: {error}") from error
 
-    def experiments(self, view_type: int = ViewType.ALL) -> Iterator[Experiment]:
-        """Every readable experiment; the others are skipped with a warning."""
+    def experiments(self, view_type: int = ViewType.ALL, name: str | None = None) -> Iterator[Experiment]:
+        """Every readable experiment, or those of one name; the others are skipped with a warning."""
         for experiment_id, folder in self.experiment_dirs(view_type):
             try:
+                if name is not None and (self.meta(folder) or {}).get("name", name) != name:
+                    continue  # before its tags are read
                 found = self.experiment(experiment_id, folder)
             except (DamagedError, OSError) as problem:
                 self.warn_once(folder, problem)
                 continue
             if found is None:
                 self.warn_once(folder, f"it has no {layout.META}")
-            else:
+            elif name in (None, found.name):
                 yield found
 
     # ── runs
@@ -175,16 +178,23 @@ class Tree:
 
     def runs(self, experiment_dir: str) -> Iterator[tuple[str, RunInfo]]:
         """(directory, info) of every readable run; the others are skipped with a warning."""
-        for name in _folders(experiment_dir):
-            run_dir = os.path.join(experiment_dir, name)
-            # A folder without meta.yaml is no run: artifacts may be kept here, or a run is being created.
+        try:
+            names = _folders(experiment_dir)
+        except OSError as problem:
+            self.warn_once(experiment_dir, problem)
+            return
+        for name in names:
             if not layout.is_run_id(name):
                 continue
+            run_dir = os.path.join(experiment_dir, name)
             try:
-                if exists(os.path.join(run_dir, layout.META)):
-                    yield run_dir, self.run_info(run_dir)
-            except (DamagedError, NotFoundError, OSError) as problem:
+                info = self.run_info(run_dir)
+            except NotFoundError:
+                continue  # without a meta.yaml it is no run: artifacts may be kept here, or a run is being created
+            except (DamagedError, OSError) as problem:
                 self.warn_once(run_dir, problem)
+            else:
+                yield run_dir, info
 
 
 def _folders(parent: str) -> list[str]:
@@ -193,3 +203,8 @@ def _folders(parent: str) -> list[str]:
             return sorted(entry.name for entry in entries if entry.is_dir())
     except FileNotFoundError:
         return []
+
+
+def _age(about: os.stat_result) -> int:
+    """Nanoseconds between a file's last change and now, by clocks that may differ."""
+    return abs(time.time_ns() - about.st_mtime_ns)

@@ -1,0 +1,79 @@
+"""Artifacts of runs on Databricks: the workspace hands out signed addresses, the storage takes the bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from asynctrack.artifacts.base import ArtifactRepository
+from asynctrack.artifacts.paths import artifact_folder, check_artifact_path, join, listed_path
+from asynctrack.artifacts.proxied import ArtifactClient
+from asynctrack.artifacts.signed import SignedAddress, fetch_signed, signed_address, upload_signed
+from asynctrack.entities import FileInfo
+from asynctrack.errors import NotFoundError, RefusedError, UnavailableError
+from asynctrack.stores.io import StoreIO
+from asynctrack.stores.rest.answers import json_of
+
+__all__ = ["DatabricksArtifacts"]
+
+_API = "/api/2.0/mlflow/artifacts"
+
+
+class DatabricksArtifacts(ArtifactRepository):
+    """The folder ``root`` ("" for all) of a run's artifacts in ``dbfs:/databricks/mlflow-tracking``."""
+
+    def __init__(self, uri: str, run_id: str, root: str, io: StoreIO, client: ArtifactClient) -> None:
+        super().__init__(uri, io)
+        self._run_id = run_id
+        self._root = root
+        self._client = client
+
+    async def upload(self, local_file: str, artifact_file: str) -> None:
+        address = await self._address("credentials-for-write", artifact_file)
+        await upload_signed(self._client, self._io, local_file, address)
+
+    async def _fetch(self, path: str, destination: str) -> None:
+        await fetch_signed(self._client, await self._address("credentials-for-read", path), destination)
+
+    async def _address(self, call: str, path: str) -> SignedAddress:
+        where = join(self._root, check_artifact_path(path))
+        body = json.dumps({"run_id": self._run_id, "path": [where]}).encode()
+        headers = {"Content-Type": "application/json"}
+        answer = json_of(await self._client.send("POST", f"{_API}/{call}", content=body, headers=headers), call)
+        found = answer.get("credential_infos", [])
+        if not found:
+            raise NotFoundError(f"Databricks gives no address for artifact {where!r} of run {self._run_id}")
+        return signed_address(found[0])
+
+    async def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
+        folder = artifact_folder(path)
+        where = join(self._root, folder) if folder else self._root
+        entries = await self._entries(where)
+        if [entry.get("path") for entry in entries] == [where] and not entries[0].get("is_dir"):
+            return []  # asked about a file, it answers with that file
+        found = []
+        for entry in entries:
+            is_dir = bool(entry.get("is_dir"))
+            name = str(entry.get("path", "")).removeprefix(f"{where}/" if where else "")
+            size = None if is_dir else int(entry.get("file_size", 0))
+            found.append(FileInfo(listed_path(folder, name, self.uri), is_dir, size))
+        return sorted(found, key=lambda info: info.path)
+
+    async def _entries(self, where: str) -> list[dict[str, Any]]:
+        asked = [("run_id", self._run_id), *([("path", where)] if where else [])]
+        parameters = asked
+        entries: list[dict[str, Any]] = []
+        seen: set[str] = set()
+        while True:
+            answer = json_of(await self._client.send("GET", f"{_API}/list", params=parameters), f"listing {where!r}")
+            entries += answer.get("files", [])
+            token = str(answer.get("next_page_token") or "")
+            if not token:
+                return entries
+            if token in seen:
+                raise UnavailableError(f"Databricks lists {where!r} of run {self._run_id} without an end")
+            seen.add(token)
+            parameters = [*asked, ("page_token", token)]
+
+    async def delete_artifacts(self, path: str) -> None:
+        raise RefusedError(f"artifact {path!r} of run {self._run_id}: Databricks deletes artifacts only with their run")

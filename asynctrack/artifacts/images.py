@@ -1,0 +1,131 @@
+"""From an image (a NumPy array, a tensor, a PIL image) to the files of MLflow's log_image. No disk, no network.
+
+Needs Pillow: ``pip install 'asynctrack[images]'``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from asynctrack.artifacts.content import Content
+from asynctrack.artifacts.paths import artifact_file as checked
+from asynctrack.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["LOGGED_IMAGES_TAG", "image_content", "preview_content", "stepped_image_contents"]
+
+#: the tag, with the value "True", by which MLflow's UI knows that a run has images logged with a key
+LOGGED_IMAGES_TAG = "mlflow.loggedImages"
+
+_KEY = re.compile(r"[a-zA-Z0-9_\-./ ]+")
+#: pixels along the longer side of the small copy that the UI shows first
+_PREVIEW = 256
+_KINDS = {"b": "bool", "i": "integer", "u": "integer", "f": "float"}
+
+
+def image_content(image: Any, artifact_file: str) -> Content:
+    """One image, in the format that the file's ending says. Raises `InvalidInputError`."""
+    path = checked(artifact_file)
+    return Content(path, _encoded(_to_pil(image, path), os.path.splitext(path)[1], path))
+
+
+def preview_content(image: Any, artifact_file: str) -> Content:
+    """A copy whose longer side has 256 pixels. Raises `InvalidInputError`."""
+    path = checked(artifact_file)
+    return Content(path, _encoded(_preview(_to_pil(image, path)), os.path.splitext(path)[1], path))
+
+
+def stepped_image_contents(image: Any, key: str, step: int = 0, timestamp: int | None = None) -> list[Content]:
+    """The image of one step under a key, as MLflow's UI shows them in a row: a PNG and a small WebP.
+
+    ``timestamp`` is in ms, None: now. The run's tag `LOGGED_IMAGES_TAG` belongs to it. Raises `InvalidInputError`.
+    """
+    import uuid
+
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise InvalidInputError(
+            f"image key {key!r}: it is made of ASCII letters, digits, underscores, dashes, periods, spaces and slashes"
+        )
+    if timestamp is None:
+        timestamp = time.time_ns() // 1_000_000
+    name = f"images/{key.replace('/', '~')}+step+{step}+timestamp+{timestamp}+{uuid.uuid4()}"
+    picture = _to_pil(image, key)
+    return [image_content(picture, f"{name}.png"), preview_content(picture, f"{name}+compressed.webp")]
+
+
+def _to_pil(image: Any, name: str) -> Image:
+    try:
+        import PIL.Image
+    except ImportError as error:
+        raise InvalidInputError(
+            f"image {name!r}: Pillow is missing, which writes images; pip install 'asynctrack[images]'"
+        ) from error
+    if isinstance(image, PIL.Image.Image):
+        return image
+    if not hasattr(image, "__array__") and hasattr(image, "to_pil"):
+        return image.to_pil()  # type: ignore[no-any-return]  # mlflow.Image, which is not to be imported here
+    if not hasattr(image, "__array__"):
+        raise InvalidInputError(
+            f"image {name!r}: {type(image).__name__} is no image; log a NumPy array, a tensor on the CPU or a PIL image"
+        )
+    return PIL.Image.fromarray(_pixels(image, name))
+
+
+def _pixels(image: Any, name: str) -> Any:
+    """Height × width (× 3 or 4) bytes, from bools, floats in 0..1 or integers in 0..255."""
+    import numpy  # loaded already, or Pillow's fromarray would not know the array
+
+    try:
+        array = numpy.asarray(image)
+    except (TypeError, ValueError, RuntimeError) as error:  # a tensor on a GPU, or one with a gradient
+        raise InvalidInputError(f"image {name!r}: {error}") from error
+    kind = _KINDS.get(array.dtype.kind)
+    if kind is None:
+        raise InvalidInputError(f"image {name!r}: an array of {array.dtype} is no image; use bool, integer or float")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or not array.size:
+        raise InvalidInputError(
+            f"image {name!r}: an array of shape {array.shape} is no image; it must be height × width, with 1, 3 or 4 "
+            f"channels last"
+        )
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    low, high = array.min(), array.max()
+    if kind == "integer":
+        if low < 0 or high > 255:
+            raise InvalidInputError(f"image {name!r}: integer pixels are 0 to 255, these are {low} to {high}")
+        return array.astype(numpy.uint8)
+    if not numpy.isfinite(low + high):
+        raise InvalidInputError(f"image {name!r}: some of its pixels are NaN or infinite")
+    if low < 0 or high > 1:
+        warnings.warn(
+            f"image {name!r}: float pixels are 0 to 1, these are {low} to {high}; they are scaled", stacklevel=4
+        )
+        array = (array - low) / ((high - low) or 1)
+    return (array * 255).astype(numpy.uint8)
+
+
+def _preview(picture: Image) -> Image:
+    width, height = picture.size
+    factor = _PREVIEW / max(width, height)
+    return picture.resize((max(1, int(width * factor)), max(1, int(height * factor))))
+
+
+def _encoded(picture: Image, suffix: str, name: str) -> bytes:
+    from PIL import Image
+
+    kind = Image.registered_extensions().get(suffix.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise InvalidInputError(f"image {name!r}: Pillow writes no {suffix or 'files without an ending'}; try .png")
+    buffer = io.BytesIO()
+    try:
+        picture.save(buffer, format=kind)
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"image {name!r} cannot be saved as {kind}: {error}") from error
+    return buffer.getvalue()

@@ -1,0 +1,141 @@
+"""Artifacts in a directory: of a file store, or of a server on a file system that this machine shares."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+
+from asynctrack.artifacts import files
+from asynctrack.artifacts.base import ArtifactRepository, make_folder_inside
+from asynctrack.artifacts.paths import RESERVED_PREFIX, artifact_folder, check_artifact_path, join
+from asynctrack.entities import FileInfo
+from asynctrack.errors import NotFoundError
+from asynctrack.stores.file.files import check_inside
+from asynctrack.stores.io import StoreIO
+
+__all__ = ["LocalArtifacts"]
+
+
+class LocalArtifacts(ArtifactRepository):
+    """The directory ``root``, which is created when the first artifact is stored.
+
+    Nothing is written or read outside it: a symbolic link in it that leads out is refused, and left out of listings.
+    What is stored gets the permissions of any new file, whatever those of its source are.
+    """
+
+    def __init__(self, uri: str, root: str, io: StoreIO) -> None:
+        super().__init__(uri, io)
+        self.root = os.path.abspath(root)
+
+    async def upload(self, local_file: str, artifact_file: str) -> None:
+        target = os.path.join(self.root, check_artifact_path(artifact_file))
+        source = await self._io.call(files.open_source, local_file)
+        try:
+            before = os.fstat(source)
+            staged = await self._io.call(self._stage, target)
+            try:
+                while await self._io.call(files.copy_piece, source, staged.fd):
+                    pass
+                files.check_unchanged(before, os.fstat(source), local_file)
+                await self._io.call(staged.publish, target, self.durable)
+            finally:
+                staged.close()
+        except OSError as error:
+            raise files.disk_error(error, target) from error
+        finally:
+            os.close(source)
+
+    def _stage(self, target: str) -> files.StagedFile:
+        folder = os.path.dirname(target)
+        self._check_inside(folder)
+        os.makedirs(folder, exist_ok=True)
+        return files.StagedFile(folder)
+
+    def _where(self, path: str) -> str:
+        return os.path.join(self.root, path) if path else self.root
+
+    def _check_inside(self, path: str) -> None:
+        check_inside(path, os.path.realpath(self.root))
+
+    async def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
+        folder = artifact_folder(path)
+        try:
+            return await self._io.call(self._list, folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise files.disk_error(error, self._where(folder)) from error
+
+    def _list(self, folder: str) -> list[FileInfo]:
+        where = self._where(folder)
+        self._check_inside(where)
+        root, here = os.path.realpath(self.root), os.path.realpath(where)
+        found = []
+        with os.scandir(where) as entries:
+            for entry in entries:
+                if entry.name.startswith(RESERVED_PREFIX):
+                    continue
+                if entry.is_symlink() and not _leads_on(os.path.realpath(entry.path), root, here):
+                    continue
+                path = join(folder, entry.name)
+                size = entry.stat().st_size if entry.is_file() else None
+                found.append(FileInfo(path, is_dir=size is None, file_size=size))
+        return sorted(found, key=lambda info: info.path)
+
+    async def download_artifacts(self, path: str = "", dst_path: str | os.PathLike[str] | None = None) -> str:
+        """As everywhere; but without ``dst_path`` nothing is copied, and what is returned is the artifact itself."""
+        path = artifact_folder(path)
+        where = self._where(path)
+        await self._io.call(self._check_inside, where)
+        if await self._io.call(os.path.exists, where):
+            if dst_path is None:
+                return where
+        elif path:
+            raise NotFoundError(f"no artifact {path!r} in {self.root}")
+        return await super().download_artifacts(path, dst_path)
+
+    async def _download(self, path: str, root: str) -> None:
+        if await self._io.call(os.path.isdir, self._where(path)):
+            await self._io.call(make_folder_inside, os.path.join(root, path), root)  # one without entries
+        else:
+            await super()._download(path, root)
+
+    async def _fetch(self, path: str, destination: str) -> None:
+        where = self._where(path)
+        await self._io.call(self._check_inside, where)
+        source = await self._io.call(files.open_source, where)
+        try:
+            target = await self._io.call(
+                os.open, destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
+            )
+            try:
+                while await self._io.call(files.copy_piece, source, target):
+                    pass
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
+
+    async def delete_artifacts(self, path: str) -> None:
+        where = os.path.join(self.root, check_artifact_path(path))
+        try:
+            await self._io.call(self._delete, where)
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # it is not there, as was asked
+        except OSError as error:
+            raise files.disk_error(error, where) from error
+
+    def _delete(self, where: str) -> None:
+        self._check_inside(os.path.dirname(where))
+        if stat.S_ISDIR(os.lstat(where).st_mode):
+            shutil.rmtree(where)
+        else:
+            os.unlink(where)
+
+
+def _leads_on(target: str, root: str, folder: str) -> bool:
+    """Whether a link in ``folder`` leads to something that exists inside ``root`` and does not contain the folder:
+    then following links comes to an end, and never outside. All three are real paths."""
+    inside = f"{target}/".startswith(f"{root.rstrip('/')}/")
+    return inside and not f"{folder}/".startswith(f"{target}/") and os.path.exists(target)

@@ -1,0 +1,152 @@
+"""Spools on their way to one store: look, load, deliver, tidy up. Whoever has a thread or a loop drives it.
+
+The engine of a logging process, the shipper process and ``asynctrack sync`` are three drivers of this one pump.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+from asynctrack.engine.batcher import Lane, Work
+from asynctrack.engine.delivery import Delivery
+from asynctrack.engine.source import Loaded, Source
+from asynctrack.journal.spool import Spool
+from asynctrack.settings import Settings
+from asynctrack.stores.base import AbstractStore
+
+__all__ = ["Pump"]
+
+logger = logging.getLogger("asynctrack")
+
+
+class Pump:
+    """Sources and the store they go to. Belongs to one thread."""
+
+    def __init__(self, store: AbstractStore, settings: Settings) -> None:
+        self.store = store
+        self.settings = settings
+        self.delivery = Delivery(store, settings.on_error)
+        self.sources: list[Source] = []
+        #: sources that were delivered to the end, and deleted
+        self.finished: list[Source] = []
+        #: ids of runs that are open elsewhere, which a dead process's spool must not end
+        self.alive: Callable[[], set[str]] = set
+        #: the experiment, by name, for the runs of dead and other processes; None: the one that they chose
+        self.experiment: str | None = None
+        self._turn = 0
+
+    # ── sources
+
+    def add(self, spool: Spool, *, followed: bool = False) -> Source | None:
+        """Deliver a dead process's spool, or a living one's that it does not deliver itself. None where it cannot be
+        read; it stays as it is then, and a log line says so."""
+        try:
+            head, problems = (spool.next_segment(None), []) if followed else spool.segments()
+            source = Source(
+                spool,
+                head,
+                self.store.limits,
+                adopted=not followed,
+                followed=followed,
+                durable=self.store.durable,
+                experiment=self.experiment,
+            )
+        except Exception:
+            logger.exception("asynctrack: cannot take over the spool %s; it stays as it is", spool.path)
+            spool.release()
+            return None
+        for problem in problems:
+            logger.error("asynctrack: damaged spool: %s", problem)
+        self.sources.append(source)
+        return source
+
+    def finish(self, source: Source) -> None:
+        """Everything readable in a dead process's spool is delivered: say what was not readable, and delete it."""
+        for problem, records in source.reader.problems.items():
+            logger.error("asynctrack: %s: %s (%d)", source.spool.path, problem, records)
+        self.finished.append(source)
+        self.remove(source)
+
+    def remove(self, source: Source) -> None:
+        """Delete a spool that is delivered."""
+        source.close()
+        self.sources.remove(source)
+        try:
+            source.spool.remove()
+        except OSError as error:
+            logger.error("asynctrack: cannot delete the delivered spool %s: %s", source.spool.path, error)
+
+    def let_go(self, source: Source) -> None:
+        """Leave a spool as it is to whoever comes next."""
+        source.close()
+        self.sources.remove(source)
+        source.spool.release()
+
+    # ── one round
+
+    def load(self) -> set[Loaded]:
+        """Load what there is room for, once from each source."""
+        for source in self.sources:
+            source.depth = self.delivery.depth
+        return {self._load(source) for source in list(self.sources)}
+
+    def _load(self, source: Source) -> Loaded:
+        try:
+            source.refresh()
+            loaded = source.load()
+        except OSError as error:
+            logger.error("asynctrack: cannot read the spool %s: %s", source.spool.path, error)
+            return Loaded.ALL
+        except Exception:
+            if not source.adopted:
+                raise
+            # Whatever is wrong with a dead process's spool, this process's own events go on being delivered.
+            logger.exception("asynctrack: cannot read the spool %s; it stays as it is", source.spool.path)
+            self.let_go(source)
+            return Loaded.ALL
+        if source.adopted and loaded is Loaded.ALL and source.end_orphans(self.alive()):
+            self.finish(source)
+        return loaded
+
+    def due(self) -> Iterator[tuple[Source, Lane, Work]]:
+        """What is to be begun now. Each time another run comes first, so that none waits behind the others for ever."""
+        lanes = [(source, lane) for source in self.sources for lane in source.lanes.values()]
+        self._turn = (self._turn + 1) % max(len(lanes), 1)
+        return self.delivery.due(iter(lanes[self._turn :] + lanes[: self._turn]))
+
+    async def step(self, source: Source, lane: Lane, work: Work) -> bool:
+        """Carry out what is `due`, and tidy up after it; whether segments were deleted."""
+        try:
+            await self.delivery.step(source, lane, work)
+        finally:
+            retired = self._tidy(source)
+        return retired
+
+    def _tidy(self, source: Source) -> bool:
+        try:
+            return bool(source.retire())
+        except OSError as error:
+            logger.error("asynctrack: the spool %s: %s", source.spool.path, error)
+            return False
+
+    def next_retry(self) -> float:
+        """When something that was put off is to be tried again (monotonic seconds); infinity: nothing is."""
+        now = time.monotonic()
+        lanes = (lane for source in self.sources for lane in source.lanes.values())
+        return min((lane.retry_at for lane in lanes if not lane.idle and lane.retry_at > now), default=float("inf"))
+
+    @property
+    def drained(self) -> bool:
+        """Whether all that is loaded is delivered."""
+        return all(source.drained for source in self.sources)
+
+    @property
+    def last_error(self) -> str | None:
+        """What the store said last when it could not take events."""
+        for source in self.sources:
+            for lane in list(source.lanes.values()):
+                if not lane.idle and lane.last_error:
+                    return lane.last_error
+        return None

@@ -1,0 +1,221 @@
+"""What waits in the spools of this and other processes: for looking at, and for throwing refused events away.
+
+Nothing here takes a spool over or changes what its owner, living or dead, has written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple
+
+from asynctrack.errors import InvalidInputError
+from asynctrack.journal.frames import FrameFile
+from asynctrack.journal.reader import Chunk, JournalReader
+from asynctrack.journal.slots import count_streams
+from asynctrack.journal.spool import Owner, Spool, host_name, is_held, read_owner, spool_homes
+
+__all__ = ["RejectedEvent", "SpoolInfo", "WaitingRun", "drop_rejected", "find_spools", "read_rejected", "read_spool"]
+
+#: slots read at once
+_BLOCK = 8192
+_REJECTED = "rejected.jsonl"
+
+
+class WaitingRun(NamedTuple):
+    """A run with events that are not delivered yet. ``events`` counts points, params, tags, start and end."""
+
+    run_id: str
+    name: str | None
+    events: int
+
+
+class SpoolInfo(NamedTuple):
+    """One spool. ``owner``: whether the process that writes it lives; a lock held on another host proves nothing.
+    ``delivering``: somebody is doing so. ``created`` is in ms since the epoch, ``age`` in seconds, ``rejected`` counts
+    refused events, ``problems`` says what cannot be read."""
+
+    path: str
+    store: str
+    host: str
+    pid: int
+    created: int
+    age: float
+    owner: Literal["alive", "dead", "unknown"]
+    delivering: bool
+    events: int
+    bytes: int
+    rejected: int
+    runs: list[WaitingRun]
+    problems: list[str]
+
+
+class RejectedEvent(NamedTuple):
+    """An event that a store will never accept. ``value`` is a metric's as text (NaN too); ``step`` and ``timestamp``
+    (ms) are a metric's only; ``refused_at`` is in ms since the epoch."""
+
+    spool: str
+    run_id: str
+    kind: str
+    key: str
+    value: Any
+    reason: str
+    refused_at: int
+    step: int | None
+    timestamp: int | None
+
+
+def find_spools(home: str | None = None) -> Iterator[str]:
+    """The spool folders in ``home``; None: in all places where spools are put by default."""
+    for folder in [os.path.abspath(home)] if home else spool_homes(None):
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            continue  # none was ever made there
+        for name in names:
+            path = os.path.join(folder, name)
+            if os.path.exists(os.path.join(path, "owner")):
+                yield path
+
+
+def read_spool(path: str) -> SpoolInfo | None:
+    """What waits in a spool, whoever owns it; None where it is none, or was delivered and deleted just now."""
+    owner = read_owner(path)
+    if owner is None:
+        return None
+    try:
+        held, delivering = is_held(path)
+        runs, problems = _waiting(path, owner, living=held)
+        size = sum(entry.stat().st_blocks * 512 for entry in os.scandir(path))
+    except FileNotFoundError:
+        return None
+    return SpoolInfo(
+        path=path,
+        store=owner.store,
+        host=owner.host,
+        pid=owner.pid,
+        created=owner.created,
+        age=max(time.time() - owner.created / 1000, 0.0),
+        owner="unknown" if owner.host != host_name() else "alive" if held else "dead",
+        delivering=delivering,
+        events=sum(run.events for run in runs),
+        bytes=size,
+        rejected=sum(1 for _ in read_rejected([path])),
+        runs=runs,
+        problems=problems,
+    )
+
+
+def read_rejected(paths: Iterable[str]) -> Iterator[RejectedEvent]:
+    """The refused events in some spools, oldest first in each. A damaged line is left out."""
+    for path in paths:
+        try:
+            with open(os.path.join(path, _REJECTED), encoding="utf-8", errors="replace") as file:
+                lines = file.readlines()
+        except FileNotFoundError:
+            continue
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                yield RejectedEvent(
+                    spool=path,
+                    run_id=entry["run_id"],
+                    kind=entry["kind"],
+                    key=entry["key"],
+                    value=entry["value"],
+                    reason=entry["reason"],
+                    refused_at=entry["refused_at"],
+                    step=entry.get("step"),
+                    timestamp=entry.get("timestamp"),
+                )
+            except (ValueError, KeyError, AttributeError):
+                continue  # its writer died within it, or it is damaged
+
+
+def drop_rejected(path: str) -> int:
+    """Delete the refused events of a spool, and the folder where nothing else is left in it; how many there were.
+
+    Raises InvalidInputError where ``path`` is no spool, and OSError.
+    """
+    if read_owner(path) is None:
+        raise InvalidInputError(f"{path} is no spool; `asynctrack spool` lists them")
+    count = sum(1 for _ in read_rejected([path]))
+    try:
+        os.unlink(os.path.join(path, _REJECTED))
+    except FileNotFoundError:
+        pass  # nothing was refused
+    if os.listdir(path) == ["owner"]:
+        os.unlink(os.path.join(path, "owner"))
+        os.rmdir(path)
+    return count
+
+
+def _waiting(path: str, owner: Owner, *, living: bool) -> tuple[list[WaitingRun], list[str]]:
+    """The runs with undelivered events, and what is wrong with the spool."""
+    try:
+        registry = FrameFile(os.path.join(path, "registry"), create=False)
+    except FileNotFoundError:
+        return [], []  # delivered: only refused events are left
+    spool = Spool(path, owner, -1, registry)
+    problems: list[str] = []
+    try:
+        cursor = spool.load_cursor() or {}
+    except ValueError as error:
+        # Its consumer may be in the middle of writing it.
+        cursor = {}
+        problems += [] if living else [str(error)]
+    head, missing = spool.segments()
+    reader = JournalReader(registry, head, cursor.get("pending"))
+    try:
+        reader.refresh_registry()
+        runs = _count(reader, cursor)
+    finally:
+        for segment in reader.chain():
+            segment.close()
+        registry.close()
+    if not living:  # a living owner's files change while they are read
+        problems += missing + [f"{problem} ({records})" for problem, records in reader.problems.items()]
+    return runs, problems
+
+
+def _count(reader: JournalReader, cursor: dict[str, Any]) -> list[WaitingRun]:
+    front = cursor.get("front", 0)
+    acknowledged = {run: entry[0] for run, entry in cursor.get("runs", {}).items()}
+    ids = {run: entry[1] for run, entry in cursor.get("runs", {}).items()}
+    # Between two of these, every slot is acknowledged by the same runs.
+    borders = sorted({front, *acknowledged.values()})
+    counts: dict[int, int] = {}
+    position = borders[0]
+    while True:
+        border = next((at for at in borders if at > position), position + _BLOCK)
+        chunk = reader.read(position, min(_BLOCK, border - position))
+        if chunk.end == position:
+            if border <= front and border > position:
+                position = border  # slots that were never written
+                continue
+            break
+        for run, events in _events(reader, chunk):
+            if acknowledged.get(run, front) <= chunk.start:
+                counts[run] = counts.get(run, 0) + events
+        position = chunk.end
+    found = []
+    for run, events in sorted(counts.items()):
+        spec = reader.run(run) or {}
+        run_id = ids.get(run) or spec.get("run_id") or spec.get("uid") or "?"
+        name = spec.get("run_name") or spec.get("tags", {}).get("mlflow.runName")
+        found.append(WaitingRun(run_id, name, events))
+    return found
+
+
+def _events(reader: JournalReader, chunk: Chunk) -> Iterator[tuple[int, int]]:
+    if chunk.plain is not None:
+        points = count_streams(chunk.data)
+    else:
+        points = {number: len(records) for number, records in chunk.streams.items()}
+    for number, count in points.items():
+        stream = reader.stream(number)
+        yield (0 if stream is None else stream.run), count
+    for frame in chunk.frames:
+        yield frame[1], len(frame[2]) if frame[0] in ("params", "tags") else 1

@@ -1,0 +1,1 @@
+"""An MLflow server over HTTP, and what Databricks adds to it."""

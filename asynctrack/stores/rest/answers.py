@@ -1,0 +1,166 @@
+"""What a server's answer means: the JSON it holds, or the `StoreError` whose class says what to do. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from asynctrack.errors import (
+    AlreadyExistsError,
+    AuthenticationError,
+    NotFoundError,
+    RefusedError,
+    ServerFaultError,
+    StoreError,
+    UnavailableError,
+    WrongServerError,
+)
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["RETRYABLE_STATUSES", "error_of", "json_of"]
+
+#: "try again later", whoever on the way says it
+RETRYABLE_STATUSES = frozenset({408, 425, 429, 502, 503, 504})
+#: two clients were the first to write the same param, tag or experiment; the second attempt finds it there
+_RACE = re.compile(r"unique constraint|UniqueViolation|IntegrityError|Duplicate entry", re.IGNORECASE)
+#: sent with status 500 or 501, and no better the next time: an experiment is deleted, say
+_FINAL = ("INVALID_STATE", "NOT_IMPLEMENTED")
+_SHOWN = 300
+
+
+def json_of(response: httpx.Response, what: str) -> dict[str, Any]:
+    """The object in a 2xx answer. Raises `UnavailableError` for anything else: who knows what has answered."""
+    try:
+        # MLflow's bulk history holds bare NaN and Infinity, which Python reads.
+        answer = json.loads(response.content)
+    except ValueError:
+        answer = None
+    if isinstance(answer, dict):
+        return answer
+    if "html" in response.headers.get("content-type", ""):
+        # A login page, most often: a proxy in front of the server wants to know who we are.
+        raise WrongServerError(f"{what} was answered with a web page, not by an MLflow server{_excerpt(response)}")
+    failure = UnavailableError(f"{what} was answered with something that is not JSON{_excerpt(response)}")
+    failure.ambiguous = True
+    raise failure
+
+
+def error_of(response: httpx.Response, what: str) -> StoreError:
+    """The error that an answer of status 300 or more stands for.
+
+    ``what`` names the request, for the message. MLflow's servers answer in JSON with an ``error_code``; whatever does
+    not comes from something on the way, or from a server that crashed.
+    """
+    status = response.status_code
+    code, message = _mlflow_error(response)
+    said = f"{code}: {message}" if code else f"HTTP {status}{_excerpt(response)}"
+    text = f"{what}: {said}"
+    if status in RETRYABLE_STATUSES or code in ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
+        failure = UnavailableError(text, retry_after=_retry_after(response))
+        failure.ambiguous = status in (408, 502, 504)
+        return failure
+    if 300 <= status < 400:
+        return _redirected(response, what)
+    if status == 401 or code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"):
+        return AuthenticationError(f"{text}. The server does not know these credentials")
+    if status == 403:
+        return _forbidden(text)
+    if status == 413:
+        return RefusedError(f"{text}. Something on the way does not let a request of this size pass")
+    if code in _FINAL:
+        return RefusedError(text)
+    if code == "FEATURE_DISABLED":  # at every call that names a workspace to a server that has none
+        return WrongServerError(f"{text}. Unset MLFLOW_WORKSPACE, unless the server is to be started with workspaces")
+    if status >= 500:
+        return ServerFaultError(text, retry_after=_retry_after(response))
+    if code:
+        return _from_code(code, message, text)
+    if status in (404, 405):
+        return WrongServerError(
+            f"{text}. There is no MLflow server at this address; check host, port and path of the tracking URI"
+        )
+    return ServerFaultError(text)
+
+
+def _from_code(code: str, message: str, text: str) -> StoreError:
+    if code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
+        return NotFoundError(text)
+    if code in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
+        return AlreadyExistsError(text)
+    if code in ("ABORTED", "RESOURCE_CONFLICT", "CANCELLED", "DEADLINE_EXCEEDED") or (
+        code == "BAD_REQUEST" and _RACE.search(message)
+    ):
+        return UnavailableError(text)
+    if code == "ENDPOINT_NOT_FOUND":
+        return WrongServerError(text)
+    return RefusedError(text)
+
+
+def _forbidden(text: str) -> StoreError:
+    if "Host header" in text:
+        return WrongServerError(
+            f"{text}. The MLflow server does not know itself under this name: start it with `--allowed-hosts NAME` "
+            "(or MLFLOW_SERVER_ALLOWED_HOSTS), or use localhost or its private address"
+        )
+    if "Cross-origin" in text or "CORS" in text:
+        return WrongServerError(f"{text}. Start the server with `--cors-allowed-origins`")
+    return AuthenticationError(f"{text}. These credentials may not do this")
+
+
+def _redirected(response: httpx.Response, what: str) -> StoreError:
+    import httpx
+
+    target = response.headers.get("location", "")
+    try:
+        url = response.request.url.join(target)
+        shown = f"{url.scheme}://{url.netloc.decode()}{url.path}".replace(url.userinfo.decode() + "@", "")
+    except (httpx.InvalidURL, ValueError, RuntimeError):
+        shown = "somewhere unreadable"
+    return WrongServerError(
+        f"{what} was redirected to {shown}, which asynctrack does not follow: it would take the credentials there. "
+        "If that is the MLflow server, make it the tracking URI; if it is a login page, give credentials"
+    )
+
+
+def _mlflow_error(response: httpx.Response) -> tuple[str, str]:
+    """``error_code`` and ``message``; the first is empty where the answer is not MLflow's."""
+    try:
+        answer = json.loads(response.content)
+    except ValueError:
+        return "", ""
+    if not isinstance(answer, dict):
+        return "", ""
+    if isinstance(answer.get("error_code"), str):
+        return answer["error_code"], _cut(str(answer.get("message", "")))
+    if "detail" in answer:  # the artifact routes of newer servers
+        return "INVALID_PARAMETER_VALUE" if response.status_code < 500 else "", _cut(str(answer["detail"]))
+    return "", ""
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds, at most an hour, from either form of the header."""
+    text = response.headers.get("retry-after", "").strip()
+    if not text:
+        return None
+    if text.isdigit():
+        seconds = float(text)
+    else:
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return min(max(seconds, 0.0), 3600.0)
+
+
+def _excerpt(response: httpx.Response) -> str:
+    text = " ".join(re.sub(r"<(style|script|title).*?</\1>|<[^>]*>", " ", response.text, flags=re.S | re.I).split())
+    return f" ({_cut(text)})" if text else " (empty)"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -1,0 +1,257 @@
+"""Disks that are full, broken, read-only or gone: training goes on, the user is told, nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fault.failing import EVENTS, KINDS
+from tests.fault.programs import PACKAGE, Lab, steps
+from tests.mlruns import StoredRun, read_runs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whichever_call_fails_nothing_is_lost(kind: str, tmp_path: Path) -> None:
+    """The n-th call of each kind fails, for n = 1, 2, 3 … until none does (from the third on a random choice of them;
+    `python -m tests.fault.failing` does all): the program goes on to its natural end, and either it or the next one
+    delivers every event, once. A run that could not be started has said so."""
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    swept = subprocess.run(
+        [sys.executable, "-m", "tests.fault.failing", str(tmp_path), kind, "--some", str(seed)],
+        env={**os.environ, "PYTHONPATH": f"{PACKAGE}{os.pathsep}{Path(__file__).parents[2]}"},
+        capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert swept.returncode == 0, swept.stderr
+    lines = [json.loads(line) for line in swept.stdout.splitlines()]
+    assert any(line["hit"] for line in lines), "nothing failed"
+    assert not lines[-1]["hit"]
+    for line in lines:
+        check_program(Path(line["folder"]), line)
+
+
+def check_program(folder: Path, line: dict[str, Any]) -> None:
+    told = (folder / "stderr").read_text(), (folder / "stderr of the next").read_text()
+    assert (line["code"], line["next"]) == (0, 0), (line, told)
+    assert "Traceback" not in told[0] + told[1], (line, told)
+    # The failure, that it is over, and what the close said: whatever fails, the log is not flooded.
+    assert len(told[0].splitlines()) <= 5, (line, told)
+    runs = {run.tags["mlflow.runName"]: run for run in read_runs(folder / "mlruns").values()}
+    for name in ("first", "second"):
+        if not (folder / f"{name} was refused").exists():
+            check_run(runs[name], (line, told))
+    home = folder / ".asynctrack"
+    left = [path for path in home.iterdir() if (path / "owner").exists()] if home.exists() else []
+    assert left == [], (line, told)
+
+
+def check_run(run: StoredRun, about: object) -> None:
+    points = sorted((step, value, name) for name, lines in run.metrics.items() for _, value, step in lines)
+    assert points == [(step, step * 0.25, f"m{step % 3}") for step in range(EVENTS)], about
+    assert run.params == {f"p{step}": str(step) for step in range(0, EVENTS, 40)}, about
+    assert run.tags["last"] == str((EVENTS - 1) // 40 * 40), about
+    assert run.status == "FINISHED", about
+
+
+SLOWLY = """
+asynctrack.configure(flush_interval=0.05, segment_bytes=65536)
+def log_slowly(run, start, stop):
+    for step in range(start, stop):
+        run.log_metric("loss", step * 0.25, step)
+        if step % 100 == 0:
+            time.sleep(0.001)
+"""
+
+
+def test_a_full_disk_drops_new_events_and_says_so(lab: Lab) -> None:
+    """No file can grow (RLIMIT_FSIZE), the store's neither: what was accepted is kept, what was not is counted, and the
+    close says how many."""
+    program = """
+        import resource
+        run = asynctrack.start_run()
+        run.flush()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))
+        log_some(run, 60_000)
+        run.terminate()
+        stats = run.stats()
+        print(stats.accepted, stats.delivered, stats.dropped)
+    """
+    result = lab.run(program, ASYNCTRACK_CLOSE_TIMEOUT="3")
+    assert result.returncode == 0, result.stderr
+    accepted, delivered, dropped = map(int, result.stdout.split())
+    assert accepted + dropped == 60_000, result.stderr
+    assert dropped > 0
+    assert f"{dropped} events" in result.stderr
+    lab.recover()
+    assert len(steps(lab.only_run())) == accepted > delivered
+    assert lab.only_run().status == "KILLED"  # its end could be written nowhere
+    assert lab.spools() == []
+
+
+def test_a_disk_without_room_for_large_segments_is_used_to_its_end(lab: Lab) -> None:
+    """Segments grow fourfold; where that does not fit, smaller ones do, and nothing is dropped."""
+    program = """
+        import resource
+        run = asynctrack.start_run()
+        run.flush()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+        for number in range(10):
+            log_some(run, 5_000, f"loss{number}")
+    """
+    result = lab.run(program)
+    assert (result.returncode, result.stderr) == (0, "")
+    for number in range(10):
+        assert steps(lab.only_run(), f"loss{number}") == list(range(5_000))
+    assert lab.only_run().status == "FINISHED"
+
+
+@pytest.mark.parametrize("what", ["spool", "store"])
+def test_a_small_file_system_that_fills_up(what: str, lab: Lab) -> None:
+    """A tmpfs of 1 MiB: a spool there drops and counts new events; a store there keeps the rest in the spool until
+    there is room."""
+    small = lab.folder / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        if what == "store":
+            lab = lab.elsewhere("small/mlruns")
+        environment = {"ASYNCTRACK_SPOOL_DIR": "small/spools"} if what == "spool" else {}
+        program = """
+            run = asynctrack.start_run()
+            log_some(run, 60_000)
+            run.terminate()
+            print(run.stats().dropped)
+        """
+        result = lab.run(program, ASYNCTRACK_CLOSE_TIMEOUT="2", **environment)
+        assert result.returncode == 0, result.stderr
+        assert "Traceback" not in result.stderr
+        dropped = int(result.stdout)
+        assert (dropped > 0) == (what == "spool")
+        if what == "store":
+            assert "No space left" in result.stderr
+            subprocess.run(["mount", "-o", "remount,size=50m", str(small)], check=True)
+            lab.recover()
+        assert len(steps(lab.only_run())) == 60_000 - dropped
+        assert lab.only_run().status == "FINISHED"
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+def test_a_spool_deleted_under_a_live_run(lab: Lab) -> None:
+    """Somebody tidies up: the files are gone from the folder and not from the program, which delivers."""
+    program = """
+        import shutil
+        with asynctrack.start_run() as run:
+            log_slowly(run, 0, 5000)
+            shutil.rmtree(".asynctrack")
+            log_slowly(run, 5000, 40_000)
+            run.log_param("after", 1)
+    """
+    result = lab.run(SLOWLY + textwrap.dedent(program), ASYNCTRACK_CLOSE_TIMEOUT="10")
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr, result.stderr
+    lab.recover()
+    stored = steps(lab.only_run())
+    dropped = 40_000 - len(stored)
+    assert stored[:5000] == list(range(5000))
+    assert dropped == 0 or f"{dropped} events" in result.stderr, result.stderr
+
+
+def test_a_store_folder_moved_away_and_back(lab: Lab) -> None:
+    """Its disk is unmounted for a while, with an empty mount point in its place: told once, all delivered later."""
+    program = """
+        with asynctrack.start_run() as run:
+            log_slowly(run, 0, 5000)
+            run.flush()
+            os.rename("mlruns", "away")
+            log_slowly(run, 5000, 20_000)
+            time.sleep(0.5)
+            os.rename("away", "mlruns")
+            log_slowly(run, 20_000, 30_000)
+    """
+    result = lab.run(SLOWLY + textwrap.dedent(program))
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    assert 1 <= len(result.stderr.splitlines()) <= 3, result.stderr
+    assert steps(lab.only_run()) == list(range(30_000))
+    assert lab.only_run().status == "FINISHED"
+    assert lab.spools() == []
+
+
+def test_a_store_folder_deleted_for_good(lab: Lab) -> None:
+    """Nobody brings it back: the program ends in time, says so, and what was not in the store before is kept."""
+    program = """
+        import shutil
+        run = asynctrack.start_run()
+        log_slowly(run, 0, 5000)
+        run.flush()
+        shutil.rmtree("mlruns")
+        log_slowly(run, 5000, 10_000)
+    """
+    result = lab.run(SLOWLY + textwrap.dedent(program), ASYNCTRACK_CLOSE_TIMEOUT="2")
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "mlruns" in result.stderr
+    lab.recover()
+    (spool,) = lab.spools()
+    refused = [json.loads(line) for line in (spool / "rejected.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in refused if event["kind"] == "metric"] == list(range(5000, 10_000))
+
+
+def test_a_store_that_becomes_unwritable(lab: Lab) -> None:
+    """An immutable folder (chattr +i), as a read-only remount would make it: kept, and delivered afterwards."""
+    root = lab.folder / "mlruns"
+    root.mkdir()
+    if subprocess.run(["chattr", "+i", str(root)], capture_output=True).returncode:
+        pytest.skip("needs the right to make a folder immutable")
+    try:
+        program = "run = asynctrack.start_run()\nlog_slowly(run, 0, 5000)"
+        result = lab.run(SLOWLY + program, ASYNCTRACK_CLOSE_TIMEOUT="2")
+    finally:
+        subprocess.run(["chattr", "-i", str(root)], check=True)
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    lab.recover()
+    assert steps(lab.only_run()) == list(range(5000))
+    assert lab.only_run().status == "FINISHED"
+
+
+@pytest.mark.parametrize("back", [True, False], ids=["for a while", "to the end"])
+def test_too_many_open_files(back: bool, lab: Lab) -> None:
+    """The program leaks file descriptors up to its limit: no log call fails; all is delivered once there are some
+    again, here or in the next program."""
+    program = f"""
+        import resource
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        run = asynctrack.start_run()
+        log_slowly(run, 0, 5000)
+        run.flush()
+        leaked = []
+        try:
+            while True:
+                leaked.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            pass
+        log_slowly(run, 5000, 5500)
+        time.sleep(0.3)
+        if {back}:
+            for fd in leaked: os.close(fd)
+        log_slowly(run, 5500, 6000)
+    """
+    result = lab.run(SLOWLY + textwrap.dedent(program), ASYNCTRACK_CLOSE_TIMEOUT="2")
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr, result.stderr
+    lab.recover()
+    assert steps(lab.only_run()) == list(range(6000))
+    assert lab.only_run().status == "FINISHED"
+    assert lab.spools() == []

@@ -1,0 +1,389 @@
+"""SIGTERM and SIGHUP: a scheduler that takes the machine away gets an honest run and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fault.programs import Lab, check_counted, finish, line_for, steps
+
+TRAIN = """
+run = asynctrack.start_run()
+returned = counted()
+print("ready", flush=True)
+log_for_ever(run, returned)
+"""
+BROKEN_STORE = {"MLFLOW_TRACKING_URI": "disk/mlruns", "ASYNCTRACK_FLUSH_INTERVAL": "0.1"}
+BOTH = pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+
+
+def number_of(name: str) -> signal.Signals:
+    return signal.Signals[name]
+
+
+def break_store(lab: Lab) -> None:
+    """A file where the store's folder should be: out of order until it is removed."""
+    (lab.folder / "disk").write_text("")
+    lab.environment.pop("MLFLOW_TRACKING_URI")
+
+
+def read_only_run(lab: Lab, where: str) -> list[int]:
+    from tests.mlruns import read_runs
+
+    (run,) = [run for run in read_runs(lab.folder / where).values() if "loss" in run.metrics]
+    assert run.status == "KILLED"
+    return steps(run)
+
+
+@BOTH
+def test_a_signal_delivers_everything_and_the_run_is_killed(name: str, lab: Lab) -> None:
+    """Whatever the program was doing: what was logged is in the store, and the exit status says which signal it was."""
+    process = lab.start(TRAIN)
+    line_for(process)
+    process.send_signal(number_of(name))
+    result = finish(process)
+    assert result.returncode == -number_of(name), result.stderr
+    assert "Traceback" not in result.stderr
+    assert name in result.stderr
+    run = lab.only_run()
+    check_counted(run, lab.acknowledged())
+    assert run.status == "KILLED"
+    assert run.meta["end_time"] is not None
+    assert lab.spools() == []
+
+
+def test_a_signal_at_any_moment_of_a_log_call_ends_the_program_at_once(lab: Lab) -> None:
+    """In the middle of a param's lock, of a new metric's, of a roll-over to the next segment, of a start or an end."""
+    program = """
+        returned = counted()
+        asynctrack.configure(segment_bytes=8192, flush_interval=0.01)
+        print("ready", flush=True)
+        number = 0
+        while True:
+            with asynctrack.start_run(run_name=f"r{number}") as run:
+                for step in range(400):
+                    run.log_metric(f"m{step % 7}", step, step)
+                    run.log_param(f"p{step}", step)
+                    run.set_tag("t", step)
+            number += 1
+            returned[0] = number
+    """
+    seed = random.randrange(1 << 30)
+    moments = random.Random(seed)
+    slowest = 0.0
+    for _ in range(8):
+        process = lab.start(program)
+        line_for(process)
+        time.sleep(moments.uniform(0.0, 0.3))  # the random moment, not a wait for something
+        process.send_signal(signal.SIGTERM)
+        sent = time.monotonic()
+        result = finish(process)
+        slowest = max(slowest, time.monotonic() - sent)
+        assert result.returncode == -signal.SIGTERM, (seed, result.stderr)
+        assert "Traceback" not in result.stderr, (seed, result.stderr)
+    lab.recover()
+    assert lab.spools() == []
+    for run in lab.runs().values():
+        assert run.status in ("FINISHED", "KILLED"), (seed, run)
+        if run.status == "FINISHED":
+            assert sum(map(len, run.metrics.values())) == len(run.params) == 400, seed
+    assert slowest < 10.0, f"seed {seed}: {slowest} s; term_timeout is 20 s"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_handler_of_the_users_own_runs_instead(when: str, lab: Lab) -> None:
+    """Set before or after the first run is started: it is not replaced, it runs, and the program ends its own way."""
+    install = "signal.signal(signal.SIGTERM, lambda *_: (print('mine', flush=True), sys.exit(5)))"
+    before, after = (install, "") if when == "before" else ("", install)
+    result = terminated(
+        lab, f"{before}\nwith asynctrack.start_run() as run:\n    {after}\n    log_some(run)\n    wait()"
+    )
+    assert (result.returncode, result.stdout) == (5, "mine\n"), result.stderr
+    run = lab.only_run()
+    assert steps(run) == list(range(5000))
+    assert run.status == "FAILED"
+    assert lab.spools() == []
+
+
+def test_a_handler_of_the_users_own_may_go_on_to_the_one_before(lab: Lab) -> None:
+    """Chained as careful programs do it: the user's part, then asynctrack's, then the signal's own effect."""
+    program = """
+        run = asynctrack.start_run()
+        log_some(run)
+        before = signal.getsignal(signal.SIGTERM)
+        def mine(number, frame):
+            run.log_metric("last words", 1.0)
+            print("mine", flush=True)
+            before(number, frame)
+        signal.signal(signal.SIGTERM, mine)
+        wait()
+    """
+    result = terminated(lab, program)
+    assert (result.returncode, result.stdout) == (-signal.SIGTERM, "mine\n"), result.stderr
+    run = lab.only_run()
+    assert steps(run) == list(range(5000))
+    assert len(run.metrics["last words"]) == 1
+    assert run.status == "KILLED"
+
+
+def test_the_handler_of_an_event_loop_is_left_alone(lab: Lab) -> None:
+    """A service that stops on SIGTERM by itself ends its run itself."""
+    program = """
+        import asyncio
+        async def main():
+            stop = asyncio.Event()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+            async with asynctrack.start_run() as run:
+                log_some(run)
+                print("waiting", flush=True)
+                await stop.wait()
+            print("stopped")
+        asyncio.run(main())
+    """
+    result = terminated(lab, program)
+    assert (result.returncode, result.stdout) == (0, "stopped\n"), result.stderr
+    assert (steps(lab.only_run()), lab.only_run().status) == (list(range(5000)), "FINISHED")
+
+
+def test_a_signal_while_an_event_loop_runs(lab: Lab) -> None:
+    """The run of an asyncio task is delivered and ended; the task never comes back."""
+    program = """
+        import asyncio
+        async def main():
+            async with asynctrack.start_run() as run:
+                log_some(run)
+                print("waiting", flush=True)
+                await asyncio.sleep(60)
+        asyncio.run(main())
+    """
+    result = terminated(lab, program)
+    assert result.returncode == -signal.SIGTERM, result.stderr
+    assert (steps(lab.only_run()), lab.only_run().status) == (list(range(5000)), "KILLED")
+
+
+def test_switched_off_the_signal_kills_as_ever(lab: Lab) -> None:
+    """`handle_sigterm=False`: as without asynctrack, and the spool has it all."""
+    result = terminated(lab, "run = asynctrack.start_run()\nlog_some(run)\nwait()", ASYNCTRACK_HANDLE_SIGTERM="0")
+    assert result.returncode == -signal.SIGTERM
+    assert "SIGTERM" not in result.stderr
+    assert len(lab.spools()) == 1
+    lab.recover()
+    assert (steps(lab.only_run()), lab.only_run().status) == (list(range(5000)), "KILLED")
+
+
+def test_nohup_is_respected(lab: Lab) -> None:
+    """Where the program ignores SIGHUP it goes on."""
+    program = """
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with asynctrack.start_run() as run:
+            log_some(run)
+            os.kill(os.getpid(), signal.SIGHUP)
+            run.log_metric("after", 1.0)
+    """
+    result = lab.run(program)
+    assert result.returncode == 0, result.stderr
+    assert "after" in lab.only_run().metrics
+    assert lab.only_run().status == "FINISHED"
+
+
+def test_a_store_out_of_order_costs_no_more_than_term_timeout(lab: Lab) -> None:
+    """Within the deadline the process is gone; it says where its events are, and the next program delivers them."""
+    break_store(lab)
+    process = lab.start(
+        f"{WAIT}run = asynctrack.start_run()\nlog_some(run)\nwait()", ASYNCTRACK_TERM_TIMEOUT="1.5", **BROKEN_STORE
+    )
+    line_for(process)
+    process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    result = finish(process)
+    assert result.returncode == -signal.SIGTERM
+    assert time.monotonic() - sent < 10.0
+    assert ".asynctrack" in result.stderr
+    (lab.folder / "disk").unlink()
+    lab.environment["MLFLOW_TRACKING_URI"] = "disk/mlruns"
+    lab.recover()
+    assert read_only_run(lab, "disk/mlruns") == list(range(5000))
+
+
+def test_a_second_signal_gives_up_waiting_at_once(lab: Lab) -> None:
+    """Whoever sends it again will not wait for a store that does not answer; the spool keeps what is there."""
+    break_store(lab)
+    process = lab.start(f"{WAIT}run = asynctrack.start_run()\nlog_some(run)\nwait()", **BROKEN_STORE)
+    line_for(process)
+    process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    assert process.stderr is not None
+    while "SIGTERM" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGTERM)
+    result = finish(process)
+    assert result.returncode == -signal.SIGTERM
+    assert time.monotonic() - sent < 10.0, "term_timeout is 20 s"
+    (lab.folder / "disk").unlink()
+    lab.environment["MLFLOW_TRACKING_URI"] = "disk/mlruns"
+    lab.recover()
+    assert read_only_run(lab, "disk/mlruns") == list(range(5000))
+
+
+def test_a_signal_sent_twice_by_a_launcher_still_delivers(lab: Lab) -> None:
+    """systemd sends SIGHUP right behind SIGTERM, and torchrun passes on what its workers have got already."""
+    process = lab.start(TRAIN)
+    line_for(process)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGHUP)
+    result = finish(process)
+    assert result.returncode in (-signal.SIGTERM, -signal.SIGHUP)
+    lab.recover()
+    check_counted(lab.only_run(), lab.acknowledged())
+    assert lab.only_run().status == "KILLED"
+
+
+@pytest.mark.parametrize("ending", ["run.terminate()", "run.flush()", ""], ids=["terminate", "flush", "exit"])
+def test_a_signal_while_waiting_for_delivery(ending: str, lab: Lab) -> None:
+    """A close, a flush or the interpreter's end that is under way: `term_timeout` takes the place of its deadline."""
+    break_store(lab)
+    program = f"run = asynctrack.start_run()\nlog_some(run)\nprint('waiting', flush=True)\n{ending}"
+    process = lab.start(program, ASYNCTRACK_TERM_TIMEOUT="2", **BROKEN_STORE)
+    line_for(process)
+    time.sleep(0.3)  # it is a moment within the wait of 60 s; any will do
+    process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    time.sleep(0.5)
+    (lab.folder / "disk").unlink()  # the store comes back within the deadline
+    result = finish(process)
+    assert result.returncode == -signal.SIGTERM, result.stderr
+    assert time.monotonic() - sent < 15.0
+    assert "Traceback" not in result.stderr
+    lab.environment["MLFLOW_TRACKING_URI"] = "disk/mlruns"
+    lab.recover()
+    from tests.mlruns import read_runs
+
+    (run,) = [run for run in read_runs(lab.folder / "disk/mlruns").values() if "loss" in run.metrics]
+    assert steps(run) == list(range(5000))
+    assert run.status == ("KILLED" if ending == "run.flush()" else "FINISHED")
+
+
+def test_a_run_started_in_another_thread_is_kept(lab: Lab) -> None:
+    """Python allows handlers in the main thread only: without one the spool has everything."""
+    program = """
+        def work():
+            log_some(asynctrack.start_run())
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        wait()
+    """
+    result = terminated(lab, program)
+    assert result.returncode == -signal.SIGTERM
+    lab.recover()
+    assert (steps(lab.only_run()), lab.only_run().status) == (list(range(5000)), "KILLED")
+
+
+def test_other_threads_that_log_meanwhile_end_quietly(lab: Lab) -> None:
+    """Worker threads in the middle of their loops: what they got logged is delivered, and nobody sees a traceback."""
+    program = """
+        run = asynctrack.start_run()
+        returned = [counted(f"thread{number}") for number in range(3)]
+        def work(number):
+            step = 0
+            while True:
+                run.log_metric(f"t{number}", step * 0.25, step)
+                step += 1
+                returned[number][0] = step
+        for number in range(3):
+            threading.Thread(target=work, args=(number,)).start()
+        time.sleep(0.2)
+        wait()
+    """
+    result = terminated(lab, program)
+    assert result.returncode == -signal.SIGTERM, result.stderr
+    assert "Traceback" not in result.stderr, result.stderr
+    for number in range(3):
+        stored = steps(lab.only_run(), f"t{number}")
+        assert stored == list(range(len(stored)))
+        assert len(stored) - lab.acknowledged(f"thread{number}") in (0, 1)
+
+
+def test_a_forked_worker_that_logs_nothing_dies_at_once(lab: Lab) -> None:
+    """As a data loader's worker is ended: the parent's run goes on, unharmed."""
+    program = """
+        with asynctrack.start_run() as run:
+            log_some(run)
+            child = os.fork()
+            if child == 0:
+                while True:
+                    time.sleep(60)
+            os.kill(child, signal.SIGTERM)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            run.log_metric("after", 1.0)
+    """
+    result = lab.run(program)
+    assert (result.returncode, result.stdout) == (0, f"{-signal.SIGTERM}\n"), result.stderr
+    assert (steps(lab.only_run()), lab.only_run().status) == (list(range(5000)), "FINISHED")
+    assert "SIGTERM" not in result.stderr
+
+
+def test_a_forked_worker_that_logs_delivers_before_it_dies(lab: Lab) -> None:
+    """Its events are in the run; the run is its parent's to end."""
+    program = """
+        with asynctrack.start_run() as run:
+            ours, theirs = os.pipe()
+            child = os.fork()
+            if child == 0:
+                log_some(run, key="child")
+                os.write(theirs, b"x")
+                while True:
+                    time.sleep(60)
+            os.read(ours, 1)
+            os.kill(child, signal.SIGTERM)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+    result = lab.run(program)
+    assert (result.returncode, result.stdout) == (0, f"{-signal.SIGTERM}\n"), result.stderr
+    assert (steps(lab.only_run(), "child"), lab.only_run().status) == (list(range(5000)), "FINISHED")
+    assert lab.spools() == []
+
+
+def test_the_first_process_of_a_container_ends_too(lab: Lab) -> None:
+    """The kernel does not kill an init process by a default action; the exit status is what a shell would say."""
+    if subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to make a process id namespace")
+    script = lab.folder / "program.py"
+    process = lab.start("pass")
+    finish(process)
+    from tests.fault.programs import COUNTING, PACKAGE
+
+    script.write_text(COUNTING + "run = asynctrack.start_run()\nlog_some(run)\nprint(1, flush=True)\ntime.sleep(60)")
+    import sys
+
+    process = subprocess.Popen(
+        ["unshare", "--pid", "--fork", sys.executable, str(script)],
+        cwd=lab.folder, env={**os.environ, **lab.environment, "PYTHONPATH": PACKAGE},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    line_for(process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGTERM)
+    result = finish(process)
+    assert result.returncode == 128 + signal.SIGTERM, result.stderr
+    assert (steps(lab.only_run()), lab.only_run().status) == (list(range(5000)), "KILLED")
+
+
+#: gives the test the word, and then waits for a signal
+WAIT = "def wait():\n    print('waiting', flush=True)\n    while True:\n        time.sleep(60)\n"
+
+
+def terminated(lab: Lab, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program up to where it prints that it waits, send SIGTERM, and let it end."""
+    import textwrap
+
+    process = lab.start(WAIT + textwrap.dedent(code), **environment)
+    line_for(process)
+    process.send_signal(signal.SIGTERM)
+    return finish(process)

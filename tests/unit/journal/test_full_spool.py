@@ -1,0 +1,169 @@
+"""What a training loop meets when the spool is full, and that nothing it was allowed to log is lost."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import asynctrack
+from asynctrack.errors import SpoolFullError
+from asynctrack.journal import segment as segment_module
+from asynctrack.journal.disk import allocate
+from tests.journals import segment_bytes
+from tests.mlruns import only_run
+
+LIMIT = 30
+SLOTS = 50
+#: room for four segments of fifty events
+ROOM = 4 * segment_bytes(SLOTS) + 4096
+
+
+class Store:
+    """A file store that takes nothing: a file stands where one of its folders would have to be made."""
+
+    def __init__(self, folder: Path) -> None:
+        self._in_the_way = folder / "disk"
+        self.root = self._in_the_way / "mlruns"
+        self._in_the_way.write_text("")
+        asynctrack.set_tracking_uri(self.root)
+
+    def back(self) -> None:
+        self._in_the_way.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(tmp_path)
+    asynctrack.configure(segment_bytes=segment_bytes(SLOTS), flush_interval=0.05, max_spool_bytes=ROOM)
+    yield made
+    made.back()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def steps(store: Store) -> list[int]:
+    return [int(step) for _, _, step in only_run(store.root).metrics["loss"]]
+
+
+def test_drop_new_drops_counts_and_reports_and_training_goes_on(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """The default. What was accepted before is all there, in order; what comes when there is room again, too."""
+    with caplog.at_level(logging.WARNING), asynctrack.start_run() as run:
+        for step in range(1000):
+            run.log_metric("loss", 0.5, step)
+        dropped = run.stats().dropped
+        assert 700 < dropped < 1000
+        assert run.stats().accepted == 1000 - dropped
+        store.back()
+        run.flush(timeout=LIMIT)
+        run.log_metric("loss", 0.5, 1000)
+    assert steps(store) == [*range(1000 - dropped), 1000]
+    assert only_run(store.root).status == "FINISHED"
+    told = [record for record in caplog.records if "no room in" in record.message]
+    assert len(told) == 1
+    assert "max_spool_bytes" in told[0].message
+    assert any(str(dropped) in record.message for record in caplog.records if "dropped" in record.message)
+
+
+def test_raise_raises_in_the_log_call_and_what_was_accepted_is_delivered(store: Store) -> None:
+    """The program decides what to do; here it stops logging until the store is back."""
+    asynctrack.configure(spool_full="raise")
+    accepted = []
+    with asynctrack.start_run() as run:
+        with pytest.raises(SpoolFullError, match="The event was not logged; make room or raise max_spool_bytes"):
+            for step in range(1000):
+                run.log_metric("loss", 0.5, step)
+                accepted.append(step)
+        assert 0 < len(accepted) < 300
+        with pytest.raises(SpoolFullError):
+            run.set_tag("a", "b")
+        store.back()
+        run.flush(timeout=LIMIT)
+        run.log_metric("loss", 0.5, 1000)
+        assert run.stats().dropped == 0
+    assert steps(store) == [*accepted, 1000]
+
+
+def test_block_waits_for_the_store_and_loses_nothing(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """The loop stands still while there is no room, says so, and goes on when the store takes events again."""
+    asynctrack.configure(spool_full="block")
+    with asynctrack.start_run() as run:
+        logged = 0
+
+        def train() -> None:
+            nonlocal logged
+            for step in range(1000):
+                run.log_metric("loss", 0.5, step)
+                logged = step + 1
+
+        thread = threading.Thread(target=train)
+        thread.start()
+        until(lambda: "log calls wait until there is room" in caplog.text)
+        assert 0 < logged < 300
+        assert thread.is_alive()
+        store.back()
+        thread.join(LIMIT)
+        assert logged == 1000
+        assert run.stats().dropped == 0
+    assert steps(store) == list(range(1000))
+
+
+@pytest.mark.parametrize("policy", ["drop_new", "raise", "block"])
+def test_a_full_disk_is_treated_alike(
+    store: Store, policy: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The limit is far; the disk is full at the third segment, and somebody makes room."""
+    asynctrack.configure(spool_full=policy, max_spool_bytes=1024**3)
+    full = False
+
+    def allocate_on_it(fd: int, size: int) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        allocate(fd, size)
+
+    monkeypatch.setattr(segment_module, "allocate", allocate_on_it)
+    accepted: list[int] = []
+    refused = threading.Event()
+
+    with asynctrack.start_run() as run:
+
+        def train() -> None:
+            for step in range(400):
+                try:
+                    run.log_metric("loss", 0.5, step)
+                except SpoolFullError as error:
+                    assert "No space left on device" in str(error)
+                    refused.set()
+                else:
+                    accepted.append(step)
+
+        for step in range(60):
+            run.log_metric("loss", 0.5, step)
+        full = True
+        thread = threading.Thread(target=train)
+        thread.start()
+        until(lambda: refused.is_set() or "No space left on device" in caplog.text)
+        if policy == "block":
+            assert thread.is_alive()
+            full = False
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+        full = False
+        store.back()
+        run.flush(timeout=LIMIT)
+        dropped = run.stats().dropped
+    stored = steps(store)
+    assert len(stored) == 60 + len(accepted) - dropped
+    assert stored[60:] == accepted[: len(accepted) - dropped]
+    assert bool(dropped) == (policy == "drop_new")
+    assert (len(accepted) == 400) == (policy != "raise")

@@ -1,0 +1,288 @@
+"""One file of slots: made whole, written by anybody at once, sealed for good, found again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asynctrack.journal import segment as module
+from asynctrack.journal.disk import write_all
+from asynctrack.journal.segment import HEADER_SIZE, Segment
+from asynctrack.journal.slots import PACK, SLOT_SIZE, decode_block
+
+FIRST = 1000
+
+
+@pytest.fixture(params=["on disk", "in memory"])
+def segment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Segment]:
+    """A new segment of four slots."""
+    made = Segment.create(str(tmp_path / "000001.slots") if request.param == "on disk" else None, FIRST, 4)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "000001.slots")
+
+
+def put(segment: Segment, step: int, stream: int = 1) -> int:
+    """Log a point; its offset."""
+    at = segment.claim()
+    assert segment.slots is not None
+    PACK(segment.slots, at, 1, step, 2.5, stream, 1, step, 2.5, stream)
+    return at
+
+
+def steps(segment: Segment) -> list[int]:
+    return [step for _, step, _, _ in decode_block(segment.read(0, segment.capacity)).streams.get(1, [])]
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+# ── made
+
+
+def test_a_new_segment_has_all_its_blocks_and_is_private(path: str) -> None:
+    """The disk's space is taken when it is made, so that no later write can fail for want of it."""
+    segment = Segment.create(path, 0, 1000)
+    found = os.stat(path)
+    assert found.st_size == HEADER_SIZE + 1000 * SLOT_SIZE == segment.size == segment.disk_bytes()
+    assert found.st_blocks * 512 >= found.st_size
+    assert stat.S_IMODE(found.st_mode) == 0o600
+    segment.close()
+
+
+def test_a_segment_is_never_made_over_another(path: str) -> None:
+    """A file that is there stays as it is."""
+    Path(path).write_bytes(b"mine")
+    with pytest.raises(FileExistsError):
+        Segment.create(path, 0, 4)
+    assert Path(path).read_bytes() == b"mine"
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing_behind(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a file nor an open descriptor."""
+
+    def full(fd: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "allocate", full)
+    before = open_files()
+    with pytest.raises(OSError, match="No space"):
+        Segment.create(path, 0, 4)
+    assert not os.path.exists(path)
+    assert open_files() == before
+
+
+def test_making_every_page_ready_changes_nothing(segment: Segment) -> None:
+    """It writes zeros where zeros are, behind the header."""
+    segment.prefault()
+    put(segment, 7)
+    assert steps(segment) == [7]
+    if segment.path is not None:
+        again = Segment.open(segment.path)
+        assert (again.first, again.capacity) == (FIRST, 4)
+        again.close()
+
+
+# ── written
+
+
+def test_slots_are_claimed_in_order_and_end(segment: Segment) -> None:
+    """Past the end nothing is held, again and again."""
+    offsets = [put(segment, step) for step in range(4)]
+    assert offsets == [HEADER_SIZE + i * SLOT_SIZE for i in range(4)]
+    assert all(segment.holds(at) for at in offsets)
+    assert not segment.holds(segment.claim())
+    assert not segment.holds(segment.claim())
+    assert steps(segment) == [0, 1, 2, 3]
+
+
+def test_no_two_threads_claim_one_slot(path: str) -> None:
+    """Eight at once."""
+    segment = Segment.create(path, 0, 8000)
+    claimed: list[list[int]] = [[] for _ in range(8)]
+
+    def claim(mine: list[int]) -> None:
+        mine.extend(segment.claim() for _ in range(1000))
+
+    threads = [threading.Thread(target=claim, args=(mine,)) for mine in claimed]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    together = sorted(at for mine in claimed for at in mine)
+    assert together == list(range(HEADER_SIZE, segment.size, SLOT_SIZE))
+    segment.close()
+
+
+def test_a_slot_given_up_is_neither_a_point_nor_waited_for(segment: Segment) -> None:
+    """void() fills it."""
+    put(segment, 1)
+    segment.void(segment.claim())
+    put(segment, 2)
+    block = decode_block(segment.read(0, 3))
+    assert steps(segment) == [1, 2]
+    assert not block.empty
+
+
+def test_frames_stand_beside_the_slots(segment: Segment) -> None:
+    """In a file that is made for the first of them; none is read before."""
+    assert segment.read_frame(0, 9) == b""
+    size = segment.disk_bytes()
+    offsets = [segment.append_frame(frame) for frame in (b"first", b"second")]
+    assert [segment.read_frame(at, 6) for at in offsets] == [b"firsts", b"second"]
+    assert segment.disk_bytes() == size + 11
+    if segment.path is not None:
+        assert stat.S_IMODE(os.stat(segment.path.replace(".slots", ".frames")).st_mode) == 0o600
+
+
+# ── sealed
+
+
+def test_nothing_can_be_written_once_it_is_sealed(segment: Segment) -> None:
+    """Whoever had claimed a slot before learns it from holds(), and logs elsewhere."""
+    put(segment, 1)
+    slots, at = segment.slots, segment.claim()
+    assert slots is not None
+    assert segment.seal()
+    assert segment.sealed
+    with pytest.raises((ValueError, TypeError), match=r"closed|mmap"):
+        PACK(slots, at, 1, 2, 3.0, 1, 1, 2, 3.0, 1)
+    assert not segment.holds(at)
+    segment.void(at)
+    assert steps(segment) == [1]
+    assert segment.seal()
+
+
+def test_it_is_not_sealed_in_the_middle_of_a_write(segment: Segment) -> None:
+    """But takes no new ones from then on; asked again, it is sealed."""
+    slots = segment.slots
+    assert slots is not None
+    with memoryview(slots):  # as PACK holds it while a value's __index__ runs
+        assert not segment.seal()
+        assert not segment.sealed
+        assert not segment.holds(HEADER_SIZE)
+    assert segment.seal()
+    assert segment.sealed
+
+
+def test_a_seal_whose_mark_cannot_be_written_is_one_all_the_same(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mark is for other processes; a log call does not fail for it."""
+
+    def fail(fd: int, data: bytes, offset: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    segment = Segment.create(path, 0, 4)
+    monkeypatch.setattr(module, "write_all", fail)
+    assert segment.seal()
+    assert segment.sealed
+    segment.close()
+
+
+def test_it_is_sealed_only_once_its_mark_is_written(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may ask meanwhile: were it told yes, it could delete the segment, and the mark would go to
+    whatever file has got the descriptor since."""
+    segment = Segment.create(path, 0, 4)
+    answers: list[bool] = []
+
+    def write(fd: int, data: bytes, offset: int) -> None:
+        asking = threading.Thread(target=lambda: answers.extend([segment.seal(), segment.sealed]))
+        asking.start()
+        asking.join()
+        write_all(fd, data, offset)
+
+    monkeypatch.setattr(module, "write_all", write)
+    assert segment.seal()
+    assert answers == [False] * 4
+    assert segment.seal()
+    segment.close()
+
+
+# ── found
+
+
+def test_a_segment_is_found_as_it_was_left(path: str) -> None:
+    """By another process: place, size, slots, frames, and whether it is sealed."""
+    segment = Segment.create(path, FIRST, 4)
+    put(segment, 5)
+    offset = segment.append_frame(b"frame")
+    found = Segment.open(path)
+    assert (found.first, found.capacity, found.sealed, steps(found)) == (FIRST, 4, False, [5])
+    assert found.read_frame(offset, 5) == b"frame"
+    put(segment, 6)
+    segment.seal()
+    found.refresh()
+    assert (found.sealed, steps(found)) == (True, [5, 6])
+    found.close()
+    again = Segment.open(path)
+    assert again.sealed
+    again.close()
+    segment.close()
+
+
+@pytest.mark.parametrize("copy", [0, 64])
+def test_one_damaged_header_is_made_good_by_the_other(path: str, copy: int) -> None:
+    """At any byte of it."""
+    Segment.create(path, FIRST, 4).close()
+    sound = Path(path).read_bytes()
+    for at in range(copy, copy + 44):
+        Path(path).write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+        found = Segment.open(path)
+        assert (found.first, found.capacity) == (FIRST, 4)
+        found.close()
+
+
+def test_a_file_without_a_header_is_no_segment(path: str) -> None:
+    """Two damaged copies, a cut file, an empty one: an error that names it; no descriptor stays open."""
+    Segment.create(path, 0, 4).close()
+    sound = Path(path).read_bytes()
+    before = open_files()
+    for data in (b"\0" * 128 + sound[128:], sound[:40], b""):
+        Path(path).write_bytes(data)
+        with pytest.raises(ValueError, match=r"000001\.slots: both copies"):
+            Segment.open(path)
+    assert open_files() == before
+
+
+def test_a_segment_of_another_version_is_refused(path: str) -> None:
+    """Not taken for damaged: a newer asynctrack can read it."""
+    Segment.create(path, 0, 4).close()
+    data = bytearray(Path(path).read_bytes())
+    for copy in (0, 64):
+        struct.pack_into("<I", data, copy + 8, 2)
+        struct.pack_into("<I", data, copy + 40, zlib.crc32(data[copy : copy + 40]))
+    Path(path).write_bytes(data)
+    with pytest.raises(ValueError, match="format 2 is not known here; read it with a newer asynctrack"):
+        Segment.open(path)
+
+
+def test_a_cut_file_gives_the_slots_it_has(path: str) -> None:
+    """Whole ones only."""
+    segment = Segment.create(path, 0, 4)
+    for step in range(4):
+        put(segment, step)
+    segment.close()
+    os.truncate(path, HEADER_SIZE + 2 * SLOT_SIZE + 63)
+    found = Segment.open(path)
+    assert steps(found) == [0, 1]
+    found.close()
+
+
+def test_removing_deletes_both_files(segment: Segment, tmp_path: Path) -> None:
+    """Those that are there, and although the user was faster."""
+    segment.append_frame(b"frame")
+    segment.remove()
+    assert os.listdir(tmp_path) == []
+    segment.remove()

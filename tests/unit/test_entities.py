@@ -1,0 +1,99 @@
+"""The entities: frozen values with the names of both generations of MLflow."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from asynctrack import entities
+from asynctrack.entities import (
+    Experiment,
+    FileInfo,
+    Metric,
+    PagedList,
+    Param,
+    Run,
+    RunData,
+    RunInfo,
+    RunStatus,
+    RunTag,
+    SourceType,
+    ViewType,
+)
+
+INFO = RunInfo("r1", "7", "ann", "FINISHED", 1, 2, "first", artifact_uri="file:///a")
+POINT = Metric("loss", 0.5, 10, 3)
+EVERY = [
+    INFO,
+    POINT,
+    Param("lr", "1"),
+    RunTag("t", "v"),
+    RunData.of([POINT], {"lr": "1"}, {"t": "v"}),
+    Run(INFO, RunData({"loss": 0.5})),
+    Experiment("7", "vision", "s3://b", tags={"k": "v"}, creation_time=5),
+    FileInfo("model/weights.bin", False, 12),
+]
+
+
+@pytest.mark.parametrize("entity", EVERY, ids=lambda entity: type(entity).__name__)
+def test_an_entity_cannot_be_changed_and_shows_what_it_holds(entity: object) -> None:
+    """It is a value: equal to another with the same fields, and its repr could be typed in."""
+    first = next(iter(dataclasses.fields(entity)))  # type: ignore[arg-type]  # all are dataclasses
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(entity, first.name, None)
+    assert eval(repr(entity), vars(entities)) == entity
+    assert not hasattr(entity, "__dict__")
+
+
+@pytest.mark.parametrize("entity", EVERY, ids=lambda entity: type(entity).__name__)
+def test_to_dictionary_is_ready_for_json(entity: Run) -> None:
+    """Every attribute, entities within as dictionaries too."""
+    found = entity.to_dictionary()
+    assert json.loads(json.dumps(found)) == found
+    assert list(found) == [name for name, _ in entity]
+
+
+def test_a_runs_dictionary_has_mlflows_form() -> None:
+    """Info and data, as `mlflow.entities.Run.to_dictionary` has them."""
+    found = Run(INFO, RunData({"loss": 0.5}, {"lr": "1"}, {"t": "v"})).to_dictionary()
+    assert found["info"]["run_id"] == "r1"
+    assert found["data"] == {"metrics": {"loss": 0.5}, "params": {"lr": "1"}, "tags": {"t": "v"}}
+
+
+def test_the_names_of_2018_are_there() -> None:
+    """run_uuid and name, which are run_id and run_name today."""
+    assert (INFO.run_uuid, INFO.name) == (INFO.run_id, INFO.run_name) == ("r1", "first")
+
+
+def test_the_latest_points_keep_step_and_time() -> None:
+    """Beside the dictionary of values, for whoever iterates over metrics; comparing runs does not look at them."""
+    data = RunData.of([POINT, Metric("acc", 1.0, 11)], {}, {})
+    assert data.metrics == {"loss": 0.5, "acc": 1.0}
+    assert data.latest["loss"].step == 3
+    assert data == RunData({"loss": 0.5, "acc": 1.0})
+
+
+def test_enumerations_have_mlflows_numbers_and_names() -> None:
+    """Both ways, and nothing else."""
+    assert (RunStatus.RUNNING, RunStatus.KILLED, ViewType.ALL, SourceType.UNKNOWN) == (1, 5, 3, 5)
+    assert [RunStatus.from_string(RunStatus.to_string(number)) for number in RunStatus.all_status()] == [1, 2, 3, 4, 5]
+    assert (RunStatus.name_of("FAILED"), RunStatus.name_of(4)) == ("FAILED", "FAILED")
+    assert SourceType.to_string(SourceType.LOCAL) == "LOCAL"
+    for wrong in ("finished", "", None, 0, 9, True, 3.0):
+        with pytest.raises(ValueError, match="must be one of"):
+            RunStatus.name_of(wrong)  # type: ignore[arg-type]  # that is the point
+
+
+def test_a_terminated_status_is_told_by_name_and_by_number() -> None:
+    """`RunInfo.status` is a name today and was a number once."""
+    assert RunStatus.is_terminated(INFO.status)
+    assert RunStatus.is_terminated(RunStatus.KILLED)
+    assert not RunStatus.is_terminated("SCHEDULED")
+
+
+def test_a_page_is_a_list_with_a_token() -> None:
+    """As MLflow's PagedList."""
+    page = PagedList([POINT], "more")
+    assert (page, page.token, page.to_list()) == ([POINT], "more", [POINT])
