@@ -474,9 +474,11 @@ def timed_out(state: RunState, timeout: float | None) -> FlushTimeoutError:
     why = f" ({stats.last_error})" if stats.last_error else ""
     where = state.engine.journal.spool.path
     kept = f"they are kept in {where} and go on being delivered" if where else "they are kept in memory only"
+    new = stats.dropped - state.told_dropped
+    lost = f". Besides, {new} events of this process were dropped, because the spool was full" if new > 0 else ""
     return FlushTimeoutError(
         f"run {state.run_id}: {stats.pending} of {stats.accepted} events are not in {state.engine.store.uri} after "
-        f"{timeout:g} s{why}; {kept}"
+        f"{timeout:g} s{why}; {kept}{lost}"
     )
 
 

@@ -52,8 +52,9 @@ _lock = threading.Lock()
 def set_tracking_uri(uri: str | os.PathLike[str]) -> None:
     """Set the store for runs and calls from now on; runs that are open keep theirs.
 
-    ``""`` or a path or ``file:`` URI: MLflow's file layout there (``./mlruns`` if empty). Also sets
-    ``MLFLOW_TRACKING_URI``, as MLflow does, for child processes. Raises InvalidInputError for any other kind.
+    ``""`` or a path or ``file:`` URI: MLflow's file layout there (``./mlruns`` if empty); ``http(s)://…``: an MLflow
+    server; ``databricks`` or ``databricks://profile``. Also sets ``MLFLOW_TRACKING_URI``, as MLflow does, for child
+    processes. Raises InvalidInputError for any other kind.
     """
     global _set_here
     _set_here = resolve_store_uri(uri)

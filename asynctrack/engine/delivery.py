@@ -226,14 +226,18 @@ class Delivery:
             if lane.told != type(error).__name__:
                 lane.told = type(error).__name__
                 logger.error(
-                    "asynctrack: run %s: %s: %s. Events are kept in %s and delivered once that is mended.",
-                    lane.run_id or lane.spec.uid, self.store.uri, error, where,
+                    "asynctrack: run %s: %s. Events are kept in %s and delivered once that is mended.",
+                    lane.run_id or lane.spec.uid, self._said(error), where,
                 )  # fmt: skip
         elif self._failing_since is None:
             self._failing_since = time.monotonic()
             if self._failing_since - self._told_failing >= _QUIET:
                 self._told_failing = self._failing_since
-                logger.warning("asynctrack: %s: %s. Events are kept in %s; trying again.", self.store.uri, error, where)
+                logger.warning("asynctrack: %s. Events are kept in %s; trying again.", self._said(error), where)
+
+    def _said(self, error: StoreError) -> str:
+        text = str(error)
+        return text if self.store.uri in text else f"{self.store.uri}: {text}"
 
     def _well_again(self, lane: Lane) -> None:
         if lane.told is not None:

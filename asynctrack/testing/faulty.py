@@ -63,7 +63,7 @@ class FaultyStore(AbstractStore):
             raise error
         return result
 
-    io = _of_inner("io", "The inner store's `StoreIO`, which the engine exchanges at exit; None where it has none.")
+    io = _of_inner("io", "The inner store's `StoreIO`, which the engine exchanges at exit.")
     patience = _of_inner("patience", "Seconds that a call may wait for an answer.")
     durable = _of_inner("durable", "Whether what `log_batch` returns from must survive the machine.")
 

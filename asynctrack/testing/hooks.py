@@ -32,8 +32,8 @@ class ContractHooks:
     merges_identical_points: bool = True
     #: False where a run must name its experiment: Databricks outside notebooks
     has_default_experiment: bool = True
-    #: a location for artifacts that the store accepts as it is
-    artifact_location: str = "s3://bucket/x"
+    #: a location for artifacts that the store accepts as it is; None where it keeps them in a place of its own
+    artifact_location: str | None = "s3://bucket/x"
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run one coroutine of the store to its end. Override it where the store needs an event loop."""
@@ -64,20 +64,22 @@ class ContractHooks:
         return self.run(store.create_run(self.spec(store, **given))).run_id
 
     def deliver(self, store: AbstractStore, run_id: str, batch: Batch, bookmark: Any = None) -> list[Refusal]:
-        """What the engine does with a batch: pieces within the store's limits, halved where the store refuses one
-        without saying whose fault it is; what was refused."""
+        """What the engine does with a batch: pieces within the store's limits, halved where the store refuses one, or
+        fails at it, without saying whose fault it is; what was refused."""
         refused: list[Refusal] = []
         for piece in split(batch, store.limits):
             try:
                 refused += self.run(store.log_batch(run_id, piece, bookmark))
             except StoreError as error:
-                if error.retryable:
+                if error.retryable and not error.suspicious:
                     raise
-                if not error.splittable or len(piece) == 1:
-                    refused += [Refusal(*item, reason=str(error)) for item in piece.items()]
-                else:
+                if error.suspicious:
+                    self.run(store.probe(run_id))  # it fails at this batch, and not at everything
+                if len(piece) > 1 and (error.splittable or error.suspicious):
                     for half in piece.halves():
                         refused += self.deliver(store, run_id, half, bookmark)
+                else:
+                    refused += [Refusal(*item, reason=str(error)) for item in piece.items()]
         return refused
 
     def raised(self, kind: type[Exception] | tuple[type[Exception], ...], work: Coroutine[Any, Any, Any]) -> str:

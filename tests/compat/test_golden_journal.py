@@ -116,8 +116,9 @@ class Reader:
     def to_deliver(self) -> list[int]:
         """The events that the store does not have."""
         found = []
-        for number, (_, run, *_) in sorted(self.events.items()):
-            acknowledged = self.cursor["runs"].get(run, [self.cursor["front"]])[0]
+        for number, (kind, run, *_) in sorted(self.events.items()):
+            lane = -run if kind == "artifact" else run
+            acknowledged = self.cursor["runs"].get(lane, [self.cursor["front"]])[0]
             if number >= acknowledged or number in self.cursor["pending"]:
                 found.append(number)
         return found

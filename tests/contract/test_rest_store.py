@@ -82,6 +82,7 @@ class TestDatabricks(StoreContract):
 
     keeps_infinities = False
     has_default_experiment = False
+    artifact_location = None
 
     def experiment_name(self, name: str) -> str:
         return f"/Shared/{super().experiment_name(name)}"

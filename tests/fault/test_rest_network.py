@@ -1,5 +1,7 @@
-"""What goes wrong between a program and its MLflow server, one thing at a time, while twenty thousand events are logged:
-each is stored once, the log calls do not notice, and the user is told when it begins and when it is over."""
+"""What goes wrong between a program and its MLflow server, one thing at a time, while it logs twenty thousand events.
+
+Each event is stored once, the log calls do not notice, and the user is told when it begins and when it is over.
+"""
 
 from __future__ import annotations
 

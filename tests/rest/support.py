@@ -58,7 +58,9 @@ def stored(server: MlflowServer, run_id: str) -> Stored:
     rows = server.rows("SELECT key, step, value, is_nan FROM metrics WHERE run_uuid = :run", run=run_id)
     params = dict(server.rows("SELECT key, value FROM params WHERE run_uuid = :run", run=run_id))
     tags = dict(server.rows("SELECT key, value FROM tags WHERE run_uuid = :run", run=run_id))
-    return Stored(status, sorted((key, step, float("nan") if nan else value) for key, step, value, nan in rows), params, tags)
+    return Stored(
+        status, sorted((key, step, float("nan") if nan else value) for key, step, value, nan in rows), params, tags
+    )
 
 
 def runs_of(server: MlflowServer, experiment: str) -> list[str]:
@@ -68,7 +70,11 @@ def runs_of(server: MlflowServer, experiment: str) -> list[str]:
 
 
 def log_events(
-    run: asynctrack.ActiveRun, count: int = EVENTS, *, pace: float = 0.005, at: dict[int, Callable[[], object]] | None = None
+    run: asynctrack.ActiveRun,
+    count: int = EVENTS,
+    *,
+    pace: float = 0.005,
+    at: dict[int, Callable[[], object]] | None = None,
 ) -> list[int]:
     """Log so many events: metrics, and a param and a tag for every thousand. How long each call took, in ns.
 
@@ -129,9 +135,7 @@ def until(condition: Callable[[], Any], what: str = "it") -> Any:
 
 def spoken(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
     """What asynctrack has said to the user."""
-    return [
-        record.getMessage() for record in caplog.records if record.name == "asynctrack" and record.levelno >= level
-    ]
+    return [record.getMessage() for record in caplog.records if record.name == "asynctrack" and record.levelno >= level]
 
 
 def sent_points(records: Iterable[Recorded]) -> list[int]:

@@ -13,7 +13,7 @@ from asynctrack.stores.base import Batch, Point, Refusal
 from asynctrack.stores.file import layout
 from asynctrack.stores.file.append import Tail, append, whole_size
 from asynctrack.stores.file.entries import MAX_PARAM_LENGTH, MAX_TAG_LENGTH, write_param, write_tag
-from asynctrack.stores.file.files import KEY_ERRORS, check_inside, unavailable
+from asynctrack.stores.file.files import KEY_ERRORS, check_inside, exists, unavailable
 from asynctrack.stores.file.lines import Block, encode_records
 from asynctrack.stores.file.runs import change_run
 from asynctrack.stores.file.tree import Tree
@@ -80,16 +80,13 @@ class BatchWriter:
         return work.refusals
 
     def _writable_run(self, run_id: str) -> str:
-        run_dir = self._tree.find_run(run_id)
-        if run_dir is None:
-            if next(self._tree.experiment_dirs(), None) is None:
-                raise UnavailableError(
-                    f"{self._tree.root} is empty or gone; check that its file system is mounted. "
-                    f"Nothing is lost: it is tried again"
-                )
-            raise NotFoundError(f"no run {shorten(run_id)} in {self._tree.root}")
+        run_dir = self._tree.written_run_dir(run_id)
         self._tree.guard(run_dir)
-        if self._tree.run_info(run_dir).lifecycle_stage == LifecycleStage.DELETED:
+        try:
+            stage = self._tree.run_info(run_dir).lifecycle_stage
+        except NotFoundError as error:
+            raise self._tree.gone(run_dir) from error  # it was found two lines ago; if it is deleted, the next time not
+        if stage == LifecycleStage.DELETED:
             raise RefusedError(f"run {run_id} is deleted; restore it to log to it")
         return run_dir
 
@@ -147,7 +144,15 @@ class _Work:
             path = layout.key_path(self._run_dir, kind, key)
             if "/" in key and path not in self._tails:
                 check_inside(os.path.dirname(path), os.path.realpath(self._tree.root))
-            result = write(path, *args)
+            try:
+                result = write(path, *args)
+            except OSError as error:
+                if error.errno not in KEY_ERRORS:
+                    raise
+                # It may not be the key's fault but that of the whole store, taken away at this moment.
+                if not exists(os.path.join(self._run_dir, layout.META)):
+                    raise self._tree.gone(self._run_dir) from error
+                result = write(path, *args)
         except (InvalidInputError, RefusedError) as error:
             reason = str(error)
         except StoreError:

@@ -34,6 +34,8 @@ def flat_mapping(text: str) -> dict[str, Any] | None:
         return None  # other lines between them, a torn last one, or nothing at all
     found: dict[str, Any] = {}
     for key, plain, quoted, number, hexadecimal, empty in lines:
+        if key in _CONSTANTS:
+            return None
         if plain == "null":
             found[key] = None
         elif plain:

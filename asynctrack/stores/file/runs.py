@@ -44,6 +44,9 @@ def prepare_run(tree: Tree, spec: RunSpec) -> Prepared:
     existing = tree.find_run(spec.uid)
     if existing is not None:
         return Prepared(tree.run_info(existing))
+    if tree.unended and tree.is_gone():
+        # Unmounted, it seems: in an empty store in its place those runs' events would be refused for good.
+        tree.written_run_dir(next(iter(tree.unended)))
     ensure_root(tree)
     experiment = _experiment(tree, spec)
     run_dir = os.path.join(tree.experiment_dir(experiment.experiment_id), spec.uid)
@@ -61,6 +64,7 @@ def prepare_run(tree: Tree, spec: RunSpec) -> Prepared:
     for part in (layout.METRICS, layout.PARAMS, layout.ARTIFACTS):
         os.makedirs(os.path.join(run_dir, part), exist_ok=True)
     tree.guard(run_dir)
+    tree.unended.add(spec.uid)
     _set_tags(run_dir, {**spec.tags, layout.RUN_NAME_TAG: name})
     return Prepared(info, os.path.join(run_dir, layout.META), meta.dump(meta.run_meta(info)))
 
@@ -102,9 +106,15 @@ def _set_tags(run_dir: str, tags: dict[str, str]) -> None:
 
 
 def update_run(tree: Tree, run_id: str, status: str | None, end_time: int | None, run_name: str | None) -> RunInfo:
-    """Set what is given. Raises `NotFoundError`, `RefusedError` for a deleted run or an unknown status, OSError."""
-    run_dir = tree.run_dir(run_id)
-    info = change_run(tree, run_dir, status, end_time, run_name)
+    """Set what is given. Raises `NotFoundError`, `RefusedError` for a deleted run or an unknown status,
+    `UnavailableError` where the whole store is gone, OSError."""
+    run_dir = tree.written_run_dir(run_id)
+    try:
+        info = change_run(tree, run_dir, status, end_time, run_name)
+    except NotFoundError as error:
+        raise tree.gone(run_dir) from error  # found just before; if it is deleted, the next attempt will say so
+    if status is not None and RunStatus.is_terminated(RunStatus.from_string(status)):
+        tree.unended.discard(run_id)
     if run_name:
         write_tag(layout.key_path(run_dir, "tag", layout.RUN_NAME_TAG), run_name, run_dir)
     return info

@@ -35,6 +35,8 @@ class Tree:
     def __init__(self, root: str) -> None:
         self.root = root
         self.trash = os.path.join(root, layout.TRASH)
+        #: runs that were created here and have not ended
+        self.unended: set[str] = set()
         self._metas: dict[str, tuple[_Stamp, dict[str, Any]]] = {}
         self._run_dirs: dict[str, str] = {}
         self._guarded: set[str] = set()
@@ -153,6 +155,24 @@ class Tree:
         if found is None:
             raise NotFoundError(f"no run {shorten(run_id)} in {self.root}")
         return found
+
+    def written_run_dir(self, run_id: str) -> str:
+        """The directory of a run that was created here. Raises `UnavailableError` where the whole store is gone, which
+        may pass, and `NotFoundError`."""
+        found = self.find_run(run_id)
+        if found is None and self.is_gone():
+            raise self.gone(self.root)
+        return found or self.run_dir(run_id)
+
+    def gone(self, path: str) -> UnavailableError:
+        """What to raise where ``path`` was there a moment ago, or in this process's life."""
+        return UnavailableError(
+            f"{path} is empty or gone; check that its file system is mounted. Nothing is lost: it is tried again"
+        )
+
+    def is_gone(self) -> bool:
+        """Whether there is no store (any more). Raises OSError."""
+        return next(self.experiment_dirs(), None) is None
 
     def guard(self, run_dir: str) -> None:
         """Raise `RefusedError` where links lead the run's folders out of the store. To be called before writing."""

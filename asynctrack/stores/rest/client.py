@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -112,7 +112,7 @@ class RestClient:
             if not (again and isinstance(error.__cause__, _CLOSED)):
                 raise
             response = await self.send(method, path, params=params, content=body, headers=headers)
-        return json_of(response, f"{method} {path}")
+        return json_of(response, _named(method, response.request.url))
 
     async def send(
         self,
@@ -125,22 +125,22 @@ class RestClient:
     ) -> httpx.Response:
         """One request, its answer read whole. ``path`` is below the base URL, or an absolute URL, which gets our
         credentials only where it is on the same server. Raises as `call`."""
-        what = f"{method} {_shown(path)}"
-        async with _Mapped(what):
+        async with _Mapped(method, path) as mapped:
             request = await self._request(method, path, params, content, headers)
+            mapped.what = _named(method, request.url)
             if self.io.blocking:
                 response = self._blocking_client().send(request)
             else:
                 response = await self._async_client().send(request)
-        return self._accepted(response, what)
+        return self._accepted(response, mapped.what)
 
     async def download(
         self, method: str, path: str, to: str, *, params: Params = (), headers: Mapping[str, str] | None = None
     ) -> None:
         """The answer's body into the new file ``to``, in flat memory. Raises as `call`, and OSError."""
-        what = f"{method} {_shown(path)}"
-        async with _Mapped(what):
+        async with _Mapped(method, path) as mapped:
             request = await self._request(method, path, params, None, headers)
+            mapped.what = _named(method, request.url)
             if self.io.blocking:
                 response = self._blocking_client().send(request, stream=True)
                 try:
@@ -153,7 +153,7 @@ class RestClient:
                     await (self._save(response, to) if response.status_code < 300 else response.aread())
                 finally:
                     await response.aclose()
-        self._accepted(response, what)
+        self._accepted(response, mapped.what)
 
     async def _save(self, response: httpx.Response, to: str) -> None:
         file = await self.io.call(open, to, "xb")
@@ -242,18 +242,20 @@ class _Mapped:
     The request itself is left out, as its headers hold the credentials.
     """
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, method: str, path: str) -> None:
+        #: the request, for messages; with the server, once that is known
+        self.what = f"{method} {path.partition('?')[0]}"
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> Self:
         self._token = _ours.set(True)
+        return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         _ours.reset(self._token)
         if isinstance(error, httpx.HTTPError):
-            raise _transport_error(error, self._what) from _bare(error)
+            raise _transport_error(error, self.what) from _bare(error)
         if isinstance(error, (httpx.InvalidURL, UnicodeError)):
-            raise InvalidInputError(f"{self._what}: the tracking URI cannot be used: {error}") from None
+            raise InvalidInputError(f"{self.what}: the tracking URI cannot be used: {error}") from None
 
 
 def _transport_error(error: httpx.HTTPError, what: str) -> StoreError:
@@ -292,9 +294,9 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, port
 
 
-def _shown(path: str) -> str:
-    """A path or URL for messages: a signed URL's query is as good as a credential."""
-    return path.partition("?")[0] if "://" in path else path
+def _named(method: str, url: httpx.URL) -> str:
+    """A request, for messages: without the query, which in a signed URL is as good as a credential."""
+    return f"{method} {str(url).partition('?')[0]}"
 
 
 def _request_timeout() -> float:

@@ -349,6 +349,76 @@ def test_damaged_data_is_skipped_with_one_warning_a_file(store: FileStore, caplo
     assert len(caplog.records) == 3
 
 
+def test_what_cannot_be_opened_is_skipped_with_one_warning(
+    store: FileStore, root: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A metric, a run and an experiment that somebody else owns, and a pipe, which nobody writes to."""
+    good = new_run(store)
+    drive(store.log_batch(UID, Batch({"m": [(1, 0, 1.0)], "locked": [(1, 0, 1.0)]}, [("p", "1")])))
+    os.mkfifo(good / "params/pipe")
+    other_run = new_run(store, "c" * 32)
+    other = root / drive(store.create_experiment("other"))
+    locked = {str(good / "metrics/locked"), str(other_run / "meta.yaml"), str(other / "meta.yaml")}
+    real = builtins.open
+
+    def refuse(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if path in locked:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, *args, **kwargs)
+
+    fresh = FileStore(root, InlineIO())
+    monkeypatch.setattr(builtins, "open", refuse)
+    for _ in range(2):
+        (run,) = drive(fresh.search_runs(["0", other.name])).items
+        assert (run.info.run_id, run.data.metrics, run.data.params) == (UID, {"m": 1.0}, {"p": "1"})
+        assert drive(fresh.search_runs(["0"], "metrics.locked > 0")).items == []
+        assert [info.run_id for info in drive(fresh.list_run_infos("0")).items] == [UID]
+        assert [found.name for found in drive(fresh.search_experiments()).items] == ["Default"]
+    assert sorted(record.getMessage().split(": ")[0] for record in caplog.records) == sorted(
+        f"skipped {path}"
+        for path in (good / "metrics/locked", good / "params/pipe", other_run, other)
+    )  # fmt: skip
+
+
+def test_a_folder_that_cannot_be_listed_hides_nothing_else(
+    store: FileStore, root: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An experiment's folder, and a run's metrics."""
+    good = new_run(store)
+    drive(store.log_batch(UID, Batch({"m": [(1, 0, 1.0)]}, [("p", "1")])))
+    other = root / drive(store.create_experiment("other"))
+    locked = {str(good / "metrics"), str(other)}
+    real = os.scandir
+
+    def refuse(path: Any = ".") -> Any:
+        if path in locked:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for _ in range(2):
+        (run,) = drive(store.search_runs(["0", other.name])).items
+        assert (run.data.metrics, run.data.params) == ({}, {"p": "1"})
+    assert len(caplog.records) == 2
+
+
+def test_a_file_torn_long_ago_holds_nobody_up(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was torn just now may be whole in a moment, as MLflow writes in place; what is old stays torn."""
+    paused: list[float] = []
+    monkeypatch.setattr("asynctrack.stores.file.tree.time.sleep", paused.append)
+    meta = new_run(store) / "meta.yaml"
+    meta.write_bytes(b"run_id: [")
+    assert drive(store.search_runs(["0"])).items == []
+    assert len(paused) == 3
+    paused.clear()
+    os.utime(meta, (1_700_000_000, 1_700_000_000))
+    assert drive(store.search_runs(["0"])).items == []
+    assert paused == []
+    assert len(caplog.records) == 1
+
+
 def test_missing_folders_are_empty(store: FileStore) -> None:
     """Someone cleaned up too much; the rest is shown, and logging goes on."""
     run_dir = new_run(store)
@@ -382,6 +452,26 @@ def test_a_search_reads_only_what_it_needs(store: FileStore, monkeypatch: pytest
     assert len(drive(store.search_runs(["0"], "metrics.m > 1")).items) == 1
     others = [path for path in opened if f"{2:032x}" not in path and not path.endswith("meta.yaml")]
     assert sorted(path.rpartition("/")[2] for path in others) == ["m", "m"]
+
+
+def test_a_list_of_runs_reads_no_data(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file a run; and a name's tag only where the name is nowhere else, as before MLflow 1.29."""
+    old = new_run(store, "a" * 32, run_name="old")
+    text = (old / "meta.yaml").read_text()
+    (old / "meta.yaml").write_text(text.replace("run_name: old\n", "").replace("start_time: 1\n", "start_time: 0\n"))
+    new_run(store, run_name="new")
+    drive(store.log_batch(UID, Batch({"m": [(1, 0, 1.0)]}, [("p", "1")])))
+    opened: list[str] = []
+    real = builtins.open
+
+    def watch(path: Any, *args: Any, **kwargs: Any) -> Any:
+        opened.append(os.fspath(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "open", watch)
+    assert [info.run_name for info in drive(store.list_run_infos("0")).items] == ["new", "old"]
+    assert sorted(path.rpartition("/")[2] for path in opened) == ["meta.yaml", "meta.yaml", "mlflow.runName"]
+    assert drive(store.list_run_infos("999")).items == []
 
 
 def test_refusals_say_what_to_do(store: FileStore) -> None:

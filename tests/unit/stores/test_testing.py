@@ -48,4 +48,14 @@ def test_the_io_is_the_inner_stores(tmp_path: str) -> None:
     store.io = InlineIO()
     assert isinstance(inner.io, InlineIO)
     assert store.io is inner.io
-    assert FaultyStore(MemoryStore()).io is None
+
+
+def test_the_twin_for_another_caller_shares_plan_and_counts(tmp_path: str) -> None:
+    """The service and the engine each have one; a failure that is planned comes once, to whoever calls first."""
+    store = FaultyStore(FileStore(tmp_path))
+    twin = store.over(InlineIO())
+    store.fail("search_runs", UnavailableError("down"))
+    with pytest.raises(UnavailableError):
+        drive(twin.search_runs(["0"]))
+    assert drive(store.over(InlineIO()).search_runs(["0"])).items == []
+    assert store.calls["search_runs"] == 2

@@ -54,11 +54,21 @@ def test_names_with_a_colon_behind_a_slash_are_paths(here: pathlib.Path) -> None
     assert resolve_store_uri("./a:b") == f"file://{here}/a%3Ab"
 
 
-@pytest.mark.parametrize("uri", ["http://h:5000", "https://h", "databricks", "databricks://p"])
-def test_what_comes_later_is_said(uri: str) -> None:
-    """Not an unknown scheme, but one of a later version."""
-    with pytest.raises(InvalidInputError, match="not available in this version yet"):
-        resolve_store_uri(uri)
+@pytest.mark.parametrize(
+    ("uri", "resolved"),
+    [
+        ("http://h:5000", "http://h:5000"),
+        ("HTTP://H:80/", "http://h"),
+        ("https://h/mlflow/", "https://h/mlflow"),
+        ("http://ann:secret@h:5000", "http://h:5000"),
+        ("databricks", "databricks"),
+        ("Databricks://p/", "databricks://p"),
+    ],
+)
+def test_a_server_has_one_spelling_without_credentials(uri: str, resolved: str) -> None:
+    """It goes into the spool, logs and messages."""
+    assert resolve_store_uri(uri) == resolved
+    assert resolve_store_uri(resolved) == resolved
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///x.db", "postgresql+psycopg2://u:secret@h/db", "mysql://h", "mssql://h"])

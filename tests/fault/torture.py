@@ -1,0 +1,259 @@
+"""Random kills under load, with random faults of the store, checked event by event.
+
+``python -m tests.fault.torture --rounds 1000 --seed 1`` runs so many programs one after another in one folder. Each
+logs serial numbers as fast as it can, to runs of its own, from several threads, and is ended at a random moment in a
+random way, while the store is taken away, made slow or left alone; the next one delivers what is left while it logs
+itself. At the end, and now and then before, everything that was acknowledged has to be in the store, once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import signal
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from tests.fault import programs
+from tests.mlruns import StoredRun, read_runs
+
+#: threads of a program, each with a metric of its own
+THREADS = 3
+#: rounds after which everything is checked and the folder is begun anew, so that a check stays quick
+CHECK_EVERY = 10
+
+#: what is killed: as many runs as it gets through, each with a param and a tag, each thread counting what has returned
+VICTIM = """
+import random
+rounds, seed, segment = int(os.environ["ROUND"]), int(os.environ["SEED"]), int(os.environ["SEGMENT"])
+asynctrack.configure(flush_interval=0.05, segment_bytes=segment, close_timeout=20.0)
+if os.environ["SLOW"] == "1":
+    really_write = os.write
+    def slow_write(fd, data):
+        time.sleep(0.002)
+        return really_write(fd, data)
+    os.write = slow_write
+chance = random.Random(seed)
+returned = [counted(f"acknowledged.{number}") for number in range(3)]
+length = chance.choice([500, 5_000, 1 << 40])
+part = 0
+while True:
+    with asynctrack.start_run(run_name=f"{rounds}.{part}", tags={"round": rounds}) as run:
+        run.log_param("part", part)
+        if not part:
+            print("ready", flush=True)
+        def work(number):
+            log, counter, key = run.log_metric, returned[number], f"t{number}"
+            for step in range(length):
+                log(key, step * 0.25, step)
+                counter[0] = (part << 40) + step + 1
+                if step % 1000 == 999:
+                    run.log_param(f"{key}.{step}", step)
+        threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(1, 3)]
+        for thread in threads:
+            thread.start()
+        work(0)
+        for thread in threads:
+            thread.join()
+        run.set_tag("whole", "yes")
+    part += 1
+"""
+
+
+class Bench(Protocol):
+    """A store to torture: what programs need to reach it, how to disturb it, how to read it back."""
+
+    environment: dict[str, str]
+
+    def faults(self) -> list[str]:
+        """The names of what can be done to it."""
+
+    def disturb(self, fault: str) -> Callable[[], None]:
+        """Begin a fault; the function that ends it."""
+
+    def runs(self) -> dict[str, StoredRun]:
+        """Everything in it."""
+
+
+class FileBench:
+    """The file store in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.disk = folder / "disk"
+        self.disk.mkdir()
+        self.environment = {
+            "MLFLOW_TRACKING_URI": str(self.disk / "mlruns"),
+            "ASYNCTRACK_SPOOL_DIR": str(folder / "spools"),
+        }
+
+    def faults(self) -> list[str]:
+        return ["none", "away", "blocked", "slow"]
+
+    def disturb(self, fault: str) -> Callable[[], None]:
+        away = self.disk.with_name("away")
+        if fault not in ("away", "blocked"):
+            return lambda: None
+        self.disk.rename(away)
+        if fault == "blocked":  # something that is no folder in its place: every access fails at once
+            self.disk.write_text("")
+
+        def mend() -> None:
+            if self.disk.is_file():
+                self.disk.unlink()
+            away.rename(self.disk)
+
+        return mend
+
+    def runs(self) -> dict[str, StoredRun]:
+        return read_runs(self.disk / "mlruns")
+
+
+class Death(NamedTuple):
+    """One way to end: the signals sent, and the exit codes that are right."""
+
+    signals: tuple[int, ...]
+    codes: tuple[int, ...]
+
+
+DEATHS = {
+    "kill -9": Death((signal.SIGKILL,), (-signal.SIGKILL,)),
+    "SIGTERM": Death((signal.SIGTERM,), (-signal.SIGTERM,)),
+    "SIGTERM, then kill -9": Death((signal.SIGTERM, signal.SIGKILL), (-signal.SIGTERM, -signal.SIGKILL)),
+    "SIGHUP": Death((signal.SIGHUP,), (-signal.SIGHUP,)),
+    "SIGINT": Death((signal.SIGINT,), (-signal.SIGINT, 1)),
+    "stopped for a while, kill -9": Death((signal.SIGSTOP, signal.SIGKILL), (-signal.SIGKILL,)),
+}
+
+
+class Torture:
+    """Rounds of one seed in one folder."""
+
+    def __init__(self, folder: Path, bench: Bench, seed: int) -> None:
+        self.folder = folder
+        self.bench = bench
+        self.random = random.Random(seed)
+        #: round → what each thread had acknowledged in its last run: (part, steps)
+        self.acknowledged: dict[int, list[tuple[int, int]]] = {}
+        self.events = 0
+
+    def round(self, number: int) -> str:
+        """One program's life and death; what happened, in words."""
+        choose = self.random
+        death, fault = choose.choice(list(DEATHS)), choose.choice(self.bench.faults())
+        for thread in range(THREADS):
+            (self.folder / f"acknowledged.{thread}").write_bytes(bytes(8))
+        process = programs.start(
+            programs.COUNTING + VICTIM, self.folder, **self.bench.environment,
+            ROUND=str(number), SEED=str(choose.randrange(1 << 30)), SLOW="1" if fault == "slow" else "0",
+            SEGMENT=str(choose.choice([4096, 65536, 4 << 20])), ASYNCTRACK_TERM_TIMEOUT="10",
+        )  # fmt: skip
+        programs.line_for(process)
+        with self._fault(fault, choose.uniform(0.0, 0.3)):
+            time.sleep(choose.uniform(0.0, 0.4))  # the random moment, not a wait for something
+            for sent in DEATHS[death].signals:
+                process.send_signal(sent)
+                time.sleep(choose.uniform(0.0, 0.1))
+        result = programs.finish(process)
+        what = f"round {number}: {death}, store: {fault}"
+        assert result.returncode in DEATHS[death].codes, f"{what}: exit code {result.returncode}\n{result.stderr}"
+        assert death == "SIGINT" or "Traceback" not in result.stderr, f"{what}\n{result.stderr}"
+        counts = [struct.unpack("=q", (self.folder / f"acknowledged.{n}").read_bytes())[0] for n in range(THREADS)]
+        self.acknowledged[number] = [(count >> 40, count & ((1 << 40) - 1)) for count in counts]
+        return what
+
+    @contextmanager
+    def _fault(self, fault: str, delay: float) -> Iterator[None]:
+        time.sleep(delay)
+        mend = self.bench.disturb(fault)
+        try:
+            yield
+        finally:
+            mend()
+
+    def check(self) -> None:
+        """Deliver what is left, and compare: every acknowledged event once, nothing else but the calls under way."""
+        programs.recover(self.folder, **self.bench.environment)
+        left = [path for path in (self.folder / "spools").iterdir() if path.is_dir()]
+        refused = [line for file in (self.folder / "spools").glob("*/rejected.jsonl") for line in file.open()]
+        assert not refused, f"refused: {refused[:3]} and {len(refused)} in all"
+        assert not left, f"not delivered: {left}"
+        stored: dict[str, StoredRun] = {}
+        for run in self.bench.runs().values():
+            name = run.tags["mlflow.runName"]
+            assert name == "next" or name not in stored, f"run {name} is there twice"
+            stored[name] = run
+        for number, threads in self.acknowledged.items():
+            self._check_round(number, threads, stored)
+        self.acknowledged.clear()
+
+    def _check_round(self, number: int, threads: list[tuple[int, int]], stored: dict[str, StoredRun]) -> None:
+        parts = sorted((run for name, run in stored.items() if name.startswith(f"{number}.")), key=_part)
+        assert [_part(run) for run in parts] == list(range(len(parts)))
+        for thread, (part, count) in enumerate(threads):
+            assert part < len(parts) or not count, f"round {number}: run {part} is missing, with {count} events"
+            for run in parts:
+                points = sorted((step, value) for _, value, step in run.metrics.get(f"t{thread}", []))
+                about = f"round {number}.{_part(run)}, thread {thread}: {len(points)} stored"
+                assert points == [(step, step * 0.25) for step in range(len(points))], (
+                    f"{about}; lost, doubled or wrong"
+                )
+                if _part(run) == part:
+                    # The call under way when the end came may or may not have got there.
+                    assert len(points) in (count, count + 1), f"{about}, {count} acknowledged"
+                self.events += len(points)
+        for run in parts[:-1]:
+            assert run.status == "FINISHED", f"round {number}: {run.status}"
+            assert run.tags["whole"] == "yes"
+        assert all(run.status in ("FINISHED", "KILLED") for run in parts), f"round {number}: {parts[-1].status}"
+
+
+def _part(run: StoredRun) -> int:
+    return int(run.tags["mlflow.runName"].partition(".")[2])
+
+
+def torture(rounds: int, seed: int, make_bench: Callable[[Path], Bench], folder: Path, *, verbose: bool) -> int:
+    """Run the rounds; how many events were checked. Raises AssertionError, and leaves the folder as it is then."""
+    events = 0
+    for first in range(0, rounds, CHECK_EVERY):
+        home = folder / f"{first:06d}"
+        home.mkdir(parents=True)
+        # Each lot has a seed of its own, so that one that fails can be had again without those before it.
+        lot = Torture(home, make_bench(home), seed + first)
+        for number in range(first, min(first + CHECK_EVERY, rounds)):
+            what = lot.round(number)
+            if verbose:
+                print(what, flush=True)
+        lot.check()
+        events += lot.events
+        shutil.rmtree(home)
+    return events
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="asynctrack-torture-"))
+    print(f"seed {options.seed}, in {folder}", flush=True)
+    try:
+        events = torture(options.rounds, options.seed, FileBench, folder, verbose=options.verbose)
+    except AssertionError as error:
+        print(f"FAILED with seed {options.seed}: {error}\nThe files are in {folder}", file=sys.stderr)
+        return 1
+    folder.rmdir()
+    print(f"{options.rounds} rounds, {events:,} events: none lost, none doubled")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
