@@ -67,6 +67,7 @@ from asynctrack.tracking import (
 
 if TYPE_CHECKING:
     from asynctrack import entities as entities
+    from asynctrack.engine.sync import Shipment, sync
     from asynctrack.entities import Experiment, FileInfo, Metric, Param, Run, RunData, RunInfo, RunTag
     from asynctrack.tracking import AsyncMLflowService, MlflowClient, MLflowService
 
@@ -99,6 +100,7 @@ __all__ = [
     "RunStatus",
     "RunTag",
     "Settings",
+    "Shipment",
     "SourceType",
     "SpoolError",
     "SpoolFullError",
@@ -146,20 +148,26 @@ __all__ = [
     "set_tracking_uri",
     "shutdown",
     "start_run",
+    "sync",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """The entities and services, loaded when somebody asks: dataclasses are a quarter of what importing the rest
-    takes."""
+    """What is loaded when somebody asks: dataclasses alone are a quarter of what importing the rest takes."""
     from importlib import import_module
 
-    if name == "entities":
-        return import_module("asynctrack.entities")
-    home = import_module("asynctrack.tracking" if name in _SERVICES else "asynctrack.entities")
+    if name in ("artifacts", "entities"):
+        return import_module(f"asynctrack.{name}")
+    home = import_module(_HOMES.get(name, "asynctrack.entities"))
     if name in __all__ and hasattr(home, name):
         return getattr(home, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-_SERVICES = ("AsyncMLflowService", "MLflowService", "MlflowClient")
+_HOMES = {
+    "AsyncMLflowService": "asynctrack.tracking",
+    "MLflowService": "asynctrack.tracking",
+    "MlflowClient": "asynctrack.tracking",
+    "Shipment": "asynctrack.engine.sync",
+    "sync": "asynctrack.engine.sync",
+}

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsIndex, ov
 
 from asynctrack.constants import ViewType
 from asynctrack.errors import AsynctrackError, InvalidInputError, NotFoundError
-from asynctrack.experiments import store_here
 from asynctrack.run import active_run, attached_run, flush_all, logging_run, start_run
 from asynctrack.runlog import RunLog
-from asynctrack.stores.io import drive
-from asynctrack.tracking import get_tracking_uri
+from asynctrack.tracking import get_service
 
 if TYPE_CHECKING:
     from asynctrack.entities import Metric, Run
@@ -179,8 +177,7 @@ def delete_tag(key: str) -> None:
     run = logging_run()
     if run is None:
         raise NotFoundError(f"no run is active, so there is no tag {key!r} to delete")
-    run.flush()
-    drive(store_here().delete_tag(run.run_id, key))
+    get_service(run.tracking_uri).delete_tag(run.run_id, key)
 
 
 def flush_async_logging() -> None:
@@ -190,8 +187,7 @@ def flush_async_logging() -> None:
 
 def get_run(run_id: str) -> Run:
     """A run as the store holds it, this process's own events included. Raises NotFoundError."""
-    flush_all(get_tracking_uri())
-    return drive(store_here().get_run(run_id))
+    return get_service().get_run(run_id)
 
 
 def get_parent_run(run_id: str) -> Run | None:
@@ -202,19 +198,17 @@ def get_parent_run(run_id: str) -> Run | None:
 
 def get_metric_history(run_id: str, key: str) -> list[Metric]:
     """Every point of a metric, in the order the store keeps them."""
-    flush_all(get_tracking_uri())
-    return list(drive(store_here().get_metric_history(run_id, key)))
+    return get_service().get_metric_history(run_id, key)
 
 
 def delete_run(run_id: str) -> None:
     """Mark a run deleted. Raises NotFoundError."""
-    flush_all(get_tracking_uri())
-    drive(store_here().delete_run(run_id))
+    get_service().delete_run(run_id)
 
 
 def restore_run(run_id: str) -> None:
     """Mark a deleted run active. Raises NotFoundError."""
-    drive(store_here().restore_run(run_id))
+    get_service().restore_run(run_id)
 
 
 def get_artifact_uri(artifact_path: str | None = None) -> str:
@@ -270,15 +264,14 @@ def search_runs(
     """
     if output_format not in ("pandas", "list"):
         raise InvalidInputError(f"output_format={output_format!r}: it must be 'pandas' or 'list'")
-    flush_all(get_tracking_uri())
-    store = store_here()
+    service = get_service()
     ids = _experiments_to_search(experiment_ids, experiment_names, search_all_experiments)
     runs: list[Run] = []
     token: str | None = None
     while ids:
         wanted = min(1000, max_results - len(runs))
-        page = drive(store.search_runs(ids, filter_string, run_view_type, wanted, tuple(order_by or ()), token))
-        runs += page.items
+        page = service.search_runs(ids, filter_string, run_view_type, wanted, order_by, token)
+        runs += page
         token = page.token
         if token is None or len(runs) >= max_results:
             break

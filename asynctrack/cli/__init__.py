@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from asynctrack.cli import spool
+from asynctrack.cli.sync import ship_spools
 from asynctrack.settings import current_settings
 
 __all__ = ["app", "main"]
@@ -13,6 +14,7 @@ app = typer.Typer(
     name="asynctrack", help="What asynctrack has not delivered yet, and what to do with it.", no_args_is_help=True
 )
 app.add_typer(spool.app, name="spool")
+app.command("sync")(ship_spools)
 
 
 @app.callback()

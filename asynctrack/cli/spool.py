@@ -16,7 +16,7 @@ from asynctrack.engine.spools import (
     read_rejected,
     read_spool,
 )
-from asynctrack.errors import InvalidInputError
+from asynctrack.errors import AsynctrackError, InvalidInputError
 from asynctrack.settings import current_settings
 
 __all__ = ["app"]
@@ -53,6 +53,31 @@ def rejected(spools: Spools = None, folder: Dir = None, as_json: Json = False) -
         typer.echo("No event was refused.")
     else:
         _show_rejected(events)
+
+
+@app.command()
+def retry(
+    spools: Spools = None,
+    folder: Dir = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="URI", help="Another store than the recorded one.")] = None,
+) -> None:
+    """Try refused events again, once what they were refused for is mended. Exit status 1 where some were again."""
+    from asynctrack.rejected import retry_rejected
+
+    accepted, problems = 0, []
+    for path in _spools(spools, folder):
+        try:
+            found = retry_rejected(path, to=to)
+        except (AsynctrackError, OSError) as error:
+            problems.append(f"{path}: {error}")
+            continue
+        accepted += found.accepted
+        problems += found.problems
+    typer.echo(f"{accepted} events accepted.")
+    for problem in problems:
+        typer.echo(f"asynctrack: {problem}", err=True)
+    if problems:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -11,8 +11,9 @@ from typing import NamedTuple
 from asynctrack.engine.pump import Pump
 from asynctrack.engine.shipping import ship
 from asynctrack.engine.source import Source
+from asynctrack.engine.spools import find_spools
 from asynctrack.errors import AsynctrackError, InvalidInputError
-from asynctrack.journal.spool import Spool, host_name, read_owner, spool_homes
+from asynctrack.journal.spool import Spool, host_name, read_owner
 from asynctrack.settings import Settings, current_settings
 from asynctrack.stores.io import ThreadedIO
 from asynctrack.stores.uri import open_store, resolve_store_uri
@@ -40,12 +41,10 @@ class Shipment(NamedTuple):
 
 
 def spool_paths(spool_dir: str | None = None) -> list[str]:
-    """Every spool in ``spool_dir``, else in the folders where programs started here would make theirs."""
-    found = []
-    for home in spool_homes(spool_dir or current_settings().spool_dir):
-        if os.path.isdir(home):
-            found += [os.path.join(home, name) for name in sorted(os.listdir(home))]
-    return [path for path in found if os.path.exists(os.path.join(path, "owner"))]
+    """Every spool in ``spool_dir``, else in the folders where programs started here would make theirs, but for those
+    of which only refused events are left."""
+    found = find_spools(spool_dir or current_settings().spool_dir)
+    return [path for path in found if os.path.exists(os.path.join(path, "registry"))]
 
 
 def sync(

@@ -16,8 +16,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -75,8 +74,9 @@ class Bench(Protocol):
     def faults(self) -> list[str]:
         """The names of what can be done to it."""
 
-    def disturb(self, fault: str) -> Callable[[], None]:
-        """Begin a fault; the function that ends it."""
+    def disturb(self, fault: str, at_rest: Callable[[], bool]) -> Callable[[], bool]:
+        """Begin a fault; the function that ends it, or returns False where it must be called again when no program is
+        running (``at_rest``)."""
 
     def runs(self) -> dict[str, StoredRun]:
         """Everything in it."""
@@ -96,23 +96,39 @@ class FileBench:
     def faults(self) -> list[str]:
         return ["none", "away", "blocked", "slow"]
 
-    def disturb(self, fault: str) -> Callable[[], None]:
+    def disturb(self, fault: str, at_rest: Callable[[], bool]) -> Callable[[], bool]:
         away = self.disk.with_name("away")
         if fault not in ("away", "blocked"):
-            return lambda: None
+            return lambda: True
         self.disk.rename(away)
         if fault == "blocked":  # something that is no folder in its place: every access fails at once
             self.disk.write_text("")
 
-        def mend() -> None:
+        def mend() -> bool:
             if self.disk.is_file():
                 self.disk.unlink()
+            elif self.disk.exists():
+                # A program that had ended its runs began a new store there, as MLflow does. It may be at work in it.
+                if not at_rest():
+                    return False
+                merge(self.disk / "mlruns", away / "mlruns")
+                shutil.rmtree(self.disk)
             away.rename(self.disk)
+            return True
 
         return mend
 
     def runs(self) -> dict[str, StoredRun]:
         return read_runs(self.disk / "mlruns")
+
+
+def merge(source: Path, target: Path) -> None:
+    """Move the runs of a file store into another one."""
+    for meta in source.glob("*/*/meta.yaml"):
+        to = target / meta.relative_to(source).parent
+        shutil.rmtree(to, ignore_errors=True)  # at most the beginnings of the same run, without meta.yaml
+        to.parent.mkdir(parents=True, exist_ok=True)
+        meta.parent.rename(to)
 
 
 class Death(NamedTuple):
@@ -155,27 +171,22 @@ class Torture:
             SEGMENT=str(choose.choice([4096, 65536, 4 << 20])), ASYNCTRACK_TERM_TIMEOUT="10",
         )  # fmt: skip
         programs.line_for(process)
-        with self._fault(fault, choose.uniform(0.0, 0.3)):
-            time.sleep(choose.uniform(0.0, 0.4))  # the random moment, not a wait for something
-            for sent in DEATHS[death].signals:
-                process.send_signal(sent)
-                time.sleep(choose.uniform(0.0, 0.1))
+        time.sleep(choose.uniform(0.0, 0.3))  # random moments, not waits for something, here and below
+        mend = self.bench.disturb(fault, lambda: process.poll() is not None)
+        time.sleep(choose.uniform(0.0, 0.4))
+        for sent in DEATHS[death].signals:
+            process.send_signal(sent)
+            time.sleep(choose.uniform(0.0, 0.1))
+        mended = mend()
         result = programs.finish(process)
+        if not mended:
+            mend()
         what = f"round {number}: {death}, store: {fault}"
         assert result.returncode in DEATHS[death].codes, f"{what}: exit code {result.returncode}\n{result.stderr}"
         assert death == "SIGINT" or "Traceback" not in result.stderr, f"{what}\n{result.stderr}"
         counts = [struct.unpack("=q", (self.folder / f"acknowledged.{n}").read_bytes())[0] for n in range(THREADS)]
         self.acknowledged[number] = [(count >> 40, count & ((1 << 40) - 1)) for count in counts]
         return what
-
-    @contextmanager
-    def _fault(self, fault: str, delay: float) -> Iterator[None]:
-        time.sleep(delay)
-        mend = self.bench.disturb(fault)
-        try:
-            yield
-        finally:
-            mend()
 
     def check(self) -> None:
         """Deliver what is left, and compare: every acknowledged event once, nothing else but the calls under way."""

@@ -204,3 +204,11 @@ def test_names_and_keywords_are_mlflows() -> None:
             assert actual[key] == default, (name, key)
         checked += 1
     assert checked >= 25
+
+
+def test_a_tag_is_deleted_where_the_run_is(tmp_path: Path) -> None:
+    """Also when another store has been chosen meanwhile for runs to come."""
+    with mlflow.start_run(tracking_uri=str(tmp_path / "one"), tags={"t": "1"}) as run:
+        mlflow.set_tracking_uri(tmp_path / "two")
+        mlflow.delete_tag("t")
+    assert "t" not in read_runs(tmp_path / "one")[run.run_id].tags

@@ -22,7 +22,7 @@ LAYERS = (
     ("journal",),
     ("stores", "artifacts"),
     ("engine",),
-    ("run", "runlog", "runfiles", "tracking", "experiments", "service"),
+    ("run", "runlog", "runfiles", "rejected", "tracking", "experiments", "service"),
     ("fluent",),
     ("", "cli", "ui", "integrations", "testing", "__main__"),
 )

@@ -345,6 +345,21 @@ def test_a_run_can_be_logged_to_after_its_end(service: MLflowService) -> None:
     assert not [state for state in asynctrack.run._open.values() if state.run_id == run_id]
 
 
+def test_a_service_that_ends_many_runs_keeps_none_of_them(tmp_path: Path) -> None:
+    """It may run for months: what has ended leaves the engine and its saved position."""
+    service = get_service(tmp_path / "store")
+    for number in range(20):
+        run_id = service.create_run(0).info.run_id
+        service.log_metric(run_id, "m", number)
+        service.set_terminated(run_id)
+    engine = asynctrack.engine.lifecycle.engine_for(service.tracking_uri)
+    deadline = time.monotonic() + 30
+    while engine._sources[0].lanes and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not engine._sources[0].lanes
+    assert len(service.list_runs(0)) == 20
+
+
 def test_an_end_that_comes_with_refused_events_is_set_and_said() -> None:
     """The status is right, the message names the event, the reason and where it is kept; a second end is quiet."""
     service = MLflowService(MemoryStore())
@@ -517,6 +532,22 @@ def test_a_wrong_argument_is_named_and_nothing_happens(
         call(service, run_id)
     asynctrack.shutdown()
     assert files(tmp_path / "store") == before
+
+
+def test_a_link_that_leads_out_of_the_artifacts_is_not_followed(tmp_path: Path) -> None:
+    """Nothing is written where it leads."""
+    service = get_service(tmp_path / "store")
+    artifact_uri = service.create_run(0).info.artifact_uri
+    assert artifact_uri is not None
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "file.txt").write_text("x")
+    os.symlink(outside, Path(artifact_uri.removeprefix("file://")) / "link")
+    with pytest.raises(asynctrack.AsynctrackError, match="link"):
+        service.log_artifact(artifact_uri, tmp_path / "file.txt", "link")
+    with pytest.raises(asynctrack.AsynctrackError, match="link"):
+        service.log_artifacts(artifact_uri, tmp_path / "outside/..", "link/deeper")
+    assert list(outside.iterdir()) == []
 
 
 def test_databricks_wants_names_that_are_paths() -> None:

@@ -52,8 +52,8 @@ logging.getLogger("httpx").addFilter(_not_ours)
 class RestClient:
     """Requests to one tracking server, from any thread.
 
-    ``base_url`` holds no credentials; ``credentials`` are asked before each request. They go to the server's own
-    scheme, host and port and nowhere else, and redirects are not followed.
+    ``base_url`` holds no credentials; ``credentials`` are asked before each request. They go to what is below
+    ``base_url`` and nowhere else, and redirects are not followed.
     """
 
     def __init__(
@@ -123,8 +123,8 @@ class RestClient:
         content: Content | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """One request, its answer read whole. ``path`` is below the base URL, or an absolute URL, which gets our
-        credentials only where it is on the same server. Raises as `call`."""
+        """One request, its answer read whole. ``path`` is below the base URL, or an absolute URL, which gets none of
+        our credentials. Raises as `call`."""
         async with _Mapped(method, path) as mapped:
             request = await self._request(method, path, params, content, headers)
             mapped.what = _named(method, request.url)
@@ -180,8 +180,8 @@ class RestClient:
         # Fetching a token, or finding out where Databricks is, may take a request of its own.
         base, credentials = await self.io.call(self._who_and_where)
         url = httpx.URL(path if "://" in path else base + path)
-        own = _origin(url) == _origin(httpx.URL(base))
-        sent = {"User-Agent": _user_agent(), **(credentials if own else {}), **(headers or {})}
+        # What has an address of its own is signed for, which a second way to sign in would spoil.
+        sent = {"User-Agent": _user_agent(), **({} if "://" in path else credentials), **(headers or {})}
         return httpx.Request(
             method,
             url.copy_merge_params(list(params)) if params else url,
@@ -287,11 +287,6 @@ def _bare(error: httpx.HTTPError) -> BaseException:
 @functools.cache
 def _user_agent() -> str:
     return f"asynctrack/{importlib.metadata.version('asynctrack')}"
-
-
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    port = url.port or {"http": 80, "https": 443}.get(url.scheme)
-    return url.scheme, url.host, port
 
 
 def _named(method: str, url: httpx.URL) -> str:

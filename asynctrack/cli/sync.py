@@ -1,0 +1,124 @@
+"""``asynctrack sync``: deliver what programs have left in their spools, or are still writing to them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from asynctrack.engine.spools import read_spool
+from asynctrack.engine.sync import Shipment, spool_paths, sync
+from asynctrack.errors import AsynctrackError
+
+__all__ = ["ship_spools"]
+
+#: exit statuses beside 0 (nothing is left here) and 2 (wrong usage)
+_SOMETHING_LEFT, _INTERRUPTED = 1, 130
+
+
+def ship_spools(
+    spools: Annotated[list[str] | None, typer.Argument(help="Spool folders; default: all.")] = None,
+    folder: Annotated[
+        str | None,
+        typer.Option("--dir", help="Folder with the spools; default: $ASYNCTRACK_SPOOL_DIR, else ./.asynctrack …"),
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="URI", help="Another store than the recorded one.")] = None,
+    experiment: Annotated[
+        str | None, typer.Option("--experiment", metavar="NAME", help="Create the runs in this experiment.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on while offline programs are running, until the last one ends.")
+    ] = False,
+    owner_gone: Annotated[
+        bool, typer.Option("--owner-gone", help="Believe that programs on other hosts have ended.")
+    ] = False,
+    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Give up without progress.")] = 60.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be delivered where.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+) -> None:
+    """Deliver spools: those of programs that have ended, and those of running ones that do not deliver (mode=offline).
+
+    It may be interrupted, repeated, and run twice at once: each event is delivered once. Exit status: 0 when
+    everything found is delivered, 1 when something is left or was refused, 130 after Ctrl-C.
+    """
+    if dry_run:
+        _plan(spools, folder, to, as_json)
+        return
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    try:
+        with _bar(not as_json) as progress:
+            results = sync(
+                spools,
+                spool_dir=folder,
+                to=to,
+                experiment=experiment,
+                watch=watch,
+                owner_gone=owner_gone,
+                timeout=timeout,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        typer.echo("Interrupted: the rest stays where it is, and the next sync goes on from there.", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    except AsynctrackError as error:
+        typer.echo(f"asynctrack: {error}", err=True)
+        raise typer.Exit(_SOMETHING_LEFT) from None
+    if as_json:
+        typer.echo(json.dumps([result._asdict() for result in results]))
+    else:
+        _summary(results)
+    if any(result.rejected or result.state not in ("delivered", "up to date", "busy") for result in results):
+        raise typer.Exit(_SOMETHING_LEFT)
+
+
+def _plan(spools: list[str] | None, folder: str | None, to: str | None, as_json: bool) -> None:
+    paths = spool_paths(folder) if spools is None else spools
+    found = [info for info in map(read_spool, paths) if info is not None]
+    plan = [
+        {"spool": info.path, "store": to or info.store, "events": info.events, "delivering": info.delivering}
+        for info in found
+    ]
+    if as_json:
+        typer.echo(json.dumps(plan))
+    elif not plan:
+        typer.echo("Nothing waits: there are no spools here.")
+    for entry in [] if as_json else plan:
+        how = "is being delivered already" if entry["delivering"] else f"would go to {entry['store']}"
+        typer.echo(f"{entry['spool']}: {entry['events']:,} events, {how}")
+
+
+def _summary(results: list[Shipment]) -> None:
+    if not results:
+        typer.echo("Nothing waits: there are no spools here.")
+    for result in results:
+        said = f"{result.delivered:,} events delivered to {result.store}" if result.store else "not delivered"
+        if result.state == "busy":
+            said = "is being delivered by its program, or by another sync"
+        refused = f", {result.rejected:,} refused (see `asynctrack spool rejected`)" if result.rejected else ""
+        left = f", about {result.left:,} left" if result.left else ""
+        problem = f": {result.problem}" if result.problem else ""
+        typer.echo(f"{result.spool}: {said}{refused}{left}{problem}")
+    states = Counter(result.state for result in results)
+    if len(results) > 1:
+        typer.echo(", ".join(f"{count} {state}" for state, count in states.items()))
+
+
+@contextmanager
+def _bar(wanted: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on a terminal."""
+    if not wanted or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("delivering"), BarColumn(), MofNCompleteColumn(), TextColumn("events"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda done, left: bar.update(task, completed=done, total=done + left)

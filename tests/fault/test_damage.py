@@ -1,0 +1,74 @@
+"""A damaged spool, end to end: the next program delivers all that is intact, names what is not, and never makes up a
+value. (`tests/property/test_journal.py` has every byte of it, inside one process.)"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+from tests.fault.programs import Lab, steps
+
+POINTS = 3000
+#: part of it is delivered and acknowledged, part of it is not
+DIES = f"""
+asynctrack.configure(flush_interval=1000, segment_bytes=65536)
+run = asynctrack.start_run(run_name="damaged", tags={{"a": 1}})
+log_some(run, 500)
+run.log_param("early", 1)
+run.flush()
+for step in range(500, {POINTS}):
+    run.log_metric("loss", step * 0.25, step)
+    if step % 500 == 0:
+        run.log_param(f"p{{step}}", step)
+os._exit(1)
+"""
+DAMAGES = 10
+
+
+def test_damage_costs_what_is_damaged_and_no_more(lab: Lab) -> None:
+    """A byte flipped, or the end cut off, at a random place of each file of a spool; whatever is missing afterwards has
+    been reported, and nothing is wrong or doubled."""
+    seed = random.randrange(1 << 30)
+    chance = random.Random(seed)
+    assert lab.run(DIES).returncode == 1
+    sound = lab.folder / "sound"
+    for name in (".asynctrack", "mlruns"):
+        shutil.copytree(lab.folder / name, sound / name)
+    (spool,) = lab.spools()
+    files = sorted(path.name for path in spool.iterdir())
+    assert {"owner", "registry", "cursor", "000001.slots", "000001.frames"} <= set(files)
+    for number in range(DAMAGES):
+        for name in (".asynctrack", "mlruns"):
+            shutil.rmtree(lab.folder / name)
+            shutil.copytree(sound / name, lab.folder / name)
+        about = f"seed {seed}: {damage(spool / files[number % len(files)], chance)}"
+        told = lab.recover().stderr
+        assert "Traceback" not in told, (about, told)
+        check(lab, about, told)
+
+
+def damage(path: Path, chance: random.Random) -> str:
+    """Flip a bit, or cut; what was done."""
+    data = bytearray(path.read_bytes())
+    at = chance.randrange(len(data))
+    if chance.random() < 0.3:
+        path.write_bytes(data[:at])
+        return f"{path.name} cut at {at} of {len(data)}"
+    data[at] ^= 1 << chance.randrange(8)
+    path.write_bytes(data)
+    return f"{path.name} flipped at {at} of {len(data)}"
+
+
+def check(lab: Lab, about: str, told: str) -> None:
+    run = lab.only_run()
+    there = steps(run)  # each value is the one that belongs to its step, and none is there twice
+    assert set(range(500)) <= set(there), about  # was in the store already
+    params = {"early": "1"} | {f"p{step}": str(step) for step in range(500, POINTS, 500)}
+    assert run.params.items() <= params.items(), about
+    complete = len(there) == POINTS and run.params == params and run.status == "KILLED"
+    reported = any(word in told for word in ("damaged", "missing", "unfinished", "is cut", "cannot"))
+    assert complete or reported, (about, told)
+    # A flipped byte costs one event, or one metric's name; a spool that cannot be read at all stays for a person.
+    if lab.spools():
+        assert "stays as it is" in told or "damaged" in told, (about, told)
