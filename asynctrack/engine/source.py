@@ -309,7 +309,7 @@ class Source:
             "known_runs": self._known_runs,
             "pending": sorted(self.reader.pending | in_flight),
             "runs": {
-                run: [lane.acknowledged(self.front), lane.run_id, *lane.sent_bookmark(self.front)]
+                run: [lane.acknowledged(self.front), lane.run_id, *lane.sent_bookmark(self.front), lane.ended]
                 for run, lane in self.lanes.items()
             },
         }
@@ -359,7 +359,7 @@ class Source:
         for lane in list(self.lanes.values()):
             if lane.uploads_of is not None:
                 continue
-            if lane.run_id in alive or lane.attached or lane.run_id is None:
+            if lane.run_id in alive or lane.attached or lane.ended or lane.run_id is None:
                 self._finished[lane.run] = self.lanes.pop(lane.run)
             else:
                 lane.add(Part(self.front, self.front, ends=EndOfRun(self.end_status, self._last_sign_of_life())))
@@ -400,7 +400,8 @@ class Source:
         open_runs = cursor.get("runs", {})
         for run, lane in list(self.lanes.items()):
             if run in open_runs:
-                acknowledged, lane.run_id, lane.bookmark, lane.bookmark_end = open_runs[run]
+                # Ended, it is here all the same while something may come behind its end.
+                acknowledged, lane.run_id, lane.bookmark, lane.bookmark_end, lane.ended = open_runs[run]
                 lane.position = acknowledged if acknowledged < self.front else None
                 lane.suspects = set(cursor.get("pending", ()))
             elif run <= known:

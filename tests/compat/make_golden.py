@@ -120,7 +120,7 @@ def write(journal: Journal) -> dict[str, Any]:
     filled_late = program.claim()
     program.point(base, "loss/train", NOW + 1, 0, 0.1 + 0.2)
     program.frame("tags", base, {"stage": "warm-up", "🚀": "a" * 300})
-    runs = {base: [8, None, None, 0], resumed: [10, None, None, 0]}
+    runs = {base: [8, None, None, 0, False], resumed: [10, None, None, 0, False]}
     journal.spool.save_cursor({"front": 13, "known_runs": 3, "pending": [11, 12], "runs": runs})
     program.point(resumed, "acc", NOW + 2, -3, 1.0)
     # From here on the store has what stands before 14 of run 2, and was being sent the rest.
@@ -128,7 +128,7 @@ def write(journal: Journal) -> dict[str, Any]:
         "front": 16,
         "known_runs": 3,
         "pending": [never_filled[0], filled_late[0]],
-        "runs": {2: [14, uid(2), {"metric:loss/train": 1}, 16], 3: [15, uid(3), None, 0]},
+        "runs": {2: [14, uid(2), {"metric:loss/train": 1}, 16, False], 3: [15, uid(3), None, 0, False]},
     }
     journal.spool.save_cursor(cursor)
     program.late(filled_late, base, "loss/train", NOW + 3, 1, 5e-324)

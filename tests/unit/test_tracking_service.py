@@ -352,11 +352,11 @@ def test_a_service_that_ends_many_runs_keeps_none_of_them(tmp_path: Path) -> Non
         run_id = service.create_run(0).info.run_id
         service.log_metric(run_id, "m", number)
         service.set_terminated(run_id)
-    engine = asynctrack.engine.lifecycle.engine_for(service.tracking_uri)
+    spool = asynctrack.engine.lifecycle.engine_for(service.tracking_uri).journal.spool
     deadline = time.monotonic() + 30
-    while engine._sources[0].lanes and time.monotonic() < deadline:
+    while (spool.load_cursor() or {})["runs"] and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not engine._sources[0].lanes
+    assert (spool.load_cursor() or {})["runs"] == {}
     assert len(service.list_runs(0)) == 20
 
 
@@ -448,6 +448,7 @@ def test_an_id_that_can_be_none_is_refused_by_every_verb(tmp_path: Path, bad: An
 
 def test_what_does_not_exist_is_not_found(service: MLflowService) -> None:
     """Runs and experiments, by every verb that reads or changes one."""
+    service.create_experiment("a")
     for call in (service.get_run, service.set_terminated, service.update_run, service.delete_run, service.restore_run):
         with pytest.raises(NotFoundError, match=MISSING):
             call(MISSING)
