@@ -34,7 +34,15 @@ class Part:
 
     __slots__ = ("batch", "end", "ends", "late", "start", "starts", "upload")
 
-    def __init__(self, start: int, end: int, *, ends: EndOfRun | None = None, late: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        start: int,
+        end: int,
+        *,
+        ends: EndOfRun | None = None,
+        late: Iterable[int] = (),
+        upload: Upload | None = None,
+    ) -> None:
         self.start = start
         self.end = end
         self.batch = Batch()
@@ -42,7 +50,7 @@ class Part:
         self.ends = ends
         self.late = list(late)
         #: an artifact; it has a part, and a work, of its own
-        self.upload: Upload | None = None
+        self.upload = upload
 
     @property
     def alone(self) -> bool:
@@ -151,6 +159,12 @@ class Lane:
         self.accepted += len(part.batch) + (part.upload is not None)
 
     @property
+    def name(self) -> str:
+        """The run's id, for messages; the uid that it was registered with while the store has not given it one."""
+        run = self.uploads_of or self
+        return run.run_id or run.spec.uid
+
+    @property
     def idle(self) -> bool:
         """Nothing is loaded and nothing is under way."""
         return not self.parts and not self.flight
@@ -190,7 +204,8 @@ class Lane:
         for work in self.flight:
             if not work.busy and not work.done:
                 return work
-        if len(self.flight) >= overlap or (self.flight and self.run_id is None):
+        creates = self.run_id is None and self.uploads_of is None
+        if len(self.flight) >= overlap or (self.flight and creates):
             return None
         if any(work.alone for work in self.flight):
             return None
@@ -226,10 +241,13 @@ class Lane:
 
     def _take_upload(self, part: Part) -> Work | None:
         """One at a time is a work, and several may be under way, but for those that overwrite one another."""
-        if part.upload is None or any(work.upload and clash(work.upload, part.upload) for work in self.flight):
+        if part.upload is None:
+            return None
+        if any(work.upload and not work.done and clash(work.upload, part.upload) for work in self.flight):
             return None
         work = Work(part)
         work.take(self.parts.popleft())
+        work.uncertain = self._suspect(part)
         self.flight.append(work)
         return work
 
@@ -239,14 +257,18 @@ class Lane:
             return False
         return part.start < self.bookmark_end or not self.suspects.isdisjoint(part.late)
 
-    def done(self, work: Work) -> None:
-        """The work is dealt with."""
+    def done(self, work: Work) -> list[Work]:
+        """The work is dealt with. What is dealt with together with everything before it: from here on the cursor stands
+        behind it."""
         work.done, work.busy = True, False
+        passed = []
         while self.flight and self.flight[0].done:
-            self.loaded_weight -= self.flight.popleft().weight()
+            passed.append(self.flight.popleft())
+            self.loaded_weight -= passed[-1].weight()
         if work.ends is not None:
             self.ended = True
         self.attempts, self.retry_at = 0, self.not_before
+        return passed
 
     def sent_bookmark(self, front: int) -> tuple[Any, int]:
         """For the cursor: the bookmark behind which some of what is under way may be stored, and where that ends."""

@@ -27,6 +27,8 @@ logger = logging.getLogger("asynctrack")
 
 #: ended runs that are kept in memory, for events that come behind their end; later ones are read from the registry
 _REMEMBERED = 1000
+#: a bookmark's end where all that a spool holds may have been delivered already
+_EVERYTHING = 1 << 63
 #: ended runs that are reported to their owner
 _REPORTED = 100
 
@@ -159,6 +161,8 @@ class Source:
             return None
         lane = Lane(-run, main.spec, attached=True)
         lane.uploads_of = main
+        if main.bookmark_end == _EVERYTHING:
+            lane.bookmark, lane.bookmark_end = {}, _EVERYTHING
         main.uploads = self.lanes[-run] = lane
         return lane
 
@@ -203,15 +207,19 @@ class Source:
         """Give each run its share of a chunk; a run without room falls behind (unless the chunk is late)."""
         parts: dict[int, Part] = {}
 
-        def part_of(run: int) -> Part | None:
+        late = () if chunk.late is None else (chunk.late,)
+
+        def wanted(run: int) -> bool:
             lane = self.lane(run)
             if lane is None:
                 self._lost("events of runs whose registration is damaged", 1)
-                return None
-            if only is not None and lane is not only:
+            return lane is not None and only in (None, lane)
+
+        def part_of(run: int) -> Part | None:
+            if not wanted(run):
                 return None
             if run not in parts:
-                parts[run] = Part(chunk.start, chunk.end, late=() if chunk.late is None else (chunk.late,))
+                parts[run] = Part(chunk.start, chunk.end, late=late)
             return parts[run]
 
         if chunk.plain is not None:
@@ -234,13 +242,12 @@ class Source:
             if part is not None:
                 part.batch.add(stream.key, records)
         uploads: list[tuple[int, Part]] = []
-        for frame in chunk.frames:
-            part = part_of(-frame[1] if frame[0] == "artifact" else frame[1])
-            if part is None:
-                continue
+        for frame, place in zip(chunk.frames, chunk.places, strict=True):
             if frame[0] == "artifact":
-                uploads.append((-frame[1], _upload_part(parts.pop(-frame[1]), frame)))
-            else:
+                if wanted(-frame[1]):
+                    # Acknowledged one by one: each may be gigabytes, and is deleted when it is.
+                    uploads.append((-frame[1], Part(place, place + 1, late=late, upload=Upload.of(frame))))
+            elif (part := part_of(frame[1])) is not None:
                 _take_frame(part, frame)
         for run, part in [*parts.items(), *uploads]:
             self._give(run, part, only, chunk.late)
@@ -267,12 +274,17 @@ class Source:
 
     # ── acknowledging
 
-    def done(self, lane: Lane, work: Work) -> None:
-        """The store has dealt with ``work``: move the cursor on. Raises OSError when the cursor cannot be written."""
-        lane.done(work)
-        self.delivered += len(work.batch)
+    def done(self, lane: Lane, work: Work) -> list[Upload]:
+        """The store has dealt with ``work``: move the cursor on. Raises OSError when the cursor cannot be written.
+
+        The artifacts that it stands behind now, whose snapshots are needed no more, whatever happens.
+        """
+        passed = lane.done(work)
+        self.delivered += len(work.batch) + (work.upload is not None)
         self._put_away(lane)
         self.save_cursor()
+        uploads = [work.upload for work in passed if work.upload is not None]
+        return [upload for upload in uploads if upload.snapshot.name not in lane.failed]
 
     def _put_away(self, lane: Lane) -> None:
         """Remember a run that has ended, and is read and delivered to the end, for a while only."""
@@ -361,6 +373,7 @@ class Source:
                 continue
             if lane.run_id in alive or lane.attached or lane.ended or lane.run_id is None:
                 self._finished[lane.run] = self.lanes.pop(lane.run)
+                self.lanes.pop(-lane.run, None)
             else:
                 lane.add(Part(self.front, self.front, ends=EndOfRun(self.end_status, self._last_sign_of_life())))
         return not self.lanes
@@ -409,11 +422,11 @@ class Source:
                 self._finished[run] = self.lanes.pop(run)
             uploads = self._add_uploads(run) if -run in open_runs else None
             if uploads is not None:
-                acknowledged = open_runs[-run][0]
+                acknowledged, _, uploads.bookmark, uploads.bookmark_end = open_runs[-run][:4]
                 uploads.position = acknowledged if acknowledged < self.front else None
             if cursor.get("damaged"):
                 # Nothing is known of what was delivered: have the store look for every event, from its beginning.
-                lane.bookmark, lane.bookmark_end = {}, 1 << 63
+                lane.bookmark, lane.bookmark_end = {}, _EVERYTHING
 
     def _lost(self, what: str, records: int) -> None:
         self.reader.problems[what] = self.reader.problems.get(what, 0) + records
@@ -431,14 +444,9 @@ def _take_frame(part: Part, frame: list[Any]) -> None:
         part.ends = EndOfRun(frame[2], frame[3])
 
 
-def _upload_part(part: Part, frame: list[Any]) -> Part:
-    part.upload = Upload.of(frame)
-    return part
-
-
 def _rejected_line(lane: Lane, refusal: Refusal, start: int, now: int) -> dict[str, Any]:
     line: dict[str, Any] = {
-        "run_id": lane.run_id or lane.spec.uid,
+        "run_id": lane.name,
         "kind": refusal.kind,
         "key": refusal.key,
         "reason": refusal.reason,

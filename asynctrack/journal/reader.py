@@ -19,6 +19,7 @@ from asynctrack.journal.slots import (
     Record,
     count_streams,
     decode_block,
+    frame_places,
     plain_streams,
 )
 
@@ -38,7 +39,7 @@ class Stream(NamedTuple):
 class Chunk:
     """What stands in slots ``start`` … ``end - 1``."""
 
-    __slots__ = ("data", "end", "frames", "late", "more", "plain", "start", "streams")
+    __slots__ = ("data", "end", "frames", "late", "more", "places", "plain", "start", "streams")
 
     def __init__(self, start: int, end: int) -> None:
         self.start = start
@@ -48,8 +49,9 @@ class Chunk:
         #: the streams of a chunk of nothing but points, and its slots
         self.plain: set[int] | None = None
         self.data = b""
-        #: decoded frames, in order
+        #: decoded frames, in order, and the sequence numbers of their slots
         self.frames: list[Any] = []
+        self.places: list[int] = []
         #: there may be more right behind ``end``
         self.more = False
         #: the sequence number of the formerly pending slot that this chunk is about
@@ -158,7 +160,8 @@ class JournalReader:
                 self._report_missing(segment, index, block)
             else:
                 self.pending.update(start + i for i in _unwritten(block))
-            self._read_frames(segment, block.frames, chunk)
+            if block.frames:
+                self._read_frames(segment, block.frames, [start + place for place in frame_places(data)], chunk)
         return chunk
 
     def read_pending(self) -> list[Chunk]:
@@ -175,7 +178,7 @@ class JournalReader:
                 late = Chunk(number, number + 1)
                 late.late = number
                 late.streams = block.streams
-                self._read_frames(segment, block.frames, late)
+                self._read_frames(segment, block.frames, [number], late)
                 found.append(late)
             elif sealed:
                 self._report_missing(segment, number - segment.first, block)
@@ -232,10 +235,11 @@ class JournalReader:
             segment = segment.next
         return segment
 
-    def _read_frames(self, segment: Segment, records: list[Record], chunk: Chunk) -> None:
-        for offset, length, _, _ in records:
+    def _read_frames(self, segment: Segment, records: list[Record], places: list[int], chunk: Chunk) -> None:
+        for (offset, length, _, _), place in zip(records, places, strict=True):
             try:
                 chunk.frames.append(decode_frame(segment.read_frame(offset, length)))
+                chunk.places.append(place)
             except ValueError:
                 self._report(f"damaged frames beside {segment.path}", 1)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from math import isfinite
 from typing import NamedTuple
 
 __all__ = [
@@ -21,9 +22,11 @@ __all__ = [
     "Block",
     "PackError",
     "Record",
+    "all_finite",
     "count_streams",
     "decode_block",
     "decode_slot",
+    "frame_places",
     "plain_streams",
     "records",
 ]
@@ -81,6 +84,13 @@ def decode_block(block: bytes) -> Block:
     return Block(streams, frames, [], [], [])
 
 
+def frame_places(block: bytes) -> list[int]:
+    """Which slots of a block the records in its `Block.frames` stand in."""
+    streams = memoryview(block).cast("I")[6::16]
+    frames = [index for index, stream in enumerate(streams) if stream == FRAME]
+    return [index for index in frames if decode_slot(block[index * SLOT_SIZE : (index + 1) * SLOT_SIZE])]
+
+
 def plain_streams(block: bytes) -> set[int] | None:
     """The stream numbers in a block of nothing but whole points; None where anything else stands in it."""
     if not _halves_agree(block):
@@ -92,6 +102,11 @@ def plain_streams(block: bytes) -> set[int] | None:
 def records(block: bytes) -> Iterator[Record]:
     """The records in a block of nothing but whole points (see `plain_streams`), in order."""
     return _FIRST_HALF.iter_unpack(block)
+
+
+def all_finite(block: bytes) -> bool:
+    """Whether no value in a block of nothing but points is NaN or ±Inf; False, too, where their sum overflows."""
+    return isfinite(sum(memoryview(block).cast("d")[2::8]))
 
 
 def count_streams(block: bytes) -> dict[int, int]:

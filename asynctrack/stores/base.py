@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asynctrack.constants import ViewType
 from asynctrack.errors import NotFoundError
-from asynctrack.journal.slots import SLOT_SIZE, records
+from asynctrack.journal.slots import SLOT_SIZE, all_finite, records
 from asynctrack.stores.io import InlineIO, StoreIO
 
 if TYPE_CHECKING:
@@ -59,6 +59,12 @@ class RecordBlock(NamedTuple):
 
     data: bytes
     keys: dict[int, str]
+
+    @property
+    def finite(self) -> bool:
+        """Whether no value is NaN or ±Inf; may be False for very large ones, too. An eighth of what a look at each
+        costs."""
+        return all_finite(self.data)
 
     @property
     def points(self) -> int:

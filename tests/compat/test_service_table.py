@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import anyio
 import pytest
 
 from asynctrack.entities import Experiment, FileInfo, Metric, Param, Run, RunInfo, RunTag, ViewType
@@ -23,7 +24,7 @@ from asynctrack.errors import (
     NotFoundError,
     RefusedError,
 )
-from asynctrack.tracking import MlflowClient, MLflowService, get_service, set_tracking_uri
+from asynctrack.tracking import MlflowClient, MLflowService, get_async_service, get_service, set_tracking_uri
 from tests.databricks import DatabricksHost
 
 MISSING = "f" * 32
@@ -229,6 +230,44 @@ def test_the_two_manage_the_same_things(place: Place, service: MLflowService) ->
     theirs.restore_experiment(str(experiment_id))
     same_experiment(service.get_experiment(experiment_id), theirs.get_experiment(str(experiment_id)))
     assert service.get_experiment(experiment_id).tags == {"k": "2"}
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_awaited_verbs_do_the_same(place: Place, backend: str, tmp_path: Path) -> None:
+    """On both loops; one object serves several tasks at once."""
+
+    async def main() -> list[str]:
+        async with get_async_service(place.uri) as service:
+            experiment_id = await service.create_experiment(place.name(f"awaited-{backend}"))
+            ids = []
+
+            async def session(number: int) -> None:
+                run = await service.create_run(experiment_id, run_name=f"r{number}", start_time=number)
+                ids.append(run.info.run_id)
+                service.log_batch(run.info.run_id, [Metric("m", float(i), i, i) for i in range(300)])
+                service.log_param(run.info.run_id, "p", number)
+                await service.set_terminated(run.info.run_id, "KILLED", 9)
+                same_run(await service.get_run(run.info.run_id), place.theirs.get_run(run.info.run_id))
+                assert len(await service.get_metric_history(run.info.run_id, "m")) == 300
+
+            async with anyio.create_task_group() as sessions:
+                for number in range(3):
+                    sessions.start_soon(session, number)
+            assert [info.run_name for info in await service.list_run_infos(experiment_id)] == ["r2", "r1", "r0"]
+            assert len(await service.search_runs(experiment_id, "params.p = '1'")) == 1
+            with pytest.raises(NotFoundError):
+                await service.set_terminated(MISSING)
+            (tmp_path / "file.txt").write_text("x")
+            artifact_uri = (await service.get_run(ids[0])).info.artifact_uri
+            assert artifact_uri is not None
+            await service.log_artifact(artifact_uri, tmp_path / "file.txt", "there")
+            listed = await service.list_artifacts(ids[0], "there")
+            assert listed == [FileInfo("there/file.txt", False, 1)]
+            return ids
+
+    for run_id in anyio.run(main, backend=backend):
+        found = place.theirs.get_run(run_id)
+        assert (found.info.status, found.info.end_time, found.data.metrics) == ("KILLED", 9, {"m": 299.0})
 
 
 def test_artifacts_are_where_mlflows_client_looks_for_them(

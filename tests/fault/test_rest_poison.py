@@ -67,14 +67,16 @@ def test_a_metric_that_a_file_backed_server_cannot_hold_is_refused_alone(
 ) -> None:
     """Where another metric's name makes a folder of its file the server fails for good, and everything else is
     stored once."""
-    with FaultProxy(file_server.url) as proxy:
-        with asynctrack.start_run(tracking_uri=proxy.url, experiment_name=support.fresh()) as run:
-            asynctrack.get_service(file_server.url).log_metric(run.run_id, "clash/deep", 1.0)
-            took = log_events(run, at={10_000: lambda: run.log_metric("clash", 0.5, 1)})
-            with pytest.raises(DeliveryError, match="clash"):
-                run.flush()
-            assert run.stats().rejected == 1
-            (refused,) = rejected()
+    with (
+        FaultProxy(file_server.url) as proxy,
+        asynctrack.start_run(tracking_uri=proxy.url, experiment_name=support.fresh()) as run,
+    ):
+        asynctrack.get_service(file_server.url).log_metric(run.run_id, "clash/deep", 1.0)
+        took = log_events(run, at={10_000: lambda: run.log_metric("clash", 0.5, 1)})
+        with pytest.raises(DeliveryError, match="clash"):
+            run.flush()
+        assert run.stats().rejected == 1
+        (refused,) = rejected()
     assert (refused["kind"], refused["key"], refused["value"], refused["step"]) == ("metric", "clash", "0.5", 1)
     found = support.stored(file_server, run.run_id)
     assert [point for point in found.points if "clash" not in point[0]] == expected()
@@ -111,13 +113,15 @@ def test_a_deleted_run_costs_only_its_own_events_and_no_search_for_the_guilty_on
 
 def test_a_server_that_cannot_write_at_all_convicts_nobody(sqlite_server: MlflowServer) -> None:
     """Its disk is full, say: it fails at everything, also at what it is asked as a test, and everything is kept."""
-    with FaultProxy(sqlite_server.url) as proxy:
-        with asynctrack.start_run(tracking_uri=proxy.url, experiment_name=support.fresh(), strict=True) as run:
-            run.flush()
-            for path in ("log-batch", "set-tag"):
-                proxy.always(faults.unavailable(500), path=path)
-            log_events(run)
-            proxy.wait_for(3, "set-tag")
-            assert run.stats().rejected == 0
-            proxy.heal()
+    with (
+        FaultProxy(sqlite_server.url) as proxy,
+        asynctrack.start_run(tracking_uri=proxy.url, experiment_name=support.fresh(), strict=True) as run,
+    ):
+        run.flush()
+        for path in ("log-batch", "set-tag"):
+            proxy.always(faults.unavailable(500), path=path)
+        log_events(run)
+        proxy.wait_for(3, "set-tag")
+        assert run.stats().rejected == 0
+        proxy.heal()
     support.assert_all_stored(sqlite_server, run.run_id)

@@ -127,38 +127,40 @@ def test_events_are_held_while_the_credentials_are_wrong_and_shipped_once_the_en
     name, password = auth_server.credentials
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", name)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
-    with FaultProxy(auth_server.url) as proxy:
-        with asynctrack.start_run(tracking_uri=proxy.url, experiment_name=support.fresh(), strict=True) as run:
-            run.flush()
-            monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "rotated away")
-            took = log_events(run)
-            proxy.wait_for(5, "log-batch")
-            assert {record.status for record in proxy.requests_to("log-batch")} == {401}
-            assert run.stats().rejected == 0
-            (warning,) = spoken(caplog)
-            assert "MLFLOW_TRACKING_PASSWORD" in warning
-            monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+    with (
+        FaultProxy(auth_server.url) as proxy,
+        asynctrack.start_run(tracking_uri=proxy.url, experiment_name=support.fresh(), strict=True) as run,
+    ):
+        run.flush()
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "rotated away")
+        took = log_events(run)
+        proxy.wait_for(5, "log-batch")
+        assert {record.status for record in proxy.requests_to("log-batch")} == {401}
+        assert run.stats().rejected == 0
+        (warning,) = spoken(caplog)
+        assert "MLFLOW_TRACKING_PASSWORD" in warning
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
     assert_all_stored(auth_server, run.run_id)
     assert len(spoken(caplog)) == 2
     assert "again" in spoken(caplog)[1]
     assert_quick(took)
 
 
-def test_a_user_who_may_not_write_yet_is_told_so_and_shipped_once_he_may(auth_server: MlflowServer) -> None:
-    """403, from MLflow's basic-auth app."""
-    auth_server.add_user(name := support.fresh("ada"), "a long password")
+def test_a_user_who_may_not_write_is_told_so(auth_server: MlflowServer) -> None:
+    """403, from MLflow's basic-auth app: as loudly as a wrong password, and nothing is dropped."""
     assert auth_server.credentials is not None
-    admin, password = auth_server.credentials
-    host = auth_server.url.removeprefix("http://")
-    own = f"http://{admin}:{password}@{host}"
-    with asynctrack.start_run(tracking_uri=own, experiment_name=support.fresh(), strict=True) as run:
-        run.log_metric("a", 1.0)
-    asynctrack.shutdown()  # the tracking URI is the same without its user
     asynctrack.configure(close_timeout=1.0)
-    service = asynctrack.get_service(f"http://{name}:a%20long%20password@{host}")
-    with pytest.raises(asynctrack.StoreError, match=r"403.*may not do this"):
-        service.log_metric(run.run_id, "b", 1.0)
-        service.flush()
+    auth_server.add_user(name := support.fresh("ada"), "a long password")
+    host = auth_server.url.removeprefix("http://")
+    owner = asynctrack.get_service(f"http://{':'.join(auth_server.credentials)}@{host}")
+    experiment = owner.create_experiment(support.fresh())
+    asynctrack.set_tracking_uri(f"http://{name}:a%20long%20password@{host}")
+    with (
+        pytest.raises(asynctrack.AuthenticationError, match="may not do this"),
+        asynctrack.start_run(experiment_id=experiment),
+    ):
+        pass
+    asynctrack.shutdown()
 
 
 def test_a_token_function_that_returns_a_good_token_again_ships_what_was_held(
@@ -179,7 +181,7 @@ def test_a_token_function_that_returns_a_good_token_again_ships_what_was_held(
             run.flush()
             token[0] = "expired"
             log_events(run)
-            proxy.wait_for(3, "log-batch")
+            support.until(lambda: [record.status for record in proxy.requests].count(401) >= 3)
             token[0] = "good"
     assert_all_stored(sqlite_server, run.run_id)
     assert len(spoken(caplog)) == 2
@@ -187,7 +189,7 @@ def test_a_token_function_that_returns_a_good_token_again_ships_what_was_held(
 
 def test_a_run_whose_requests_are_never_answered_delays_no_other(sqlite_server: MlflowServer) -> None:
     """Nor does one that is refused, or told to wait."""
-    asynctrack.configure(flush_interval=0.05)
+    asynctrack.configure(close_timeout=1.0)
     with FaultProxy(sqlite_server.url) as proxy:
         asynctrack.set_tracking_uri(proxy.url)
         runs = [asynctrack.start_run(experiment_name=support.fresh(), nested=True) for _ in range(3)]
@@ -202,9 +204,9 @@ def test_a_run_whose_requests_are_never_answered_delays_no_other(sqlite_server: 
         assert time.monotonic() - begun < 30.0
         assert runs[0].stats().delivered + runs[1].stats().delivered < 6000
         proxy.heal()
-        asynctrack.configure(close_timeout=1.0)
-        for run in runs:
-            support.until(lambda run=run: run.stats().delivered > 0 or run is runs[1])
+        runs[0].flush()
+        asynctrack.shutdown()
+    assert support.stored(sqlite_server, runs[0].run_id).points == support.expected(3000)
     found = support.stored(sqlite_server, runs[2].run_id)
     assert found.points == support.expected(3000)
 
@@ -244,7 +246,7 @@ def test_a_program_ends_in_time_and_its_events_are_kept_when_the_server(
         assert result.returncode == 0
         assert "are kept in" in result.stderr
         proxy.heal()
-        programs.recover(tmp_path, **environment)
+        programs.recover(tmp_path, **environment | {"ASYNCTRACK_CLOSE_TIMEOUT": "60"})
     run_ids = support.runs_of(sqlite_server, experiment)
     assert len(run_ids) == 2
     points = [support.stored(sqlite_server, run_id).points for run_id in run_ids]

@@ -6,12 +6,14 @@ import os
 import random
 import signal
 import subprocess
+import sys
+import textwrap
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.fault.programs import Lab, check_counted, finish, line_for, steps
+from tests.fault.programs import COUNTING, PACKAGE, Lab, check_counted, finish, line_for, steps
 
 TRAIN = """
 run = asynctrack.start_run()
@@ -19,26 +21,32 @@ returned = counted()
 print("ready", flush=True)
 log_for_ever(run, returned)
 """
-BROKEN_STORE = {"MLFLOW_TRACKING_URI": "disk/mlruns", "ASYNCTRACK_FLUSH_INTERVAL": "0.1"}
+#: gives the test the word, and then waits for a signal
+WAIT = "def wait():\n    print('waiting', flush=True)\n    while True:\n        time.sleep(60)\n"
+SOON = {"ASYNCTRACK_FLUSH_INTERVAL": "0.1"}
 BOTH = pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+
+
+def terminated(lab: Lab, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program up to where it prints that it waits, send SIGTERM, and let it end."""
+    process = lab.start(WAIT + textwrap.dedent(code), **environment)
+    line_for(process)
+    process.send_signal(signal.SIGTERM)
+    return finish(process)
 
 
 def number_of(name: str) -> signal.Signals:
     return signal.Signals[name]
 
 
-def break_store(lab: Lab) -> None:
-    """A file where the store's folder should be: out of order until it is removed."""
+def with_a_broken_store(lab: Lab) -> Lab:
+    """A file where the store's folder should be: out of order until `mend`."""
     (lab.folder / "disk").write_text("")
-    lab.environment.pop("MLFLOW_TRACKING_URI")
+    return lab.elsewhere("disk/mlruns")
 
 
-def read_only_run(lab: Lab, where: str) -> list[int]:
-    from tests.mlruns import read_runs
-
-    (run,) = [run for run in read_runs(lab.folder / where).values() if "loss" in run.metrics]
-    assert run.status == "KILLED"
-    return steps(run)
+def mend(lab: Lab) -> None:
+    (lab.folder / "disk").unlink()
 
 
 @BOTH
@@ -194,9 +202,9 @@ def test_nohup_is_respected(lab: Lab) -> None:
 
 def test_a_store_out_of_order_costs_no_more_than_term_timeout(lab: Lab) -> None:
     """Within the deadline the process is gone; it says where its events are, and the next program delivers them."""
-    break_store(lab)
+    lab = with_a_broken_store(lab)
     process = lab.start(
-        f"{WAIT}run = asynctrack.start_run()\nlog_some(run)\nwait()", ASYNCTRACK_TERM_TIMEOUT="1.5", **BROKEN_STORE
+        f"{WAIT}run = asynctrack.start_run()\nlog_some(run)\nwait()", ASYNCTRACK_TERM_TIMEOUT="1.5", **SOON
     )
     line_for(process)
     process.send_signal(signal.SIGTERM)
@@ -205,16 +213,15 @@ def test_a_store_out_of_order_costs_no_more_than_term_timeout(lab: Lab) -> None:
     assert result.returncode == -signal.SIGTERM
     assert time.monotonic() - sent < 10.0
     assert ".asynctrack" in result.stderr
-    (lab.folder / "disk").unlink()
-    lab.environment["MLFLOW_TRACKING_URI"] = "disk/mlruns"
+    mend(lab)
     lab.recover()
-    assert read_only_run(lab, "disk/mlruns") == list(range(5000))
+    assert (steps(lab.only_run()), lab.only_run().status) == (list(range(5000)), "KILLED")
 
 
 def test_a_second_signal_gives_up_waiting_at_once(lab: Lab) -> None:
     """Whoever sends it again will not wait for a store that does not answer; the spool keeps what is there."""
-    break_store(lab)
-    process = lab.start(f"{WAIT}run = asynctrack.start_run()\nlog_some(run)\nwait()", **BROKEN_STORE)
+    lab = with_a_broken_store(lab)
+    process = lab.start(f"{WAIT}run = asynctrack.start_run()\nlog_some(run)\nwait()", **SOON)
     line_for(process)
     process.send_signal(signal.SIGTERM)
     sent = time.monotonic()
@@ -225,10 +232,9 @@ def test_a_second_signal_gives_up_waiting_at_once(lab: Lab) -> None:
     result = finish(process)
     assert result.returncode == -signal.SIGTERM
     assert time.monotonic() - sent < 10.0, "term_timeout is 20 s"
-    (lab.folder / "disk").unlink()
-    lab.environment["MLFLOW_TRACKING_URI"] = "disk/mlruns"
+    mend(lab)
     lab.recover()
-    assert read_only_run(lab, "disk/mlruns") == list(range(5000))
+    assert (steps(lab.only_run()), lab.only_run().status) == (list(range(5000)), "KILLED")
 
 
 def test_a_signal_sent_twice_by_a_launcher_still_delivers(lab: Lab) -> None:
@@ -247,26 +253,22 @@ def test_a_signal_sent_twice_by_a_launcher_still_delivers(lab: Lab) -> None:
 @pytest.mark.parametrize("ending", ["run.terminate()", "run.flush()", ""], ids=["terminate", "flush", "exit"])
 def test_a_signal_while_waiting_for_delivery(ending: str, lab: Lab) -> None:
     """A close, a flush or the interpreter's end that is under way: `term_timeout` takes the place of its deadline."""
-    break_store(lab)
+    lab = with_a_broken_store(lab)
     program = f"run = asynctrack.start_run()\nlog_some(run)\nprint('waiting', flush=True)\n{ending}"
-    process = lab.start(program, ASYNCTRACK_TERM_TIMEOUT="2", **BROKEN_STORE)
+    process = lab.start(program, ASYNCTRACK_TERM_TIMEOUT="2", **SOON)
     line_for(process)
     time.sleep(0.3)  # it is a moment within the wait of 60 s; any will do
     process.send_signal(signal.SIGTERM)
     sent = time.monotonic()
     time.sleep(0.5)
-    (lab.folder / "disk").unlink()  # the store comes back within the deadline
+    mend(lab)  # within the deadline
     result = finish(process)
     assert result.returncode == -signal.SIGTERM, result.stderr
     assert time.monotonic() - sent < 15.0
     assert "Traceback" not in result.stderr
-    lab.environment["MLFLOW_TRACKING_URI"] = "disk/mlruns"
     lab.recover()
-    from tests.mlruns import read_runs
-
-    (run,) = [run for run in read_runs(lab.folder / "disk/mlruns").values() if "loss" in run.metrics]
-    assert steps(run) == list(range(5000))
-    assert run.status == ("KILLED" if ending == "run.flush()" else "FINISHED")
+    assert steps(lab.only_run()) == list(range(5000))
+    assert lab.only_run().status == ("KILLED" if ending == "run.flush()" else "FINISHED")
 
 
 def test_a_run_started_in_another_thread_is_kept(lab: Lab) -> None:
@@ -355,13 +357,7 @@ def test_the_first_process_of_a_container_ends_too(lab: Lab) -> None:
     if subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs the right to make a process id namespace")
     script = lab.folder / "program.py"
-    process = lab.start("pass")
-    finish(process)
-    from tests.fault.programs import COUNTING, PACKAGE
-
     script.write_text(COUNTING + "run = asynctrack.start_run()\nlog_some(run)\nprint(1, flush=True)\ntime.sleep(60)")
-    import sys
-
     process = subprocess.Popen(
         ["unshare", "--pid", "--fork", sys.executable, str(script)],
         cwd=lab.folder, env={**os.environ, **lab.environment, "PYTHONPATH": PACKAGE},
@@ -373,17 +369,3 @@ def test_the_first_process_of_a_container_ends_too(lab: Lab) -> None:
     result = finish(process)
     assert result.returncode == 128 + signal.SIGTERM, result.stderr
     assert (steps(lab.only_run()), lab.only_run().status) == (list(range(5000)), "KILLED")
-
-
-#: gives the test the word, and then waits for a signal
-WAIT = "def wait():\n    print('waiting', flush=True)\n    while True:\n        time.sleep(60)\n"
-
-
-def terminated(lab: Lab, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program up to where it prints that it waits, send SIGTERM, and let it end."""
-    import textwrap
-
-    process = lab.start(WAIT + textwrap.dedent(code), **environment)
-    line_for(process)
-    process.send_signal(signal.SIGTERM)
-    return finish(process)

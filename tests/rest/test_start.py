@@ -62,10 +62,12 @@ def test_a_nested_run_finds_its_parent_when_both_were_started_without_a_server(s
     with FaultProxy(sqlite_server.url) as proxy:
         proxy.refuse()
         asynctrack.set_tracking_uri(proxy.url)
-        with asynctrack.start_run(experiment_name=experiment) as outer:
-            with asynctrack.start_run(experiment_name=experiment, nested=True) as inner:
-                inner.log_metric("a", 1)
-                proxy.heal()
+        with (
+            asynctrack.start_run(experiment_name=experiment) as outer,
+            asynctrack.start_run(experiment_name=experiment, nested=True) as inner,
+        ):
+            inner.log_metric("a", 1)
+            proxy.heal()
     assert sorted(runs_of(sqlite_server, experiment)) == sorted([outer.run_id, inner.run_id])
     assert support.stored(sqlite_server, inner.run_id).tags["mlflow.parentRunId"] == outer.run_id
 

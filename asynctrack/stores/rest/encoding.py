@@ -55,16 +55,25 @@ def _metrics(batch: Batch) -> Iterator[str]:
 
 def _points(head: str, points: Iterable[Point]) -> Iterator[str]:
     for point in points:
-        value = repr(point[2])
-        yield f'{head}{_SPECIAL.get(value, value)},"timestamp":{point[0]},"step":{point[1]}}}'
+        yield f'{head}{_number(point[2])},"timestamp":{point[0]},"step":{point[1]}}}'
 
 
-def _block(block: RecordBlock) -> Iterator[str]:
+def _block(block: RecordBlock) -> Iterable[str]:
     heads = {number: f'{{"key":{_string(key)},"value":' for number, key in block.keys.items()}
-    special = _SPECIAL.get
-    for timestamp, step, number, stream in records(block.data):
-        value = repr(number)
-        yield f'{heads[stream]}{special(value, value)},"timestamp":{timestamp},"step":{step}}}'
+    if block.finite:
+        return [
+            f'{heads[stream]}{value!r},"timestamp":{timestamp},"step":{step}}}'
+            for timestamp, step, value, stream in records(block.data)
+        ]
+    return (
+        f'{heads[stream]}{_number(value)},"timestamp":{timestamp},"step":{step}}}'
+        for timestamp, step, value, stream in records(block.data)
+    )
+
+
+def _number(value: float) -> str:
+    text = repr(value)
+    return _SPECIAL.get(text, text)
 
 
 def _entry(key: str, value: str) -> str:

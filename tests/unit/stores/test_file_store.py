@@ -317,6 +317,33 @@ def test_a_damaged_run_never_hides_its_neighbours(
         drive(store.log_batch("b" * 32, Batch(params=[("p", "1")])))
 
 
+@pytest.mark.parametrize(
+    ("line", "damage"),
+    [
+        ("status: 1", "status: FINISHED"),
+        ("status: 1", "status: 9"),
+        ("start_time: 1", "start_time: null"),
+        ("end_time: null", "end_time: soon"),
+        ("lifecycle_stage: active", "lifecycle_stage: gone"),
+        ("experiment_id: '0'", "experiment_id: '1'"),
+    ],
+)
+def test_a_run_that_mlflow_cannot_read_is_skipped(
+    store: FileStore, caplog: pytest.LogCaptureFixture, line: str, damage: str
+) -> None:
+    """A field of another kind than MLflow's, as foreign writers and old versions left it."""
+    broken = new_run(store, "b" * 32)
+    new_run(store)
+    text = (broken / "meta.yaml").read_text()
+    assert line in text
+    (broken / "meta.yaml").write_text(text.replace(line, damage))
+    for _ in range(2):
+        assert [run.info.run_id for run in drive(store.search_runs(["0"])).items] == [UID]
+        assert [info.run_id for info in drive(store.list_run_infos("0")).items] == [UID]
+    (record,) = caplog.records
+    assert damage.partition(":")[0] in record.getMessage() or "RunStatus" in record.getMessage()
+
+
 def test_a_damaged_experiment_never_hides_its_neighbours(
     store: FileStore, root: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
