@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from asynctrack.constants import LifecycleStage, ViewType
 from asynctrack.errors import AlreadyExistsError, InvalidInputError, NotFoundError
+from asynctrack.settings import current_settings
 from asynctrack.stores.base import AbstractStore
 from asynctrack.stores.io import drive
 from asynctrack.tracking import store_for
@@ -29,7 +30,8 @@ __all__ = [
 ]
 
 _NAME, _ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
-_chosen: str | None = None
+#: the experiment of new runs, as (id, name): one of them where `set_experiment` was called
+_chosen: tuple[str | None, str | None] | None = None
 
 
 def store_here() -> AbstractStore:
@@ -42,12 +44,12 @@ def choose_experiment(experiment_id: str | int | None, experiment_name: str | No
     ``MLFLOW_EXPERIMENT_NAME`` (created if missing), else ``MLFLOW_EXPERIMENT_ID``, else the default experiment."""
     if experiment_id is not None and experiment_name is not None:
         raise InvalidInputError("give experiment_id or experiment_name, not both")
-    if experiment_id is not None:
+    if experiment_id not in (None, ""):  # "": an experiment chosen by name, offline
         return str(experiment_id), None
     if experiment_name is not None:
         return None, experiment_name
     if _chosen is not None:
-        return _chosen, None
+        return _chosen
     if os.environ.get(_NAME):
         return None, os.environ[_NAME]
     return os.environ.get(_ID) or None, None
@@ -58,10 +60,15 @@ def set_experiment(experiment_name: str | None = None, experiment_id: str | int 
 
     Also sets ``MLFLOW_EXPERIMENT_ID``, as MLflow does, for child processes. Raises InvalidInputError unless exactly one
     argument is given or when the experiment is deleted, NotFoundError for an unknown id.
+
+    Offline the store is not asked: what is given is remembered, in the environment too, and used when the runs are
+    created. What is returned then holds that alone, and "" for what only the store knows.
     """
     global _chosen
     if (experiment_name is None) == (experiment_id is None):
         raise InvalidInputError("set_experiment takes exactly one of experiment_name and experiment_id")
+    if current_settings().mode == "offline":
+        return _choose_unseen(experiment_name, experiment_id)
     store = store_here()
     if experiment_name is not None:
         experiment = drive(store.get_experiment_by_name(experiment_name))
@@ -79,9 +86,22 @@ def set_experiment(experiment_name: str | None = None, experiment_id: str | int 
         raise InvalidInputError(
             f"experiment {experiment.name!r} ({experiment.experiment_id}) is deleted; restore it, or use another name"
         )
-    _chosen = experiment.experiment_id
-    os.environ[_ID] = _chosen
+    _chosen = experiment.experiment_id, None
+    os.environ[_ID] = experiment.experiment_id
     return experiment
+
+
+def _choose_unseen(name: str | None, experiment_id: str | int | None) -> Experiment:
+    global _chosen
+    from asynctrack.entities import Experiment
+
+    if name is not None:
+        _chosen = None, name
+        os.environ[_NAME] = name
+        return Experiment("", name, "")
+    _chosen = str(experiment_id), None
+    os.environ[_ID] = str(experiment_id)
+    return Experiment(str(experiment_id), "", "")
 
 
 def create_experiment(name: str, artifact_location: str | None = None, tags: dict[str, Any] | None = None) -> str:

@@ -504,6 +504,11 @@ def raise_refused(state: RunState) -> None:
 
 
 def _not_created(state: RunState) -> UnavailableError:
+    if state.engine.offline:
+        return UnavailableError(
+            f"run {state.spec.uid} is offline: {state.engine.store.uri} knows it, and gives it its info, only once "
+            f"`asynctrack sync` has delivered {state.engine.journal.spool.path}"
+        )
     error = state.stats().last_error or "no answer yet"
     return UnavailableError(
         f"run {state.run_id or state.spec.uid} could not be created in {state.engine.store.uri}: {error}. What is "

@@ -7,13 +7,16 @@ import os
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from asynctrack.errors import DeliveryError, FlushTimeoutError, InvalidInputError, SpoolFullError
+from asynctrack.errors import DeliveryError, FlushTimeoutError, InvalidInputError, SpoolError, SpoolFullError
 
 if TYPE_CHECKING:
     from asynctrack.artifacts.content import Content
     from asynctrack.artifacts.snapshot import Snapshot, SnapshotMode
     from asynctrack.engine.receipts import Receipt
     from asynctrack.runlog import RunState
+
+    #: puts something aside in the folder it is given
+    PutAside = Callable[[str], Snapshot]
 
 __all__ = ["ArtifactLog", "ArtifactReceipt"]
 
@@ -45,7 +48,9 @@ class ArtifactReceipt:
     def wait(self, timeout: float | None = None) -> None:
         """Block until it is stored, for at most ``timeout`` seconds. Raises FlushTimeoutError then, and DeliveryError
         where it was refused; the message says why."""
-        self._check(self._receipt.wait(timeout), timeout)
+        from asynctrack.run import wait_blocking
+
+        self._check(wait_blocking(self._state, self._receipt, timeout), timeout)
 
     def __await__(self) -> Generator[Any, None, None]:
         yield from self._receipt.wait_async().__await__()
@@ -93,10 +98,12 @@ class ArtifactLog:
         ``snapshot``: "copy", or "link", which takes no time whatever the size, but then the file must not be written
         into any more, only deleted or replaced. Default: `Settings.snapshot`.
         """
-        from asynctrack.artifacts.paths import artifact_folder, join
+        from asynctrack.artifacts.paths import artifact_folder, check_artifact_path, join
 
-        source = os.path.abspath(local_path)
-        target = self._saying_run(lambda: join(artifact_folder(artifact_path), os.path.basename(source)))
+        source = self._source(local_path)
+        target = self._saying_run(
+            lambda: check_artifact_path(join(artifact_folder(artifact_path), os.path.basename(source)))
+        )
         return self._log_path(source, target, snapshot)
 
     def log_artifacts(
@@ -109,7 +116,7 @@ class ArtifactLog:
         """Log everything in a folder, sub-folders included, into the run's artifact folder ``artifact_path``."""
         from asynctrack.artifacts.paths import artifact_folder
 
-        source = os.path.abspath(local_dir)
+        source = self._source(local_dir)
         if not os.path.isdir(source):
             raise InvalidInputError(f"run {self._state.run_id}: log_artifacts takes a folder, and {source} is none")
         return self._log_path(source, self._saying_run(lambda: artifact_folder(artifact_path)), snapshot)
@@ -156,6 +163,11 @@ class ArtifactLog:
 
     # ── inside
 
+    def _source(self, path: str | os.PathLike[str]) -> str:
+        from asynctrack.artifacts.paths import path_text
+
+        return os.path.abspath(self._saying_run(lambda: path_text(path)))
+
     def _log_path(self, source: str, target: str, mode: SnapshotMode | None) -> ArtifactReceipt:
         from asynctrack.artifacts.snapshot import take_snapshot
 
@@ -179,48 +191,43 @@ class ArtifactLog:
     def _log_content(self, make: Callable[[], list[Content]]) -> ArtifactReceipt:
         from asynctrack.artifacts.snapshot import write_snapshot
 
-        self._state.check_open_now()
-        contents = self._saying_run(make)
+        journal = self._state.engine.journal
         durable = self._state.engine.settings.durability == "system"
-        return self._log(
-            [
-                (lambda folder, data=content.data: write_snapshot(data, folder, durable=durable), content.artifact_file)
-                for content in contents
-            ]
-        )
+        self._state.check_open_now()
+
+        def put_aside(data: bytes) -> PutAside:
+            return lambda folder: write_snapshot(data, folder, room=journal.room(), durable=durable)
+
+        return self._log([(put_aside(content.data), content.artifact_file) for content in self._saying_run(make)])
 
     def _saying_run(self, make: Callable[[], T]) -> T:
         try:
             return make()
         except InvalidInputError as error:
             raise InvalidInputError(f"run {self._state.run_id}: {error}") from None
+        except SpoolError as error:
+            error.args = (f"run {self._state.run_id}: {error}",)
+            raise
 
-    def _log(self, wanted: list[Any]) -> ArtifactReceipt:
+    def _log(self, wanted: list[tuple[PutAside, str]]) -> ArtifactReceipt:
         from asynctrack.artifacts.snapshot import remove_snapshot
 
         state = self._state
-        journal = state.engine.journal
-        folder = journal.spool.artifacts()
+        folder = state.engine.journal.spool.artifacts()
         logged = []
         for put_aside, target in wanted:
-            try:
-                snapshot: Snapshot = self._saying_run(lambda: put_aside(folder))  # noqa: B023  # called at once
-            except SpoolFullError as error:
-                if state.engine.settings.spool_full != "drop_new":
-                    raise
-                journal.dropped += 1
-                logger.error("asynctrack: run %s: artifact %s is dropped: %s", state.run_id, target, error)
+            snapshot = self._put_aside(put_aside, folder, target)
+            if snapshot is None:
                 continue
+            kept = False
             try:
                 kept = state.artifact(snapshot, target)
-            except BaseException:
-                remove_snapshot(snapshot, folder)
-                raise
+            finally:
+                if not kept:
+                    remove_snapshot(snapshot, folder)
             if kept:
-                journal.put_aside(snapshot.bytes)
+                state.engine.journal.put_aside(snapshot.bytes)
                 logged.append((snapshot.name, target))
-            else:
-                remove_snapshot(snapshot, folder)
         if len(logged) < len(wanted):
             from asynctrack.engine.receipts import Receipt
 
@@ -228,3 +235,27 @@ class ArtifactLog:
             lost.fail(DeliveryError(f"run {state.run_id}: the artifact was dropped, because the spool was full"))
             return ArtifactReceipt(state, lost, logged or [("", target) for _, target in wanted])
         return ArtifactReceipt(state, state.engine.uploaded(state.number), logged)
+
+    def _put_aside(self, put_aside: PutAside, folder: str, target: str) -> Snapshot | None:
+        """Apply ``spool_full`` where there is no room; None: dropped."""
+        from asynctrack.artifacts.snapshot import NoRoomError
+
+        state = self._state
+        journal, settings = state.engine.journal, state.engine.settings
+        waits = False
+        while True:
+            try:
+                return self._saying_run(lambda: put_aside(folder))
+            except SpoolFullError as error:
+                fits_never = isinstance(error, NoRoomError) and error.needed > settings.max_spool_bytes
+                if settings.spool_full == "raise" or (settings.spool_full == "block" and fits_never):
+                    raise
+                if settings.spool_full == "drop_new":
+                    journal.dropped += 1
+                    logger.error("asynctrack: run %s: artifact %s is dropped: %s", state.run_id, target, error)
+                    return None
+                if not waits:
+                    logger.error("asynctrack: run %s: artifact %s waits for room: %s", state.run_id, target, error)
+            waits = True
+            journal.wait_for_room()
+            state.check_open_now()

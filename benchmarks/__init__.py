@@ -1,44 +1,16 @@
-"""Speed as ratios: ours against something anybody can write, in one run on one machine.
+"""Speed as ratios: ours against something anybody can write, and against every peer, side by side in one run.
 
-    python -m benchmarks.hot_path       a log call against appending to a deque in memory
-    python -m benchmarks.throughput     a million events into mlruns against one thread writing the same lines
-    python -m benchmarks.rest           metrics into a real MLflow server against raw bodies sent as fast as it takes them
-    python -m benchmarks.memory         resident memory while five million events wait for a store that does not answer
+    python -m benchmarks                all of it, into RESULTS.md (25 minutes; --quick: a few)
 
-Absolute figures are printed beside the ratios and mean little: they belong to the machine and its other work.
+    python -m benchmarks.hot_path       each log call against appending to a deque in memory; tails at 1 kHz
+    python -m benchmarks.file_store     events into complete files, against a plain writer and every peer that writes files
+    python -m benchmarks.rest           metrics into a real MLflow server, against raw bodies and MLflow's own client
+    python -m benchmarks.training       steps a second of a real training loop that logs
+    python -m benchmarks.cpu            processor time of the whole process tree
+    python -m benchmarks.memory         resident memory with the store away, and after millions of events
+    python -m benchmarks.startup        import, start of a run, first log, exit
+    python -m benchmarks.recovery       what a killed or offline program left behind, delivered
+    python -m benchmarks.fleet          a thousand clients on one server that falls behind and restarts
+
+Absolute figures stand beside the ratios and mean little: they belong to the machine and its other work.
 """
-
-from __future__ import annotations
-
-import os
-import platform
-import sys
-
-__all__ = ["at_least", "judge", "machine"]
-
-
-def machine() -> str:
-    """One line that says where the figures come from."""
-    return (
-        f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} {platform.release()} "
-        f"{platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
-    )
-
-
-def judge(name: str, found: float, limit: float | None, unit: str = "") -> None:
-    """End the program with status 1 where a limit is given and passed."""
-    if limit is None:
-        return
-    passed = found <= limit
-    print(f"\n{name}: {found:.2f}{unit}, limit {limit:g}{unit}: {'kept' if passed else 'EXCEEDED'}")
-    if not passed:
-        sys.exit(1)
-
-
-def at_least(name: str, found: float, limit: float | None) -> None:
-    """End the program with status 1 where a limit is given and not reached."""
-    if limit is None:
-        return
-    print(f"\n{name}: {found:.2f}, at least {limit:g}: {'kept' if found >= limit else 'MISSED'}")
-    if found < limit:
-        sys.exit(1)

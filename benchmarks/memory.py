@@ -1,23 +1,27 @@
-"""How much a process grows while events pile up that the store does not take.
+"""How much a process grows while millions of events wait for a store that does not answer, and as millions pass through.
 
-Another process holds the locks on the run's metric files, as a hung one on a shared disk would, so that nothing can be
-delivered; millions of events are logged meanwhile. Then the locks go, and every event must arrive.
+For the first, another process holds the locks on the run's metric files, as a hung one on a shared disk would, so that
+nothing can be delivered; then the locks go, and every event must arrive. For the second, the run is flushed after each
+million. Resident memory counts mapped journal files too.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import asynctrack
-from benchmarks import judge, machine
+from benchmarks.command import Options, run
+from benchmarks.measuring import clean_settings, work_folder
+from benchmarks.report import Chart, Report, Table
 
 KEYS = [f"metric{number}" for number in range(10)]
+STEPS = 10
+#: events that wait, and that are delivered
+WAITING, DELIVERED = 5_000_000, 10_000_000
 
 #: locks the files named on the command line, says so, and keeps them locked until its input ends
 HOLD_LOCKS = """
@@ -49,63 +53,102 @@ def hold_locks(files: list[Path]) -> subprocess.Popen[str]:
     return holder
 
 
-def pile_up(run: asynctrack.ActiveRun, events: int) -> float:
-    """Log the events; by how many MiB the process grew at most."""
-    keys, log = KEYS, run.log_metric
+def log_some(active: asynctrack.ActiveRun, first: int, count: int) -> None:
+    """Log so many events."""
+    keys, log = KEYS, active.log_metric
+    for step in range(first, first + count):
+        log(keys[step % 10], step * 0.37, step)
+
+
+def pile_up(active: asynctrack.ActiveRun, events: int, table: Table) -> tuple[float, list[float | None]]:
+    """Log the events, and wait a little; by how many MiB the process grew at most, and after each step."""
     before = most = resident_mib()
-    print(f"\n{'logged':>12} {'resident':>12} {'growth':>12} {'journal':>12} {'pending':>12}")
-    chunk = max(events // 10, 1)
-    for start in range(0, events, chunk):
-        for step in range(start + 1, min(start + chunk, events) + 1):
-            log(keys[step % 10], step * 0.37, step)
-        # Before stats(), which reads the journal to count.
+    steps: list[float | None] = []
+    for first in range(0, events, events // STEPS):
+        log_some(active, first, events // STEPS)
         now = resident_mib()
         most = max(most, now)
-        stats = run.stats()
-        spooled = stats.spool_bytes / 2**20
-        print(f"{step:12,} {now:8.1f} MiB {now - before:8.1f} MiB {spooled:8.0f} MiB {stats.pending:12,}")
+        steps.append(now - before)
+        stats = active.stats()  # which reads the journal to count
+        spooled = f"{stats.spool_bytes / 2**20:.0f} MiB"
+        table.add(f"{first + events // STEPS:,}", f"{now:.1f} MiB", f"{now - before:+.1f} MiB", spooled)
     # The engine goes on trying meanwhile.
     end = time.monotonic() + 3
     while time.monotonic() < end:
         time.sleep(0.1)
         most = max(most, resident_mib())
-    print(f"{'at most':>12} {most:8.1f} MiB {most - before:8.1f} MiB")
-    return most - before
+    return most - before, steps
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=5_000_000)
-    parser.add_argument("--max-mib", type=float, help="exit with status 1 where memory grows by more than this")
-    options = parser.parse_args()
-
-    print(machine())
-    logging.getLogger("asynctrack").setLevel(logging.ERROR)  # it warns of the hung process, rightly
-    with tempfile.TemporaryDirectory(prefix="asynctrack-benchmark-") as work:
-        asynctrack.configure(spool_dir=str(Path(work, "spool")), close_timeout=600.0)
-        store = Path(work, "mlruns")
-        with asynctrack.start_run(tracking_uri=str(store)) as run:
-            run.log_metrics(dict.fromkeys(KEYS, 0.0))
-            run.flush()
-            files = [path for path in store.glob(f"*/{run.run_id}/metrics/*") if path.is_file()]
+def store_away(events: int, report: Report) -> list[float | None]:
+    """Fill the first table."""
+    table = Table("Events logged while the store hangs", ["events", "resident", "growth", "journal on disk"])
+    with work_folder() as work, clean_settings(work):
+        store = work / "mlruns"
+        with asynctrack.start_run(tracking_uri=str(store)) as active:
+            active.log_metrics(dict.fromkeys(KEYS, 0.0))
+            active.flush()
+            files = [path for path in store.glob(f"*/{active.run_id}/metrics/*") if path.is_file()]
             holder = hold_locks(files)
             try:
-                growth = pile_up(run, options.events)
-                paused = run.stats()
+                growth, steps = pile_up(active, events, table)
+                paused = active.stats()
             finally:
                 holder.kill()
                 holder.communicate()
-            begun = time.perf_counter()
-        print(f"\nreleased: the backlog was delivered in {time.perf_counter() - begun:.1f} s")
-        asynctrack.shutdown()
         lines = sum(path.read_bytes().count(b"\n") for path in files)
-    if paused.pending < options.events:
+    if paused.pending < events:
         sys.exit("the store was not paused: the figure says nothing")
-    if lines != options.events + len(KEYS):
-        sys.exit(f"{lines:,} lines in the store, but {options.events + len(KEYS):,} events were logged")
-    print(f"every one of {lines:,} lines is in mlruns, once")
-    judge("growth of resident memory", growth, options.max_mib, " MiB")
+    if lines != events + len(KEYS):
+        sys.exit(f"{lines:,} lines in the store, but {events + len(KEYS):,} events were logged")
+    report.tables.append(table)
+    report.goal("growth", f"growth with {events:,} events waiting", growth, 32.0, "MiB")
+    return steps
+
+
+def passing(events: int, report: Report) -> list[float | None]:
+    """Fill the second table."""
+    table = Table("Events logged and delivered", ["events", "resident", "since the first step"])
+    steps: list[float | None] = []
+    base = 0.0
+    with work_folder() as work, clean_settings(work):
+        with asynctrack.start_run(tracking_uri=str(work / "mlruns")) as active:
+            for first in range(0, events, events // STEPS):
+                log_some(active, first, events // STEPS)
+                active.flush()
+                now = resident_mib()
+                base = base or now
+                steps.append(now - base)
+                table.add(f"{first + events // STEPS:,}", f"{now:.1f} MiB", f"{now - base:+.1f} MiB")
+    report.tables.append(table)
+    second_half = (steps[-1] or 0.0) - (steps[STEPS // 2 - 1] or 0.0)
+    report.goal("flat", f"growth over the second half of {events:,} events delivered", second_half, 2.0, "MiB")
+    return steps
+
+
+def measure(options: Options) -> Report:
+    """The benchmark."""
+    report = Report("memory", "Memory", __doc__ or "")
+    logging.getLogger("asynctrack").setLevel(logging.ERROR)  # it warns of the hung process, rightly
+    scale = 20 if options.quick else 1
+    # First, in a young process: what piles up behind a hung store would leave free memory for it.
+    flat = passing(DELIVERED // scale, report)
+    waiting = store_away(WAITING // scale, report)
+    shares = [float(step) for step in range(10, 110, 10)]
+    report.charts.append(
+        Chart(
+            "memory",
+            "lines",
+            "Resident memory",
+            "MiB more",
+            [],
+            {f"{WAITING // scale:,} events while the store hangs": waiting, f"{DELIVERED // scale:,} events delivered": flat},
+            xs=shares,
+            x_axis="% of the events logged",
+        )
+    )
+    return report
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure)

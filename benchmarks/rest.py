@@ -3,28 +3,37 @@
 The raw side does nothing but send: its bodies of 1000 metrics each are made beforehand, and the best of 1, 2, 4 and 8
 connections counts. Ours is timed from the first log call to the end of the run's block. Both write to the same server
 in turn, into runs of their own; every point of ours is counted on the server afterwards. The server takes a CPU of its
-own, and on two CPUs it competes with whoever sends.
+own, and on two CPUs it competes with whoever sends. MLflow's own client logs to the same server, asynchronously, for
+some seconds.
 """
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import statistics
 import sys
-import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import asynctrack
-from benchmarks import at_least, machine
+from benchmarks import peers
+from benchmarks.command import Options, run
+from benchmarks.measuring import clean_settings, work_folder
+from benchmarks.report import Chart, Report, Table
 from tests import servers
 
 CONNECTIONS = (1, 2, 4, 8)
 KEYS = [f"metric{number}" for number in range(10)]
+SERVERS: dict[str, Callable[[Path], servers.MlflowServer]] = {
+    "SQLite": lambda folder: servers.sqlite(folder),
+    "PostgreSQL": lambda folder: servers.postgres(folder, workers=2),
+}
+EVENTS, ROUNDS, SECONDS = 40_000, 3, 3.0
+QUICK_EVENTS, QUICK_ROUNDS, QUICK_SECONDS = 8_000, 1, 0.3
 
 
 def call(url: str, path: str, body: dict[str, object]) -> dict[str, dict[str, dict[str, str]]]:
@@ -52,8 +61,8 @@ def bodies(run_id: str, events: int) -> list[bytes]:
 
 def raw(url: str, events: int, connections: int) -> float:
     """Seconds that the bodies take over so many connections."""
-    run = call(url, "runs/create", {"experiment_id": "0", "start_time": 1})["run"]["info"]["run_id"]
-    waiting = bodies(run, events)
+    run_id = call(url, "runs/create", {"experiment_id": "0", "start_time": 1})["run"]["info"]["run_id"]
+    waiting = bodies(run_id, events)
     parts = urlsplit(url)
     failed: list[int] = []
 
@@ -83,71 +92,88 @@ def raw(url: str, events: int, connections: int) -> float:
     return took
 
 
-def ours(url: str, events: int) -> tuple[float, float, str]:
-    """Seconds until every point is on the server, microseconds a call, and the run's id."""
-    with asynctrack.start_run(tracking_uri=url) as run:
-        run_id, keys, log = run.run_id, KEYS, run.log_metric
+def ours(server: servers.MlflowServer, events: int) -> float:
+    """Seconds until every point is on the server, where they are counted."""
+    with asynctrack.start_run(tracking_uri=server.url) as active:
+        run_id, keys, log = active.run_id, KEYS, active.log_metric
         begun = time.perf_counter()
         for step in range(events):
             log(keys[step % 10], step * 0.37, step)
-        called = time.perf_counter() - begun
-    return time.perf_counter() - begun, called / events * 1e6, run_id
+    took = time.perf_counter() - begun
+    [[stored]] = server.rows("select count(*) from metrics where run_uuid = :run", run=run_id)
+    if stored != events:
+        sys.exit(f"{stored:,} of {events:,} points are on the server")
+    return took
 
 
-def count(server: servers.MlflowServer, run_id: str) -> int:
-    """How many points of a run are in the server's database."""
-    return int(server.rows("select count(*) from metrics where run_uuid = :run", run=run_id)[0][0])
-
-
-def compare(kind: str, server: servers.MlflowServer, events: int, rounds: int) -> float:
-    """Print a table; the median ratio of our speed to the best raw one."""
-    probe = events // 4
+def compare(kind: str, server: servers.MlflowServer, events: int, rounds: int, table: Table) -> tuple[float, float]:
+    """Add a row for each round; the median ratio of our speed to the best raw one, and our median speed."""
+    probe = max(events // 4, 1000 * max(CONNECTIONS))
     speeds = {number: probe / raw(server.url, probe, number) for number in CONNECTIONS}
     best = max(speeds, key=lambda number: speeds[number])
-    found = ", ".join(f"{number}: {speed:,.0f}" for number, speed in speeds.items())
-    print(f"\n{kind}: raw metrics/s by connections: {found}")
-    print(f"{f'{events:,} metrics':18} {f'raw, {best} connections':>20} {'asynctrack':>16} {'a log call':>12} {'ratio':>7}")
-    ratios = []
+    found = []
     for number in range(1, rounds + 1):
         # The server slows down as its table grows: raw before and after ours, so that neither has the better place.
         before = raw(server.url, events, best)
-        took, call_us, run_id = ours(server.url, events)
+        took = ours(server, events)
         floor = (before + raw(server.url, events, best)) / 2
-        ratios.append(floor / took)
-        print(
-            f"{f'round {number}':18} {events / floor:16,.0f} m/s {events / took:12,.0f} m/s {call_us:9.2f} µs "
-            f"{floor / took:7.2f}"
-        )
-        stored = count(server, run_id)
-        if stored != events:
-            sys.exit(f"{stored:,} of {events:,} points are on the server")
-    median = statistics.median(ratios)
-    print(f"median {median:.2f}; all {events:,} points of each round are in the database, once")
-    return median
+        found.append((floor / took, events / took))
+        name = f"{kind}, round {number}"
+        table.add(name, str(best), f"{events / floor:,.0f}", f"{events / took:,.0f}", f"{floor / took:.2f}×")
+    ratios, ours_speeds = zip(*found, strict=True)
+    return statistics.median(ratios), statistics.median(ours_speeds)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=40_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--servers", default="sqlite,postgres")
-    parser.add_argument("--min-ratio", type=float, help="exit with status 1 where a median ratio is below this")
-    options = parser.parse_args()
+def theirs(kind: str, server: servers.MlflowServer, options: Options, report: Report) -> float | None:
+    """MLflow's own client's events a second, asynchronously; None where it cannot be had."""
+    for subject in peers.available(options, report.notes):
+        if subject.job.get("synchronous") is False:
+            length = QUICK_SECONDS if options.quick else SECONDS
+            try:
+                found = peers.measure(subject, job="loop", seconds=length, events=500, uri=server.url)
+            except RuntimeError as error:
+                report.notes.append(f"Left out: {error}.")
+                return None
+            report.notes.append(
+                f"mlflow {subject.version}, asynchronous, to {kind}: {found['p50']:.0f} µs a call (p50), "
+                f"{found['events'] / found['total']:,.0f} events/s."
+            )
+            return float(found["events"] / found["total"])
+    return None
 
-    print(machine())
-    found = {}
-    with tempfile.TemporaryDirectory(prefix="asynctrack-benchmark-") as work:
-        asynctrack.configure(spool_dir=str(Path(work, "spool")), close_timeout=600.0)
-        for kind in options.servers.split(","):
-            folder = Path(work, kind)
+
+def measure(options: Options) -> Report:
+    """The benchmark."""
+    report = Report("rest", "Into an MLflow server", __doc__ or "")
+    columns = ["server", "raw connections", "raw bodies, metrics/s", "asynctrack, metrics/s", "ratio"]
+    table = Table("Against raw bodies at their best concurrency", columns)
+    events, rounds = (QUICK_EVENTS, QUICK_ROUNDS) if options.quick else (EVENTS, ROUNDS)
+    only_mlflow = options._replace(peers=["mlflow"] if options.peers is None or "mlflow" in options.peers else [])
+    with work_folder() as work, clean_settings(work):
+        for kind, make in SERVERS.items():
+            folder = work / kind
             folder.mkdir()
-            make = {"sqlite": servers.sqlite, "postgres": servers.postgres}[kind]
-            with make(folder, workers=1 if kind == "sqlite" else 2) as server:
-                found[kind] = compare(kind, server, options.events, options.rounds)
+            with make(folder) as server:
+                ratio, speed = compare(kind, server, events, rounds, table)
+                report.goal(kind, f"{kind}, against raw bodies", ratio, 0.95, at_least=True)
+                peer = theirs(kind, server, only_mlflow, report)
+            if peer is not None:
+                report.goal(f"{kind}_mlflow", f"{kind}, against mlflow's asynchronous client", speed / peer, 30.0, at_least=True)
             asynctrack.shutdown()
-    for kind, ratio in found.items():
-        at_least(f"rest, {kind}", ratio, options.min_ratio)
+    report.tables.append(table)
+    rows = [[float(cell.replace(",", "")) for cell in row[2:4]] for row in table.rows]
+    report.charts.append(
+        Chart(
+            "rest",
+            "bars",
+            "Metrics a second into a real MLflow server",
+            "metrics/s",
+            [row[0] for row in table.rows],
+            {"raw bodies": [row[0] for row in rows], "asynctrack": [row[1] for row in rows]},
+        )
+    )
+    return report
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure)

@@ -80,6 +80,18 @@ class ArtifactRepository(ABC):
         A file that is written to meanwhile raises `UnavailableError`: the next attempt stores it as it is then.
         """
 
+    async def probe(self) -> None:
+        """Store an empty file and delete it again, to see whether anything at all is taken. Raises `StoreError`."""
+        import tempfile
+
+        name = f"asynctrack-probe-{os.urandom(4).hex()}.txt"
+        empty = await self._io.call(tempfile.NamedTemporaryFile)
+        try:
+            await self.upload(empty.name, name)
+        finally:
+            await self._io.call(empty.close)
+        await self.delete_artifacts(name)
+
     # ── down
 
     @abstractmethod

@@ -75,5 +75,9 @@ class DatabricksArtifacts(ArtifactRepository):
             seen.add(token)
             parameters = [*asked, ("page_token", token)]
 
+    async def probe(self) -> None:
+        # It could not be deleted again.
+        raise UnavailableError(f"whether Databricks takes other artifacts of run {self._run_id} is not known")
+
     async def delete_artifacts(self, path: str) -> None:
         raise RefusedError(f"artifact {path!r} of run {self._run_id}: Databricks deletes artifacts only with their run")

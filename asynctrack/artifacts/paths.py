@@ -21,6 +21,7 @@ __all__ = [
     "content_type",
     "join",
     "listed_path",
+    "path_text",
     "proxy_path",
     "quoted",
 ]
@@ -42,7 +43,7 @@ def check_artifact_path(path: str | os.PathLike[str]) -> str:
     Paths that would be something else elsewhere are refused too: a backslash separates parts on Windows, where
     somebody may download it.
     """
-    text = path if isinstance(path, str) else _text(path)
+    text = path_text(path)
     fault = _fault(text)
     if fault:
         raise InvalidInputError(
@@ -62,7 +63,7 @@ def artifact_file(path: str | os.PathLike[str]) -> str:
 
     Raises `InvalidInputError`.
     """
-    text = path if isinstance(path, str) else _text(path)
+    text = path_text(path)
     return check_artifact_path(posixpath.normpath(text) if text and not text.endswith("/") else text)
 
 
@@ -118,7 +119,8 @@ def content_type(name: str) -> str:
     return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
-def _text(path: object) -> str:
+def path_text(path: object) -> str:
+    """A path that somebody has given. Raises `InvalidInputError` for what is none."""
     try:
         text = os.fspath(path)  # type: ignore[call-overload]  # whatever the caller gave: a TypeError is the answer
     except TypeError:

@@ -18,6 +18,7 @@ from asynctrack.artifacts import files
 from asynctrack.errors import InvalidInputError, RefusedError, SpoolError, SpoolFullError
 
 __all__ = [
+    "NoRoomError",
     "Snapshot",
     "SnapshotMode",
     "check_snapshot",
@@ -51,6 +52,14 @@ class Snapshot(NamedTuple):
     def path(self, folder: str) -> str:
         """Where it is, in the folder of the snapshots."""
         return os.path.join(folder, self.name)
+
+
+class NoRoomError(SpoolFullError):
+    """So many bytes are ``needed``, and the spool may not take as many more."""
+
+    def __init__(self, message: str, needed: int) -> None:
+        super().__init__(message)
+        self.needed = needed
 
 
 class _Source(Protocol):
@@ -99,21 +108,25 @@ def take_snapshot(
     return _put_aside(folder, fill, path, durable)
 
 
-def write_snapshot(data: bytes | _Source, folder: str, *, durable: bool = False) -> Snapshot:
+def write_snapshot(data: bytes | _Source, folder: str, *, room: int | None = None, durable: bool = False) -> Snapshot:
     """Put content aside that is no file yet: bytes, or what is left in a binary stream. Raises as `take_snapshot`."""
+    what = "that was given as content"
+    left = _room_left(room, len(data) if isinstance(data, bytes) else 0, what)
 
     def fill(target: str) -> None:
+        nonlocal left
         with open(_new(target), "wb") as file:
             if isinstance(data, bytes):
                 file.write(data)
             else:
                 while piece := data.read(_PIECE):
+                    left = _room_left(left, len(piece), what)
                     file.write(piece)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
 
-    return _put_aside(folder, fill, "that was given as content", durable)
+    return _put_aside(folder, fill, what, durable)
 
 
 def check_snapshot(snapshot: Snapshot, folder: str) -> None:
@@ -144,9 +157,10 @@ def _room_left(room: int | None, needed: int, path: str) -> int | None:
     if room is None:
         return None
     if needed > room:
-        raise SpoolFullError(
+        raise NoRoomError(
             f"artifact {path}: {needed} bytes are to be copied and the spool has room for {max(room, 0)}; raise "
-            f"max_spool_bytes, wait for delivery (flush), or log it with snapshot='link'"
+            f"max_spool_bytes, wait for delivery (flush), or log it with snapshot='link'",
+            needed,
         )
     return room - needed
 

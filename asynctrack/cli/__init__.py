@@ -1,11 +1,14 @@
-"""The command ``asynctrack``. The work is done in `asynctrack.engine`; here arguments are read and tables drawn."""
+"""The command ``asynctrack``. The work is done in `asynctrack.engine`; here arguments are read and results shown."""
 
 from __future__ import annotations
+
+import sys
 
 import typer
 
 from asynctrack.cli import spool
 from asynctrack.cli.sync import ship_spools
+from asynctrack.errors import InvalidInputError
 from asynctrack.settings import current_settings
 
 __all__ = ["app", "main"]
@@ -24,5 +27,9 @@ def _common() -> None:
 
 def main() -> None:
     """Run the command. Exit status: 0 done, 1 it could not be done, 2 wrong usage."""
-    current_settings()
+    try:
+        current_settings()
+    except InvalidInputError as error:
+        print(f"asynctrack: {error}", file=sys.stderr)
+        sys.exit(2)
     app()

@@ -12,22 +12,22 @@ from typing import Annotated
 
 import typer
 
+from asynctrack.cli.spools import Dir, Json, Spools, meant
 from asynctrack.engine.spools import read_spool
 from asynctrack.engine.sync import Shipment, spool_paths, sync
 from asynctrack.errors import AsynctrackError
+from asynctrack.stores.uri import resolve_store_uri
 
 __all__ = ["ship_spools"]
 
-#: exit statuses beside 0 (nothing is left here) and 2 (wrong usage)
+#: exit statuses beside 0 (nothing is left to do here) and 2 (wrong usage)
 _SOMETHING_LEFT, _INTERRUPTED = 1, 130
+_NOTHING = "Nothing waits: there are no spools here."
 
 
 def ship_spools(
-    spools: Annotated[list[str] | None, typer.Argument(help="Spool folders; default: all.")] = None,
-    folder: Annotated[
-        str | None,
-        typer.Option("--dir", help="Folder with the spools; default: $ASYNCTRACK_SPOOL_DIR, else ./.asynctrack …"),
-    ] = None,
+    spools: Spools = None,
+    folder: Dir = None,
     to: Annotated[str | None, typer.Option("--to", metavar="URI", help="Another store than the recorded one.")] = None,
     experiment: Annotated[
         str | None, typer.Option("--experiment", metavar="NAME", help="Create the runs in this experiment.")
@@ -38,24 +38,28 @@ def ship_spools(
     owner_gone: Annotated[
         bool, typer.Option("--owner-gone", help="Believe that programs on other hosts have ended.")
     ] = False,
-    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Give up without progress.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", min=0.0, help="Give up after that long without progress.")
+    ] = 60.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be delivered where.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Deliver spools: those of programs that have ended, and those of running ones that do not deliver (mode=offline).
 
-    It may be interrupted, repeated, and run twice at once: each event is delivered once. Exit status: 0 when
-    everything found is delivered, 1 when something is left or was refused, 130 after Ctrl-C.
+    It may be interrupted, repeated, and run twice at once: each event is delivered once.
+
+    Exit status: 0 when nothing is left to do here (delivered, up to date with a running program, or in the hands of
+    the program or another sync), 1 when something is left or was refused, 2 for wrong usage, 130 after Ctrl-C.
     """
-    if dry_run:
-        _plan(spools, folder, to, as_json)
-        return
+    paths = meant(spools, folder) if spools else spool_paths(folder)
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
     try:
+        if dry_run:
+            _plan(paths, to, as_json)
+            return
         with _bar(not as_json) as progress:
             results = sync(
-                spools,
-                spool_dir=folder,
+                paths,
                 to=to,
                 experiment=experiment,
                 watch=watch,
@@ -77,36 +81,42 @@ def ship_spools(
         raise typer.Exit(_SOMETHING_LEFT)
 
 
-def _plan(spools: list[str] | None, folder: str | None, to: str | None, as_json: bool) -> None:
-    paths = spool_paths(folder) if spools is None else spools
+def _plan(paths: list[str], to: str | None, as_json: bool) -> None:
     found = [info for info in map(read_spool, paths) if info is not None]
+    target = resolve_store_uri(to) if to else None
     plan = [
-        {"spool": info.path, "store": to or info.store, "events": info.events, "delivering": info.delivering}
+        {"spool": info.path, "store": target or info.store, "events": info.events, "delivering": info.delivering}
         for info in found
     ]
     if as_json:
         typer.echo(json.dumps(plan))
     elif not plan:
-        typer.echo("Nothing waits: there are no spools here.")
+        typer.echo(_NOTHING)
     for entry in [] if as_json else plan:
-        how = "is being delivered already" if entry["delivering"] else f"would go to {entry['store']}"
+        how = "being delivered already" if entry["delivering"] else f"would go to {entry['store']}"
         typer.echo(f"{entry['spool']}: {entry['events']:,} events, {how}")
 
 
 def _summary(results: list[Shipment]) -> None:
     if not results:
-        typer.echo("Nothing waits: there are no spools here.")
+        typer.echo(_NOTHING)
     for result in results:
-        said = f"{result.delivered:,} events delivered to {result.store}" if result.store else "not delivered"
-        if result.state == "busy":
-            said = "is being delivered by its program, or by another sync"
-        refused = f", {result.rejected:,} refused (see `asynctrack spool rejected`)" if result.rejected else ""
-        left = f", about {result.left:,} left" if result.left else ""
-        problem = f": {result.problem}" if result.problem else ""
-        typer.echo(f"{result.spool}: {said}{refused}{left}{problem}")
-    states = Counter(result.state for result in results)
+        typer.echo(f"{result.spool}: {_said(result)}")
     if len(results) > 1:
-        typer.echo(", ".join(f"{count} {state}" for state, count in states.items()))
+        states = Counter(result.state for result in results)
+        delivered = sum(result.delivered for result in results)
+        counts = ", ".join(f"{count} {state}" for state, count in states.items())
+        typer.echo(f"{len(results)} spools ({counts}), {delivered:,} events delivered")
+
+
+def _said(result: Shipment) -> str:
+    if result.state == "busy":
+        return "busy: its program, or another sync, is delivering it"
+    parts = [f"{result.delivered:,} events delivered to {result.store}"] if result.store else []
+    parts += [f"{result.rejected:,} refused (see `asynctrack spool rejected`)"] if result.rejected else []
+    parts += [f"about {result.left:,} left"] if result.left else []
+    parts += ["up to date; its program goes on"] if result.state == "up to date" else []
+    return ", ".join(parts) + (f"{': ' if parts else ''}{result.problem}" if result.problem else "")
 
 
 @contextmanager
@@ -120,5 +130,5 @@ def _bar(wanted: bool) -> Iterator[Callable[[int, int], None] | None]:
 
     columns = (TextColumn("delivering"), BarColumn(), MofNCompleteColumn(), TextColumn("events"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("")
+        task = bar.add_task("", total=None)
         yield lambda done, left: bar.update(task, completed=done, total=done + left)

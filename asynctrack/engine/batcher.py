@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asynctrack.engine.uploads import Upload, clash
-from asynctrack.errors import AuthenticationError, RefusedError, StoreError
+from asynctrack.errors import StoreError
 from asynctrack.stores.base import Batch, Limits, RunSpec
 
 if TYPE_CHECKING:
@@ -276,33 +276,6 @@ class Lane:
         if self.bookmark is not None and self.bookmark_end > self.acknowledged(front):
             marks.append((self.bookmark, self.bookmark_end))
         return (marks[0][0], max(end for _, end in marks)) if marks else (None, 0)
-
-    def report(self) -> list[Any]:
-        """What a consumer in another process tells the run's own about it; read by `take_report`."""
-        import dataclasses
-
-        lanes = [self, self.uploads] if self.uploads is not None else [self]
-        info = dataclasses.astuple(self.info) if self.info is not None else None
-        refused, held = (str(error) if error else None for error in (self.refused, self.held))
-        counts = [
-            sum(getattr(lane, name) for lane in lanes)
-            for name in ("accepted", "delivered", "rejected", "retries", "attempts")
-        ]
-        refusals = [refusal for lane in lanes for refusal in list(lane.refusals)[-3:]]
-        failed = {name: reason for lane in lanes for name, reason in lane.failed.items()}
-        error = next((lane.last_error for lane in lanes if lane.last_error), None)
-        return [self.run_id, info, self.ended, counts, error, refused, held, refusals, failed]
-
-    def take_report(self, report: list[Any]) -> None:
-        """Believe what a consumer in another process tells."""
-        from asynctrack.entities import RunInfo
-
-        self.run_id, info, self.ended, counts, self.last_error, refused, held, refusals, failed = report
-        self.info = RunInfo(*info) if info is not None else None
-        self.accepted, self.delivered, self.rejected, self.retries, self.attempts = counts
-        self.refused = RefusedError(refused) if refused else None
-        self.held = AuthenticationError(held) if held else None
-        self.refusals, self.failed = deque(refusals, maxlen=20), failed
 
     def in_flight(self) -> Iterator[int]:
         """Late slots that are loaded and not dealt with."""

@@ -12,8 +12,8 @@ from asynctrack.engine.batcher import Lane, Work, split
 from asynctrack.engine.limiter import Limiter
 from asynctrack.engine.retry import retry_delay
 from asynctrack.engine.source import Source
-from asynctrack.engine.uploads import Upload, deliver_upload
-from asynctrack.errors import InvalidInputError, StoreError, UnavailableError, WrongServerError
+from asynctrack.engine.uploads import Upload, deliver_upload, remove_delivered
+from asynctrack.errors import InvalidInputError, RefusedError, StoreError, UnavailableError, WrongServerError
 from asynctrack.stores.base import AbstractStore, Batch, Refusal, RunSpec
 
 __all__ = ["Delivery"]
@@ -76,7 +76,7 @@ class Delivery:
             events = len(work.batch) + (work.upload is not None)
             lane.delivered += events - sum(refusal.kind != "end" for refusal in refusals)
             self._report_refusals(source, lane, refusals)
-            source.done(lane, work)
+            await remove_delivered(self.store.io, source.spool.artifacts, source.done(lane, work))
         except StoreError as error:
             self._put_off(source, lane, work, error)
         except InvalidInputError as error:
@@ -92,30 +92,36 @@ class Delivery:
             if self.limiter is not None and work.batch and not work.starts and not refusals:
                 self.limiter.succeeded(len(work.batch), time.monotonic() - started, in_flight)
             self._put_off_lanes.discard(lane)
-            self._well_again(lane)
+            self._lane_well_again(lane)
+            if work.upload is None:
+                self._well_again()
         finally:
             # Also when the step is cancelled: what was sent may have arrived.
             work.busy = False
             self.under_way -= 1
 
-    async def _upload(self, source: Source, lane: Lane, upload: Upload) -> list[Refusal]:
+    async def _upload(self, source: Source, lane: Lane, work: Work, upload: Upload) -> list[Refusal]:
         """Store an artifact of the run that ``lane`` is for."""
-        run = lane.uploads_of or lane
-        if run.refused is not None:
-            reason = lane.failed[upload.snapshot.name] = f"the run could not be created: {run.refused}"
-            return [Refusal("artifact", upload.artifact_path, upload.snapshot.name, reason)]
-        run_id = run.run_id or run.spec.uid
-        if run.artifact_uri is None:
-            info = run.info or (await self.store.get_run(run_id)).info
-            run.artifact_uri = info.artifact_uri or ""
-        refusals = await deliver_upload(self.store, source.spool.artifacts(), run.artifact_uri, upload)
-        for refusal in refusals:
-            lane.failed[upload.snapshot.name] = refusal.reason
-        return refusals
+        run, folder = lane.uploads_of or lane, source.spool.artifacts()
+        try:
+            if run.refused is not None:
+                raise RefusedError(f"the run could not be created: {run.refused}")
+            if run.artifact_uri is None:
+                info = run.info or (await self.store.get_run(lane.name)).info
+                run.artifact_uri = info.artifact_uri or ""
+            await deliver_upload(
+                self.store, folder, run.artifact_uri, upload, may_be_stored=work.uncertain, suspected=work.isolate
+            )
+        except (StoreError, InvalidInputError) as error:
+            if isinstance(error, StoreError) and error.retryable:
+                raise
+            lane.failed[upload.snapshot.name] = str(error)
+            return [Refusal("artifact", upload.artifact_path, upload.snapshot.path(folder), str(error))]
+        return []
 
     async def _carry_out(self, source: Source, lane: Lane, work: Work) -> list[Refusal]:
         if work.upload is not None:
-            return await self._upload(source, lane, work.upload)
+            return await self._upload(source, lane, work, work.upload)
         if lane.refused is not None:
             return _refuse_all(work, f"the run could not be created: {lane.refused}")
         # Without a run id its start was never delivered: it is here, or its frame is damaged. The registry has it too.
@@ -205,7 +211,7 @@ class Delivery:
             return
         from random import random  # late, as it is rarely needed: it loads hashlib
 
-        if self.limiter is not None:
+        if self.limiter is not None and work.upload is None:
             self.limiter.failed(error)
         now = time.monotonic()
         if work.begun >= lane.failed_at:
@@ -216,6 +222,10 @@ class Delivery:
         lane.not_before = max(lane.not_before, now + (error.retry_after or 0.0))
         lane.retry_at = max(lane.not_before, now + retry_delay(error, lane.attempts, random()))
         work.isolate = error.suspicious and work.attempts >= _SUSPECTED
+        if work.upload is not None and self._failing_since is None and not error.held:
+            # Where artifacts are kept may fail alone: the run's metrics, and other runs, know nothing of it.
+            self._report_upload_trouble(source, lane, work.upload, error)
+            return
         self._put_off_lanes.add(lane)
         self._report_trouble(source, lane, error)
 
@@ -227,7 +237,7 @@ class Delivery:
                 lane.told = type(error).__name__
                 logger.error(
                     "asynctrack: run %s: %s. Events are kept in %s and delivered once that is mended.",
-                    lane.run_id or lane.spec.uid, self._said(error), where,
+                    lane.name, self._said(error), where,
                 )  # fmt: skip
         elif self._failing_since is None:
             self._failing_since = time.monotonic()
@@ -235,14 +245,25 @@ class Delivery:
                 self._told_failing = self._failing_since
                 logger.warning("asynctrack: %s. Events are kept in %s; trying again.", self._said(error), where)
 
+    def _report_upload_trouble(self, source: Source, lane: Lane, upload: Upload, error: StoreError) -> None:
+        if lane.attempts >= _SUSPECTED and lane.told is None:
+            lane.told = type(error).__name__
+            logger.warning(
+                "asynctrack: run %s: artifact %s cannot be stored now: %s. It is kept in %s; trying again.",
+                lane.name, upload.artifact_path or "(a folder)", error, source.spool.artifacts(),
+            )  # fmt: skip
+
     def _said(self, error: StoreError) -> str:
         text = str(error)
         return text if self.store.uri in text else f"{self.store.uri}: {text}"
 
-    def _well_again(self, lane: Lane) -> None:
+    def _lane_well_again(self, lane: Lane) -> None:
         if lane.told is not None:
-            logger.warning("asynctrack: run %s: %s takes its events again", lane.run_id, self.store.uri)
+            what = "events" if lane.uploads_of is None else "artifacts"
+            logger.warning("asynctrack: run %s: %s takes its %s again", lane.name, self.store.uri, what)
         lane.told = lane.held = None
+
+    def _well_again(self) -> None:
         if self._failing_since is None:
             return
         if self._told_failing == self._failing_since:
@@ -258,7 +279,7 @@ class Delivery:
     def _report_refusals(self, source: Source, lane: Lane, refusals: list[Refusal]) -> None:
         if not refusals:
             return
-        run_id = lane.run_id or lane.spec.uid
+        run_id = lane.name
         for refusal in refusals if self._on_refusal is not None else ():
             try:
                 self._on_refusal(run_id, refusal)  # type: ignore[misc]  # not None: tested above

@@ -21,7 +21,6 @@ from asynctrack.engine.receipts import Receipt
 from asynctrack.engine.source import Loaded, Source
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.slots import SLOT_SIZE
-from asynctrack.journal.spool import find_orphans
 from asynctrack.journal.writer import Journal
 from asynctrack.settings import Settings
 from asynctrack.stores.base import AbstractStore, RunSpec
@@ -88,8 +87,9 @@ class Engine:
     def _reset(self) -> None:
         self.pid = os.getpid()
         self.error: BaseException | None = None
+        #: nothing is delivered from here (``mode="offline"``)
+        self.offline = False
         self._pump = Pump(self.store, self.settings)
-        self._pump.alive = self._open_run_ids
         #: this process's own spool; None until the first run
         self._own: Source | None = None
         self._requests: deque[Request] = deque()
@@ -187,7 +187,7 @@ class Engine:
             rejected=rejected,
             dropped=self.journal.dropped,
             retries=lane.retries + uploads.retries,
-            spool_bytes=self.journal.disk_bytes(),
+            spool_bytes=self.journal.disk_bytes() + self.journal.artifact_bytes(),
             lag=0.0 if pending <= 0 else time.monotonic() - self._caught_up_at,
             last_error=lane.last_error or uploads.last_error,
         )
@@ -281,7 +281,8 @@ class Engine:
         soon = current_token().native_token.call_soon_threadsafe  # type: ignore[attr-defined]  # anyio.run: asyncio
         self._event = anyio.Event()
         self._wake_loop = lambda: soon(lambda: self._event.set())
-        self._adopt_orphans()
+        if self.journal.spool.path is not None:
+            self._pump.adopt_orphans(os.path.dirname(self.journal.spool.path))
         async with anyio.create_task_group() as steps:
             while not self._leaving_loop:
                 self._event = anyio.Event()
@@ -354,8 +355,6 @@ class Engine:
             return False
         self._sync()
         found = self._pump.load()
-        while self._pump.finished:
-            logger.warning("asynctrack: %s is delivered", self._pump.finished.pop().spool.path)
         if Loaded.MORE in found:
             self._look_at = time.monotonic() + self._rest(started)
             return True
@@ -422,28 +421,6 @@ class Engine:
             request.receipt.fail(error)
         self._waiting = []
         self._requests.clear()
-
-    # ── spools of dead processes
-
-    def _adopt_orphans(self) -> None:
-        home = os.path.dirname(self.journal.spool.path or "")
-        if not home:
-            return
-        for spool in find_orphans(home, self.store.uri):
-            if self._pump.add(spool) is not None:
-                logger.warning(
-                    "asynctrack: delivering what process %d on %s left in %s",
-                    spool.owner.pid, spool.owner.host, spool.path,
-                )  # fmt: skip
-
-    def _open_run_ids(self) -> set[str]:
-        return {
-            lane.run_id or lane.spec.uid
-            for source in self._pump.sources
-            if not source.adopted
-            for lane in source.lanes.values()
-            if not lane.ended
-        }
 
     def _leave(self) -> None:
         """The thread ends: delete the spool if it is empty; what is left goes to the next process that starts."""

@@ -59,8 +59,9 @@ def engine_for(tracking_uri: str | None, settings: Settings | None = None) -> En
 def _new_engine(uri: str, settings: Settings) -> Engine:
     if settings.mode == "online" and settings.shipper == "thread":
         return Engine(uri, settings)
-    if settings.mode == "online" and settings.token is not None:
-        logger.warning("asynctrack: a token function cannot be handed to a shipper process; a thread delivers instead")
+    if settings.mode == "online" and (settings.token is not None or not sys.executable):
+        what = "a token function cannot be handed to" if sys.executable else "there is no Python executable to run as"
+        logger.warning("asynctrack: %s a shipper process; a thread delivers instead", what)
         return Engine(uri, settings)
     from asynctrack.engine.remote import RemoteEngine
 
@@ -199,14 +200,27 @@ def _close(deadlines: dict[Engine, float]) -> None:
 
 
 def _report_left(engine: Engine) -> None:
-    path = engine.journal.spool.path
+    path, uri = engine.journal.spool.path, engine.store.uri
     error = f" ({engine.last_error})" if engine.last_error else ""
     if path is None:
-        logger.error("asynctrack: could not deliver everything to %s%s; what is left is lost", engine.store.uri, error)
+        logger.error("asynctrack: could not deliver everything to %s%s; what is left is lost", uri, error)
+        return
+    from shlex import quote  # late, as it is rarely needed
+
+    from asynctrack.engine.spools import read_spool
+
+    try:
+        found = read_spool(path)
+    except (OSError, ValueError):
+        found = None  # the engine, which did not end in time, is just changing it
+    left = f"{found.events:,} events" if found is not None else "the rest"
+    command = f"asynctrack sync {quote(path)}"
+    if engine.offline:
+        logger.warning("asynctrack: offline: %s for %s wait in %s. `%s` delivers them.", left, uri, path, command)
     else:
         logger.error(
-            "asynctrack: not everything could be delivered to %s%s. The rest is kept in %s and is delivered by the "
-            "next program that logs to that store with the same spool folder.", engine.store.uri, error, path,
+            "asynctrack: not everything could be delivered to %s%s: %s wait in %s. `%s` delivers them, and so does the "
+            "next program that logs to that store with the same spool folder.", uri, error, left, path, command,
         )  # fmt: skip
 
 

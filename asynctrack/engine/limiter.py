@@ -8,15 +8,16 @@ __all__ = ["Limiter"]
 
 #: requests that may queue inside the server: fewer than one, and it has time to spare; more than two only wait
 _SPARE, _QUEUED = 0.7, 2.0
-#: a fastest time is forgotten by so much a request: the server's tables grow, its neighbours come and go
-_FORGET = 1.002
+#: requests after which the fastest times are measured anew, with less under way: the server's tables grow, its
+#: neighbours come and go. Merely letting them fade would take the waiting of a busy server for its work
+_MEASURED = 500
 
 
 class Limiter:
     """Finds the number of concurrent requests at which a server is busy and none waits for long (as TCP Vegas does).
 
     ``limit`` requests that each take ``t`` seconds, of which ``t0`` are work, have ``limit * (1 - t0/t)`` of them
-    queueing. ``t0`` is the fastest time seen for requests of about that size.
+    queueing. ``t0`` is the fastest time seen lately for requests of about that size.
     """
 
     def __init__(self, most: int) -> None:
@@ -25,13 +26,19 @@ class Limiter:
         self.limit = 1
         self._fastest: dict[int, float] = {}
         self._since_change = 0
+        self._since_measured = 0
 
     def succeeded(self, entities: int, seconds: float, in_flight: int) -> None:
         """A request with so many ``entities`` took so long, while ``in_flight`` were under way, itself among them."""
         size = entities.bit_length()
-        fastest = min(seconds, self._fastest.get(size, seconds) * _FORGET)
-        self._fastest[size] = fastest
+        fastest = self._fastest[size] = min(seconds, self._fastest.get(size, seconds))
         self._since_change += 1
+        self._since_measured += 1
+        if self._since_measured >= _MEASURED:
+            self._since_measured = 0
+            self._fastest.clear()
+            self._change(max(1, self.limit // 2))
+            return
         if self._since_change < self.limit or in_flight < self.limit:
             return  # those under way began before the last change, or the limit was not what held us back
         queued = self.limit * (1 - fastest / seconds) if seconds > 0 else 0.0

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from asynctrack.engine.batcher import Lane, Work
 from asynctrack.engine.delivery import Delivery
 from asynctrack.engine.source import Loaded, Source
-from asynctrack.journal.spool import Spool
+from asynctrack.journal.spool import Spool, find_orphans
 from asynctrack.settings import Settings
 from asynctrack.stores.base import AbstractStore
 
@@ -29,10 +29,7 @@ class Pump:
         self.settings = settings
         self.delivery = Delivery(store, settings.on_error)
         self.sources: list[Source] = []
-        #: sources that were delivered to the end, and deleted
-        self.finished: list[Source] = []
-        #: ids of runs that are open elsewhere, which a dead process's spool must not end
-        self.alive: Callable[[], set[str]] = set
+        self._orphans: list[Source] = []
         #: the experiment, by name, for the runs of dead and other processes; None: the one that they chose
         self.experiment: str | None = None
         self._turn = 0
@@ -62,12 +59,25 @@ class Pump:
         self.sources.append(source)
         return source
 
+    def adopt_orphans(self, home: str) -> None:
+        """Deliver what dead processes of this host have left in ``home`` for this store."""
+        for spool in find_orphans(home, self.store.uri):
+            source = self.add(spool)
+            if source is not None:
+                self._orphans.append(source)
+                logger.warning(
+                    "asynctrack: delivering what process %d on %s left in %s",
+                    spool.owner.pid, spool.owner.host, spool.path,
+                )  # fmt: skip
+
     def finish(self, source: Source) -> None:
         """Everything readable in a dead process's spool is delivered: say what was not readable, and delete it."""
         for problem, records in source.reader.problems.items():
             logger.error("asynctrack: %s: %s (%d)", source.spool.path, problem, records)
-        self.finished.append(source)
         self.remove(source)
+        if source in self._orphans:
+            self._orphans.remove(source)
+            logger.warning("asynctrack: %s is delivered", source.spool.path)
 
     def remove(self, source: Source) -> None:
         """Delete a spool that is delivered."""
@@ -82,9 +92,25 @@ class Pump:
         """Leave a spool as it is to whoever comes next."""
         source.close()
         self.sources.remove(source)
-        source.spool.release()
+        source.spool.leave()
 
     # ── one round
+
+    def take_over(self) -> None:
+        """Of the spools that are delivered beside their owners, keep those whose owners have died since."""
+        for source in list(self.sources):
+            try:
+                source.take_over()
+            except OSError as error:
+                logger.error("asynctrack: cannot read the spool %s: %s", source.spool.path, error)
+
+    def publish(self) -> None:
+        """Tell the owners that want to know what became of their runs."""
+        for source in self.sources:
+            try:
+                source.publish()
+            except OSError as error:
+                logger.error("asynctrack: cannot write the cursor in %s: %s", source.spool.path, error)
 
     def load(self) -> set[Loaded]:
         """Load what there is room for, once from each source."""
@@ -106,9 +132,19 @@ class Pump:
             logger.exception("asynctrack: cannot read the spool %s; it stays as it is", source.spool.path)
             self.let_go(source)
             return Loaded.ALL
-        if source.adopted and loaded is Loaded.ALL and source.end_orphans(self.alive()):
+        if source.adopted and loaded is Loaded.ALL and source.end_orphans(self._open_runs()):
             self.finish(source)
         return loaded
+
+    def _open_runs(self) -> set[str]:
+        """Ids of the runs of living processes, which a dead one's spool must not end."""
+        return {
+            lane.run_id or lane.spec.uid
+            for source in self.sources
+            if not source.adopted
+            for lane in source.lanes.values()
+            if not lane.ended
+        }
 
     def due(self) -> Iterator[tuple[Source, Lane, Work]]:
         """What is to be begun now. Each time another run comes first, so that none waits behind the others for ever."""

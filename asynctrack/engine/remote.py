@@ -6,19 +6,20 @@ shipper has written down.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Container
+from typing import Any
 
 from asynctrack.engine.batcher import Lane
+from asynctrack.engine.child import ShipperProcess, shipper_environment
 from asynctrack.engine.engine import Engine, Request, RunStats
+from asynctrack.engine.reports import take_report
 from asynctrack.journal.reader import JournalReader
 from asynctrack.settings import Settings
-from asynctrack.stores.base import AbstractStore, RunSpec
-from asynctrack.stores.uri import userinfo_of
+from asynctrack.stores.base import AbstractStore, Refusal, RunSpec
 
 __all__ = ["RemoteEngine"]
 
@@ -27,8 +28,6 @@ logger = logging.getLogger("asynctrack")
 #: seconds between two looks at the cursor while somebody waits, and between two starts of a shipper that does not stay
 _TICK = 0.02
 _RESTART = 5.0
-#: settings that cannot go through the environment
-_NOT_HANDED_ON = ("on_error", "token", "shipper", "handle_sigterm")
 
 
 class RemoteEngine(Engine):
@@ -39,15 +38,16 @@ class RemoteEngine(Engine):
 
     def _reset(self) -> None:
         super()._reset()
-        self._offline = self.settings.mode == "offline"
+        self.offline = self.settings.mode == "offline"
         self._lanes: dict[int, Lane] = {}
         self._acknowledged: dict[int, int] = {}
         self._reader = JournalReader(self.journal.spool.registry, self.journal.head)
         self._front = 0
         self._known_runs = 0
-        self._cursor_seen = (0, 0)
-        self._shipper: subprocess.Popen[bytes] | None = None
+        self._cursor_seen = (0, 0, 0)
+        self._shipper = ShipperProcess()
         self._shipper_started = float("-inf")
+        self._refusals_read = 0
 
     # ── what the shipper has written down
 
@@ -58,7 +58,7 @@ class RemoteEngine(Engine):
         path = self.journal.spool.path or ""
         try:
             about = os.stat(os.path.join(path, "cursor"))
-            seen = about.st_ino, about.st_size
+            seen = about.st_ino, about.st_size, about.st_mtime_ns
             if seen == self._cursor_seen:
                 return
             cursor = self.journal.spool.load_cursor()
@@ -66,12 +66,13 @@ class RemoteEngine(Engine):
             return  # not written yet, or being written just now
         if cursor is None:
             return
-        self._cursor_seen = seen
-        self._front, self._known_runs = cursor["front"], cursor["known_runs"]
-        self._acknowledged = {run: entry[0] for run, entry in cursor["runs"].items()}
         for run, report in cursor.get("reports", {}).items():
-            lane = self._lanes.setdefault(run, Lane(run, RunSpec(uid=""), attached=False))
-            lane.take_report(report)
+            lane = self._lanes.get(run) or Lane(run, RunSpec(uid=""), attached=False)
+            take_report(lane, report)
+            self._lanes[run] = lane
+        self._acknowledged = {run: entry[0] for run, entry in cursor["runs"].items()}
+        self._front, self._known_runs = cursor["front"], cursor["known_runs"]
+        self._cursor_seen = seen
 
     def acknowledged(self, run: int) -> int:
         """Every event of the run before this sequence number is delivered."""
@@ -88,6 +89,8 @@ class RemoteEngine(Engine):
             waiting = self._reader.count(self.acknowledged(run), streams)
         except OSError:
             waiting = 0  # the shipper has just deleted the segment that was being counted
+        # The shipper knows of the others: params, tags and artifacts.
+        waiting = max(waiting, lane.accepted - lane.delivered - lane.rejected)
         return RunStats(
             accepted=lane.delivered + lane.rejected + waiting,
             delivered=lane.delivered,
@@ -95,22 +98,28 @@ class RemoteEngine(Engine):
             rejected=lane.rejected,
             dropped=self.journal.dropped,
             retries=lane.retries,
-            spool_bytes=self.journal.disk_bytes(),
+            spool_bytes=self.journal.disk_bytes() + self.journal.artifact_bytes(),
             lag=0.0 if not waiting else time.monotonic() - self._caught_up_at,
             last_error=lane.last_error,
         )
 
     def pending(self) -> int:
-        return max(self.journal.current[2].first - self._front, 0)
+        segment = self.journal.current[2]
+        try:
+            begun = segment.count_begun()
+        except OSError:
+            begun = 0  # it is just being closed
+        return max(segment.first + begun - self._front, 0)
 
     @property
     def last_error(self) -> str | None:
-        return next((lane.last_error for lane in self._lanes.values() if lane.last_error), None)
+        return next((lane.last_error for lane in list(self._lanes.values()) if lane.last_error), None)
 
     # ── the thread
 
     def _open(self) -> None:
-        """No source of this process's own."""
+        """No source of this process's own; and the shipper starts here, for at interpreter exit none could."""
+        self._keep_shipper()
 
     def _main(self) -> None:
         try:
@@ -125,12 +134,12 @@ class RemoteEngine(Engine):
             self.finished.set()
 
     def _keep(self) -> None:
-        if not self._offline:
-            self._keep_shipper()
+        self._keep_shipper()
         self.journal.seal_behind()
         self.journal.prepare()
         self._sync()
         self._drop_deleted()
+        self._hand_on_refusals()
         self._answer()
 
     def _drop_deleted(self) -> None:
@@ -142,8 +151,13 @@ class RemoteEngine(Engine):
             self.journal.head = self._reader.head = head
             self.journal.room_made()
 
+    def _answer(self) -> None:
+        super()._answer()
+        if not self._waiting and self._known_runs and self._front >= self.journal.current[2].first:
+            self._caught_up_at = time.monotonic()
+
     def _settled(self, request: Request) -> bool:
-        if self._offline:
+        if self.offline:
             request.receipt.resolve(None)
             return True
         self._refresh()
@@ -171,65 +185,87 @@ class RemoteEngine(Engine):
         self.journal.close()
         self.journal.spool.release()
         self._answer()
-        shipper = self._shipper
-        self.left_behind = self._offline
-        if shipper is None:
-            return
-        self._poke(shipper)
-        while shipper.poll() is None and time.monotonic() < self._deadline:
+        self.left_behind = self.offline or not self._seen_through()
+        self._hand_on_refusals()
+        self._answer()
+        self._shipper.let_go()
+
+    def _seen_through(self) -> bool:
+        """Wait until the shipper has delivered everything; False at the deadline."""
+        self._shipper.wake()
+        registry = os.path.join(self.journal.spool.path or "", "registry")
+        # Or another process delivers it, as `asynctrack sync` does where the shipper was killed.
+        while self._shipper.status != 0 and os.path.exists(registry):
+            if time.monotonic() >= self._deadline:
+                return False
+            self._keep_shipper()
             self._answer()
             time.sleep(_TICK)
-        self.left_behind = shipper.poll() != 0
-        self._answer()
+        return True
+
+    def _hand_on_refusals(self) -> None:
+        """Call ``on_error``, which is a function of this process's, for what the shipper has written down."""
+        if self.settings.on_error is None or self.offline:
+            return
+        try:
+            with open(self.journal.spool.rejected_path(), "rb") as file:
+                if os.fstat(file.fileno()).st_size < self._refusals_read:
+                    self._refusals_read = 0  # somebody has dropped those before
+                file.seek(self._refusals_read)
+                data = file.read()
+        except OSError:
+            return  # nothing was refused
+        whole = data[: data.rfind(b"\n") + 1]
+        self._refusals_read += len(whole)
+        for line in whole.splitlines():
+            self._hand_on(line)
+
+    def _hand_on(self, line: bytes) -> None:
+        try:
+            entry: dict[str, Any] = json.loads(line)
+            value = entry["value"]
+            if entry["kind"] == "metric":
+                value = entry["timestamp"], entry["step"], float(value)
+            refusal = Refusal(entry["kind"], entry["key"], value, entry["reason"])
+            self.settings.on_error(entry["run_id"], refusal)  # type: ignore[misc]  # not None: tested above
+        except Exception:
+            logger.exception("asynctrack: on_error failed for %s", line.decode("utf-8", "replace"))
 
     # ── the shipper process
 
     def wake(self) -> None:
         super().wake()
-        shipper = self._shipper
-        if shipper is not None:
-            self._poke(shipper)
-
-    def _poke(self, shipper: subprocess.Popen[bytes]) -> None:
-        try:
-            os.write(shipper.stdin.fileno(), b"!")  # type: ignore[union-attr]  # started with a pipe
-        except (OSError, ValueError):
-            pass  # it has just ended, or cannot keep up with being woken
+        self._shipper.wake()
 
     def _keep_shipper(self) -> None:
-        if self._shipper is not None and self._shipper.poll() is None:
+        path = self.journal.spool.path
+        if self.offline or path is None:
+            return
+        if self._shipper.running:
+            self._renew_credentials()
             return
         now = time.monotonic()
-        if now < self._shipper_started + _RESTART or self.journal.spool.path is None:
+        if now < self._shipper_started + _RESTART:
             return
-        if self._shipper is not None:
-            logger.error(
-                "asynctrack: the shipper process has ended (status %s); starting another", self._shipper.poll()
-            )
+        if self._shipper.started:
+            status = self._shipper.status
+            logger.error("asynctrack: the shipper process has ended (status %s); starting another", status)
         self._shipper_started = now
         try:
-            self._shipper = subprocess.Popen(
-                [sys.executable, "-m", "asynctrack.engine.shipper", self.journal.spool.path],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                env=self._environment(),
-                start_new_session=True,
-            )
-            os.set_blocking(self._shipper.stdin.fileno(), False)  # type: ignore[union-attr]  # as above
-        except OSError as error:
+            self._shipper.start(path, shipper_environment(self.store.uri, self.settings))
+        except (OSError, RuntimeError) as error:
             logger.error("asynctrack: cannot start the shipper process: %s. Events are kept; trying again.", error)
 
-    def _environment(self) -> dict[str, str]:
-        """The shipper's: ours, and what this program has set in other ways."""
-        environment = dict(os.environ)
-        for name, value in self.settings._asdict().items():
-            if name not in _NOT_HANDED_ON and value is not None:
-                environment[f"ASYNCTRACK_{name.upper()}"] = str(value)
-        userinfo = userinfo_of(self.store.uri)
-        if userinfo is not None:
-            environment["MLFLOW_TRACKING_USERNAME"], environment["MLFLOW_TRACKING_PASSWORD"] = userinfo
-        return environment
+    def _renew_credentials(self) -> None:
+        """A process's environment cannot be changed from outside: where the credentials are refused and the program has
+        got others since, another shipper takes over."""
+        if not any(lane.held for lane in list(self._lanes.values())):
+            return
+        if not self._shipper.knows(shipper_environment(self.store.uri, self.settings)):
+            self._shipper.kill()
+            self._shipper = ShipperProcess()
+            self._shipper_started = float("-inf")
 
     def forget(self) -> None:
         super().forget()
-        self._shipper = None  # the parent's
+        self._shipper.forget()

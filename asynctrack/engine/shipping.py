@@ -13,10 +13,14 @@ from asynctrack.engine.source import Loaded, Source
 __all__ = ["ship"]
 
 #: longest pause in seconds between two looks at whether to stop
-_TICK = 0.1
+_TICK = 0.5
+#: seconds for closing the store's connections
+_GOODBYE = 1.0
 
 
-async def ship(pump: Pump, stop: Callable[[bool], bool], *, wake: Callable[[Callable[[], None]], None] | None) -> None:
+async def ship(
+    pump: Pump, stop: Callable[[bool], bool], *, wake: Callable[[Callable[[], None]], None] | None = None
+) -> None:
     """Deliver what is in the pump's sources until ``stop(idle)`` is true; it is asked after each round.
 
     ``idle``: everything that can be read now is delivered. ``wake`` is given a function that any thread may call to
@@ -37,18 +41,26 @@ async def ship(pump: Pump, stop: Callable[[bool], bool], *, wake: Callable[[Call
         finally:
             event.set()
 
-    async with anyio.create_task_group() as steps:
-        look_at = 0.0
-        while True:
-            event = anyio.Event()
-            for source in pump.sources:
-                source.take_over()
-            found = pump.load() if time.monotonic() >= look_at or not pump.drained else set()
-            for due in pump.due():
-                steps.start_soon(step, *due)
-            if stop(pump.drained and not found & {Loaded.MORE, Loaded.NO_ROOM}):
-                steps.cancel_scope.cancel()
-                return
-            pause = 0.0 if Loaded.MORE in found else min(_TICK, pump.settings.flush_interval)
-            with anyio.move_on_after(pause):
-                await event.wait()
+    try:
+        async with anyio.create_task_group() as steps:
+            while True:
+                event = anyio.Event()
+                pump.take_over()
+                found = pump.load()
+                for due in pump.due():
+                    steps.start_soon(step, *due)
+                pump.publish()
+                if stop(pump.drained and not found & {Loaded.MORE, Loaded.NO_ROOM}):
+                    steps.cancel_scope.cancel()
+                    break
+                with anyio.move_on_after(_pause(pump, found)):
+                    await event.wait()
+    finally:
+        with anyio.move_on_after(_GOODBYE, shield=True):
+            await pump.store.aclose()  # its connections belong to this loop
+
+
+def _pause(pump: Pump, found: set[Loaded]) -> float:
+    if Loaded.MORE in found:
+        return 0.0
+    return max(min(_TICK, pump.settings.flush_interval, pump.next_retry() - time.monotonic()), 0.0)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
 from asynctrack.constants import PARENT_RUN_TAG
 from asynctrack.engine.batcher import EndOfRun, Lane, Part, Work
+from asynctrack.engine.reports import report_of, take_counts
 from asynctrack.engine.uploads import Upload
 from asynctrack.journal.reader import Chunk, JournalReader
 from asynctrack.journal.segment import Segment
@@ -69,11 +71,12 @@ class Source:
         self.followed = followed
         #: write down for the owner what became of its runs, and their errors
         self.reports = False
-        #: the status of runs that a dead owner has not ended
-        self.end_status = "KILLED"
-        #: events dealt with since we have it
+        #: the status of runs that a dead owner has not ended; None: it is not known yet
+        self.end_status: Callable[[], str | None] = lambda: "KILLED"
+        #: events dealt with since we have it, and those of them that were refused
         self.delivered = 0
         self.rejected = 0
+        self._published: tuple[Any, ...] = ()
         #: where it goes, when that is not the store that its owner meant
         self.to: str | None = None
         self.lanes: dict[int, Lane] = {}
@@ -159,6 +162,9 @@ class Source:
         main = self.lane(run)
         if main is None:
             return None
+        if main.uploads is not None:
+            self.lanes[-run] = main.uploads  # put away with the run
+            return main.uploads
         lane = Lane(-run, main.spec, attached=True)
         lane.uploads_of = main
         if main.bookmark_end == _EVERYTHING:
@@ -329,9 +335,27 @@ class Source:
             cursor["to"] = self.to
         if self.reports:
             lately = list(self._finished.items())[-_REPORTED:]
-            cursor["reports"] = {run: lane.report() for run, lane in [*lately, *self.lanes.items()] if run > 0}
+            cursor["reports"] = {run: report_of(lane) for run, lane in [*lately, *self.lanes.items()] if run > 0}
         self.spool.save_cursor(cursor, sync=self.durable)
         self._saved_low_water = low_water
+        self._published = self._news()
+
+    def start_reporting(self) -> None:
+        """Write down for the owner what becomes of its runs, counting on from what an earlier consumer has written."""
+        self.reports = True
+        for run, report in self._load_cursor().get("reports", {}).items():
+            lane = self.peek(run)
+            if lane is not None:
+                take_counts(lane, report)
+
+    def publish(self) -> None:
+        """Write down for the owner what is new although nothing was delivered. Raises OSError."""
+        if self.reports and self._news() != self._published:
+            self.save_cursor()
+
+    def _news(self) -> tuple[Any, ...]:
+        troubles = [(lane.retries, lane.rejected, lane.refused, lane.held) for lane in self.lanes.values()]
+        return self.front, self._known_runs, len(self._finished), troubles
 
     def retire(self) -> int:
         """Delete the segments that everybody is past; how many. Raises OSError."""
@@ -348,14 +372,16 @@ class Source:
         now = time.time_ns() // 1_000_000
         self.spool.reject([_rejected_line(lane, refusal, start, now) for refusal in refusals])
         lane.rejected += len(refusals)
-        self.rejected += len(refusals)
+        self.rejected += sum(refusal.kind != "end" for refusal in refusals)
         lane.refusals.extend(f"{refusal.kind} {refusal.key!r}: {refusal.reason}" for refusal in refusals)
 
     def pending(self) -> int:
         """About how many events are still to be delivered."""
         written = 0
         for segment in self.reader.chain():
-            written = max(written, segment.first + segment.count_begun())
+            # Of a living owner's, all but the last are full.
+            begun = segment.begun or (segment.capacity if segment.next else segment.count_begun())
+            written = max(written, segment.first + begun)
         return max(written - self.low_water(), 0)
 
     @property
@@ -374,8 +400,8 @@ class Source:
             if lane.run_id in alive or lane.attached or lane.ended or lane.run_id is None:
                 self._finished[lane.run] = self.lanes.pop(lane.run)
                 self.lanes.pop(-lane.run, None)
-            else:
-                lane.add(Part(self.front, self.front, ends=EndOfRun(self.end_status, self._last_sign_of_life())))
+            elif (status := self.end_status()) is not None:
+                lane.add(Part(self.front, self.front, ends=EndOfRun(status, self._last_sign_of_life())))
         return not self.lanes
 
     def _end(self) -> int:

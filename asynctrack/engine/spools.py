@@ -8,16 +8,26 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
+from asynctrack.artifacts.snapshot import remove_snapshots
 from asynctrack.errors import InvalidInputError
 from asynctrack.journal.frames import FrameFile
 from asynctrack.journal.reader import Chunk, JournalReader
 from asynctrack.journal.slots import count_streams
-from asynctrack.journal.spool import Owner, Spool, host_name, is_held, read_owner, spool_homes
+from asynctrack.journal.spool import Owner, Spool, host_name, is_held, lock_file, read_owner, spool_homes
 
-__all__ = ["RejectedEvent", "SpoolInfo", "WaitingRun", "drop_rejected", "find_spools", "read_rejected", "read_spool"]
+__all__ = [
+    "RejectedEvent",
+    "SpoolInfo",
+    "WaitingRun",
+    "drop_rejected",
+    "find_spools",
+    "read_lines",
+    "read_rejected",
+    "read_spool",
+]
 
 #: slots read at once
 _BLOCK = 8192
@@ -111,45 +121,87 @@ def read_spool(path: str) -> SpoolInfo | None:
 def read_rejected(paths: Iterable[str]) -> Iterator[RejectedEvent]:
     """The refused events in some spools, oldest first in each. A damaged line is left out."""
     for path in paths:
-        try:
-            with open(os.path.join(path, _REJECTED), encoding="utf-8", errors="replace") as file:
-                lines = file.readlines()
-        except FileNotFoundError:
-            continue
-        for line in lines:
-            try:
-                entry = json.loads(line)
-                yield RejectedEvent(
-                    spool=path,
-                    run_id=entry["run_id"],
-                    kind=entry["kind"],
-                    key=entry["key"],
-                    value=entry["value"],
-                    reason=entry["reason"],
-                    refused_at=entry["refused_at"],
-                    step=entry.get("step"),
-                    timestamp=entry.get("timestamp"),
-                )
-            except (ValueError, KeyError, AttributeError):
-                continue  # its writer died within it, or it is damaged
+        yield from read_lines(path).values()
 
 
-def drop_rejected(path: str) -> int:
-    """Delete the refused events of a spool, and the folder where nothing else is left in it; how many there were.
+def read_lines(path: str) -> dict[bytes, RejectedEvent]:
+    """The refused events of a spool, by the lines that they stand in."""
+    try:
+        with open(os.path.join(path, _REJECTED), "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return {}  # nothing was refused
+    events = ((line, _event(path, line)) for line in data.splitlines())
+    return {line: event for line, event in events if event is not None}
+
+
+def _event(path: str, line: bytes) -> RejectedEvent | None:
+    try:
+        entry = json.loads(line.decode("utf-8", "replace"))
+        return RejectedEvent(
+            spool=path,
+            run_id=entry["run_id"],
+            kind=entry["kind"],
+            key=entry["key"],
+            value=entry["value"],
+            reason=entry["reason"],
+            refused_at=entry["refused_at"],
+            step=entry.get("step"),
+            timestamp=entry.get("timestamp"),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # its writer died within it, or it is damaged
+
+
+def drop_rejected(path: str, lines: Container[bytes] | None = None) -> int:
+    """Delete the refused events of a spool (None: all; else those in these lines), with their artifacts, and the folder
+    where nothing else is left in it; how many there were. Whoever is just writing to it loses nothing.
 
     Raises InvalidInputError where ``path`` is no spool, and OSError.
     """
     if read_owner(path) is None:
         raise InvalidInputError(f"{path} is no spool; `asynctrack spool` lists them")
-    count = sum(1 for _ in read_rejected([path]))
+    where = os.path.join(path, _REJECTED)
+    dropped: list[RejectedEvent] = []
     try:
-        os.unlink(os.path.join(path, _REJECTED))
+        fd = lock_file(where, create=False)
     except FileNotFoundError:
-        pass  # nothing was refused
+        return 0  # nothing was refused
+    try:
+        found = read_lines(path)
+        kept = [line for line in found if lines is not None and line not in lines]
+        dropped = [event for line, event in found.items() if line not in kept]
+        _drop_artifacts(path, dropped, [found[line] for line in kept])
+        if kept:
+            with open(f"{where}.new", "wb") as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.writelines(line + b"\n" for line in kept)
+            os.replace(f"{where}.new", where)
+        else:
+            os.unlink(where)
+            _remove_delivered(path)
+    finally:
+        os.close(fd)
+    return len(dropped)
+
+
+def _drop_artifacts(path: str, dropped: Iterable[RejectedEvent], kept: Iterable[RejectedEvent]) -> None:
+    names, needed = (
+        {os.path.basename(str(event.value)) for event in events if event.kind == "artifact"}
+        for events in (dropped, kept)
+    )
+    for name in names - needed:
+        remove_snapshots(os.path.join(path, "artifacts", name))
+
+
+def _remove_delivered(path: str) -> None:
+    """Delete a spool's folder where only refused events were left of it."""
+    if os.path.exists(os.path.join(path, "registry")):
+        return
+    remove_snapshots(os.path.join(path, "artifacts"))  # what a damaged line has stood for
     if os.listdir(path) == ["owner"]:
         os.unlink(os.path.join(path, "owner"))
         os.rmdir(path)
-    return count
 
 
 def _waiting(path: str, owner: Owner, *, living: bool) -> tuple[list[WaitingRun], list[str]]:

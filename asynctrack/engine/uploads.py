@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asynctrack.errors import InvalidInputError, RefusedError, StoreError
-from asynctrack.stores.base import AbstractStore, Refusal
+from asynctrack.errors import RefusedError, StoreError
+from asynctrack.stores.base import AbstractStore
+from asynctrack.stores.io import StoreIO
 
 if TYPE_CHECKING:
     from asynctrack.artifacts.base import ArtifactRepository
     from asynctrack.artifacts.snapshot import Snapshot
 
-__all__ = ["Upload", "clash", "deliver_upload"]
+__all__ = ["Upload", "clash", "deliver_upload", "remove_delivered"]
+
+logger = logging.getLogger("asynctrack")
 
 
 class Upload(NamedTuple):
@@ -38,25 +44,44 @@ def clash(first: Upload, second: Upload) -> bool:
     return first.artifact_path == second.artifact_path
 
 
-async def deliver_upload(store: AbstractStore, folder: str, artifact_uri: str, upload: Upload) -> list[Refusal]:
-    """Store one artifact and delete its snapshot in ``folder``; what is refused for good keeps it. Raises retryable
-    `StoreError`."""
-    from asynctrack.artifacts.snapshot import check_snapshot, remove_snapshot
+async def deliver_upload(
+    store: AbstractStore, folder: str, artifact_uri: str, upload: Upload, *, may_be_stored: bool, suspected: bool
+) -> None:
+    """Store one artifact, whose snapshot in ``folder`` stays.
+
+    ``may_be_stored``: a process that died may have done so, and then it has deleted the snapshot. ``suspected``: the
+    server has failed at it again and again; if it takes another, it is this one that it will never take. Raises
+    `StoreError`, and `InvalidInputError` for a path that no artifact can have.
+    """
+    from asynctrack.artifacts.snapshot import check_snapshot
 
     snapshot = upload.snapshot
+    path = snapshot.path(folder)
+    if may_be_stored and not await store.io.call(os.path.lexists, path):
+        return
+    repository = _open(store, artifact_uri)
+    await store.io.call(check_snapshot, snapshot, folder)
     try:
-        repository = _open(store, artifact_uri)
-        check_snapshot(snapshot, folder)
         if snapshot.is_dir:
-            await repository.log_artifacts(snapshot.path(folder), upload.artifact_path, done=upload.done)
+            await repository.log_artifacts(path, upload.artifact_path, done=upload.done)
         else:
-            await repository.upload(snapshot.path(folder), upload.artifact_path)
-    except (StoreError, InvalidInputError) as error:
-        if isinstance(error, StoreError) and error.retryable:
+            await repository.upload(path, upload.artifact_path)
+    except StoreError as error:
+        if not (suspected and error.suspicious):
             raise
-        return [Refusal("artifact", upload.artifact_path, snapshot.path(folder), str(error))]
-    remove_snapshot(snapshot, folder)
-    return []
+        await repository.probe()
+        raise RefusedError(f"the server fails at it again and again, and takes others: {error}") from error
+
+
+async def remove_delivered(io: StoreIO, folder: Callable[[], str], uploads: Iterable[Upload]) -> None:
+    """Delete the snapshots of artifacts that are acknowledged: only now, so that a crash before that finds them."""
+    from asynctrack.artifacts.snapshot import remove_snapshot
+
+    for upload in uploads:
+        try:
+            await io.call(remove_snapshot, upload.snapshot, folder())
+        except OSError as error:
+            logger.warning("asynctrack: a delivered artifact stays in the spool until the program ends: %s", error)
 
 
 def _open(store: AbstractStore, artifact_uri: str) -> ArtifactRepository:

@@ -178,7 +178,7 @@ class JournalReader:
                 late = Chunk(number, number + 1)
                 late.late = number
                 late.streams = block.streams
-                self._read_frames(segment, block.frames, [number], late)
+                self._read_frames(segment, block.frames, [number] * len(block.frames), late)
                 found.append(late)
             elif sealed:
                 self._report_missing(segment, number - segment.first, block)

@@ -23,7 +23,17 @@ from asynctrack.journal.disk import new_file, write_all
 from asynctrack.journal.frames import FrameFile, decode_frame, encode_frame, scan_frames
 from asynctrack.journal.segment import Segment
 
-__all__ = ["Owner", "Spool", "find_orphans", "host_name", "is_held", "open_spool", "read_owner", "spool_homes"]
+__all__ = [
+    "Owner",
+    "Spool",
+    "find_orphans",
+    "host_name",
+    "is_held",
+    "lock_file",
+    "open_spool",
+    "read_owner",
+    "spool_homes",
+]
 
 _FORMAT_VERSION = 1
 _CURSOR_BYTES = 256 * 1024
@@ -62,6 +72,7 @@ class Spool:
         self._lock_fd = lock_fd
         self._cursor: FrameFile | None = None
         self._temporary: str | None = None
+        self._making_temporary = threading.RLock()
 
     @classmethod
     def create(cls, home: str, store: str, *, consumed: bool = True) -> Spool:
@@ -141,7 +152,8 @@ class Spool:
         try:
             registry = FrameFile(os.path.join(path, "registry"), create=False)
         except FileNotFoundError:
-            return None  # delivered and deleted by another process just before we got the lock
+            _clear_away(path)  # delivered, and deleted by another process just before we got the lock, or in part
+            return None
         try:
             owner = _decode_owner(os.pread(fd, 65536, 0), registry)
             if owner.version != _FORMAT_VERSION:
@@ -189,6 +201,9 @@ class Spool:
         """The segment that a living writer has begun behind ``last`` (None: the first there is); None where it has not
         yet. Raises OSError."""
         for name in self._files(".slots"):
+            # Files are numbered in the order in which they are made: there may be thousands, and we look often.
+            if last is not None and last.path is not None and (len(name), name) <= (len(last.path), last.path):
+                continue
             try:
                 segment = Segment.open(name)
             except (FileNotFoundError, ValueError):
@@ -209,11 +224,12 @@ class Spool:
         spool directory."""
         if self.path is not None:
             return self._file("artifacts")
-        if self._temporary is None:
-            import tempfile
+        with self._making_temporary:
+            if self._temporary is None:
+                import tempfile
 
-            self._temporary = tempfile.mkdtemp(prefix="asynctrack-")
-        return self._temporary
+                self._temporary = tempfile.mkdtemp(prefix="asynctrack-")
+            return self._temporary
 
     # ── the cursor
 
@@ -266,8 +282,11 @@ class Spool:
             return
         text = "".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines)
         data = text.encode("utf-8", "replace")
-        fd = os.open(self.rejected_path(), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = lock_file(self.rejected_path(), create=True)
         try:
+            size = os.fstat(fd).st_size
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                data = b"\n" + data  # its last writer died within a line
             while data:
                 data = data[os.write(fd, data) :]
         finally:
@@ -284,16 +303,14 @@ class Spool:
         self.registry.close()
         if self._cursor is not None:
             self._cursor.close()
-        if self._temporary is not None:
-            _remove_folder(self._temporary)
         if self.path is None:
+            self.release()
             return
         try:
             kept = os.path.exists(self.rejected_path())
             # The owner file goes last: while it is there the folder is a spool, also for whoever looks at it now.
             others = ["registry", "cursor", "cursor.new", "owner.new", *([] if kept else ["owner"])]
-            if not kept:
-                _remove_folder(self._file("artifacts"))
+            self._remove_artifacts(self._refused_artifacts() if kept else set())
             for name in [*self._files(".slots"), *self._files(".frames"), *map(self._file, others)]:
                 _unlink(name)
             if not kept and os.path.exists(self.path):
@@ -301,8 +318,33 @@ class Spool:
         finally:
             self.release()
 
+    def _refused_artifacts(self) -> set[str]:
+        """The snapshots of artifacts that were refused, by name: their users may want them back."""
+        with open(self.rejected_path(), encoding="utf-8", errors="replace") as file:
+            lines = [line for line in file if '"artifact"' in line]
+        names = set()
+        for line in lines:
+            try:
+                names.add(os.path.basename(json.loads(line)["value"]))
+            except (ValueError, KeyError, TypeError):
+                continue  # its writer died within it
+        return names
+
+    def _remove_artifacts(self, kept: set[str]) -> None:
+        """Delete the snapshots that are there: delivered ones, and those that a process died over before it logged
+        them."""
+        folder = self._file("artifacts")
+        if not kept:
+            _remove_folder(folder)
+            return
+        for name in set(os.listdir(folder)) - kept if os.path.isdir(folder) else ():
+            path = os.path.join(folder, name)
+            _remove_folder(path) if os.path.isdir(path) else _unlink(path)
+
     def release(self) -> None:
-        """Let go of the lock: whoever comes next may adopt what is left."""
+        """Let go of the lock: whoever comes next may adopt what is left. In memory nobody can."""
+        if self._temporary is not None:
+            _remove_folder(self._temporary)
         fd, self._lock_fd = self._lock_fd, -1
         if fd >= 0:
             os.close(fd)
@@ -311,6 +353,11 @@ class Spool:
         if self.path is not None:
             _held_here.discard(os.path.realpath(self.path))
 
+    def leave(self) -> None:
+        """`release`, and read no more from it."""
+        self.registry.close()
+        self.release()
+
     def _file(self, name: str) -> str:
         return os.path.join(self.path or "", name)
 
@@ -318,6 +365,18 @@ class Spool:
         if self.path is None or not os.path.isdir(self.path):
             return []
         return [self._file(name) for name in sorted(os.listdir(self.path)) if name.endswith(suffix)]
+
+
+def _clear_away(path: str) -> None:
+    """Delete what is left of a delivered spool, whose lock we hold; refused events, if any, stay."""
+    try:
+        names = os.listdir(path)
+        if "rejected.jsonl" not in names:
+            for name in sorted(names, key=lambda name: name == "owner"):
+                _unlink(os.path.join(path, name))
+            os.rmdir(path)
+    except OSError:
+        pass  # it harms nobody, and whoever comes next tries again
 
 
 def _forget_held() -> None:
@@ -435,6 +494,24 @@ def _is_locked(fd: int, byte: int) -> bool:
     asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
     answer = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
     return bool(answer[0] != fcntl.F_UNLCK)
+
+
+def lock_file(path: str, *, create: bool) -> int:
+    """Open a file that several processes append to, or replace, and keep the others away until it is closed. Raises
+    OSError."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    while True:
+        fd = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.path.exists(path) and os.path.samestat(os.fstat(fd), os.stat(path)):
+                return fd
+        except FileNotFoundError:
+            pass  # deleted in the middle of that line
+        except OSError:
+            os.close(fd)
+            raise
+        os.close(fd)  # replaced or deleted while we waited
 
 
 def host_name() -> str:

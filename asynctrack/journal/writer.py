@@ -79,6 +79,7 @@ class Journal:
         self._runs = itertools.count(1)
         self._streams = itertools.count(1)
         self._prepared: Segment | None = None
+        self._told_deleted = False
         #: no attempt to make a segment before that (monotonic seconds), and why the last one failed
         self._full_until = 0.0
         self._full_because = ""
@@ -284,13 +285,29 @@ class Journal:
         left = self.settings.max_spool_bytes - self.disk_bytes() - self._put_aside
         if left <= self.settings.max_spool_bytes // 2 and self._put_aside:
             # What has been delivered since is deleted: look what is left.
-            self._put_aside = sum(
-                os.stat(os.path.join(folder, name)).st_size
-                for folder, _, names in os.walk(self.spool.artifacts())
-                for name in names
-            )
+            self._put_aside = self.artifact_bytes()
             left = self.settings.max_spool_bytes - self.disk_bytes() - self._put_aside
         return max(left, 0)
+
+    def wait_for_room(self) -> None:
+        """Wait a moment for what is being delivered to make room."""
+        self._room.clear()
+        self._wake()
+        self._room.wait(_RETRY_FULL)
+
+    def artifact_bytes(self) -> int:
+        """Bytes of artifacts that wait in the spool. A link to a file that its owner keeps takes none."""
+        if not self._put_aside:
+            return 0
+        total = 0
+        for folder, _, names in os.walk(self.spool.artifacts()):
+            for name in names:
+                try:
+                    found = os.stat(os.path.join(folder, name))
+                except FileNotFoundError:
+                    continue  # delivered just now
+                total += found.st_size if found.st_nlink == 1 else 0
+        return total
 
     def put_aside(self, size: int) -> None:
         """So many bytes were put aside for an artifact."""
@@ -348,7 +365,18 @@ class Journal:
         return self.disk_bytes() + upcoming <= self.settings.max_spool_bytes
 
     def _make(self, first: int, slots: int) -> Segment:
-        return Segment.create(self.spool.segment_path(next(self._file_numbers)), first, slots)
+        try:
+            return Segment.create(self.spool.segment_path(next(self._file_numbers)), first, slots)
+        except FileNotFoundError:
+            if not self._consumed:
+                raise  # whoever delivers cannot see what is kept in memory
+        if not self._told_deleted:
+            self._told_deleted = True
+            logger.error(
+                "asynctrack: the spool %s was deleted. Events go on being delivered, but are kept in memory only: what "
+                "is not delivered does not survive the end of this process", self.spool.path,
+            )  # fmt: skip
+        return Segment.create(None, first, slots)
 
     def _slots_for(self, size: int) -> int:
         return max(1, (min(size, self.settings.segment_bytes) - HEADER_SIZE) // SLOT_SIZE)
@@ -376,9 +404,7 @@ class Journal:
         if policy == "drop_new":
             self.dropped += 1
             return False
-        self._room.clear()
-        self._wake()
-        self._room.wait(_RETRY_FULL)
+        self.wait_for_room()
         return True
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 
-from asynctrack.errors import InvalidInputError
-from asynctrack.settings import current_settings
+from asynctrack.errors import InvalidInputError, UnavailableError
+from asynctrack.settings import Settings, current_settings
 from asynctrack.stores.base import AbstractStore
 from asynctrack.stores.io import StoreIO, ThreadedIO
 
@@ -53,11 +54,20 @@ def resolve_store_uri(uri: str | os.PathLike[str] | None) -> str:
     raise InvalidInputError(_unknown(text, scheme))
 
 
-def open_store(uri: str | os.PathLike[str] | None, io: StoreIO | None = None) -> AbstractStore:
-    """The store at ``uri``; nothing is read or written yet. Raises `InvalidInputError`."""
+def open_store(
+    uri: str | os.PathLike[str] | None, io: StoreIO | None = None, *, offline: bool | None = None
+) -> AbstractStore:
+    """The store at ``uri``; nothing is read or written yet. Raises `InvalidInputError`.
+
+    ``offline`` (None: as `Settings.mode` says): a server is never connected to; what would have to raises
+    `UnavailableError`.
+    """
     resolved = resolve_store_uri(uri)
     if not resolved.startswith("file:"):
-        return _open_server(resolved, io or ThreadedIO())
+        settings = current_settings()
+        if offline is not None:
+            settings = settings._replace(mode="offline" if offline else "online")
+        return _open_server(resolved, io or ThreadedIO(), settings)
     from asynctrack.stores.file.store import FileStore
 
     path = _path_of(resolved)
@@ -66,12 +76,11 @@ def open_store(uri: str | os.PathLike[str] | None, io: StoreIO | None = None) ->
     return FileStore(path, io)
 
 
-def _open_server(uri: str, io: StoreIO) -> AbstractStore:
+def _open_server(uri: str, io: StoreIO, settings: Settings) -> AbstractStore:
     from asynctrack.stores.rest.auth import Credentials, credentials_for, extra_headers
     from asynctrack.stores.rest.client import RestClient
     from asynctrack.stores.rest.store import RestStore
 
-    settings = current_settings()
     credentials: Credentials
     if uri.startswith("databricks"):
         from asynctrack.stores.databricks import DatabricksCredentials, databricks_profile
@@ -81,8 +90,17 @@ def _open_server(uri: str, io: StoreIO) -> AbstractStore:
     else:
         credentials = credentials_for(uri, userinfo=_userinfo.get(uri), token=settings.token)
         address, doubles = lambda: uri, None
+    if settings.mode == "offline":
+        address = partial(_no_address, uri)
     client = RestClient(address, credentials, io, connect_timeout=settings.connect_timeout, extra_headers=extra_headers)
     return RestStore(uri, client, keeps_doubles=doubles)
+
+
+def _no_address(uri: str) -> str:
+    raise UnavailableError(
+        f'mode="offline": {uri} is not asked. What is logged is kept, and `asynctrack sync` delivers it; whatever else '
+        f'needs the server has to wait for mode="online"'
+    )
 
 
 def userinfo_of(uri: str) -> tuple[str, str] | None:

@@ -42,7 +42,6 @@ KINDS: dict[str, tuple[Any, str, int]] = {
     "unlink": (os, "unlink", errno.EROFS),
     "rmdir": (os, "rmdir", errno.EBUSY),
     "mkdir": (os, "mkdir", errno.EDQUOT),
-    "ftruncate": (os, "ftruncate", errno.EIO),
     "listdir": (os, "listdir", errno.EIO),
     "scandir": (os, "scandir", errno.EACCES),
     "flock": (fcntl, "flock", errno.ENOLCK),
@@ -127,7 +126,7 @@ def main(folder: Path, kind: str, *, on: bool, some: random.Random | None) -> No
     """The sweep."""
     number = 0
     while True:
-        number += 1 if some is None or number < 3 else some.randint(1, number)
+        number += 1 if some is None or number < 2 else some.randint(number // 2, 2 * number)
         home = folder / f"{number:04d}"
         code, hit = in_child(home, kind, number, on=on)
         if code == -1000:

@@ -223,23 +223,26 @@ def test_logging_from_del(lab: Lab) -> None:
     """Objects that log when the garbage collector finds them, in the middle of other log calls, and as the last of them
     go when the interpreter ends: it ends."""
     program = """
-        import gc
+        import gc, itertools
         gc.set_threshold(50)
         asynctrack.configure(segment_bytes=8192)
         run = asynctrack.start_run()
-        gone = 0
+        gone = itertools.count()  # atomic: the collector runs in whichever thread comes to it
         class Sample:
             def __init__(self):
                 self.me = self  # so that only the collector finds it
             def __del__(self):
-                global gone
-                run.log_metric("gone", gone * 0.25, gone)
-                run.log_param(f"p{gone}", gone)
-                gone += 1
+                number = next(gone)
+                run.log_metric("gone", number * 0.25, number)
+                run.log_param(f"p{number}", number)
+                done.append(number)
+        done = []
         for step in range(2000):
             Sample()
             run.log_metric("loss", step * 0.25, step)
-        gc.collect()
+        while len(done) < 2000:  # another thread may be in the middle of a collection
+            gc.collect()
+            time.sleep(0.01)
         last = Sample()
     """
     result = lab.run(program)

@@ -274,12 +274,22 @@ def test_a_spool_in_the_making_is_left_alone(home: str) -> None:
     assert list(find_orphans(os.path.join(home, "nowhere"), STORE)) == []
 
 
-def test_a_spool_that_was_just_delivered_is_left_alone(home: str) -> None:
+def test_a_spool_that_was_just_delivered_is_not_adopted(home: str) -> None:
     """Between the look and the lock another process has delivered it; refused events are still there."""
     path = dead(home)
     os.unlink(os.path.join(path, "registry"))
+    Path(path, "rejected.jsonl").touch()
     assert Spool.adopt(path) is None
-    assert os.listdir(path) == ["owner"]
+    assert sorted(os.listdir(path)) == ["owner", "rejected.jsonl"]
+
+
+def test_what_could_not_be_deleted_of_a_delivered_spool_is_deleted_later(home: str) -> None:
+    """By whoever looks for orphans next."""
+    path = dead(home)
+    os.unlink(os.path.join(path, "registry"))
+    Path(path, "cursor").touch()
+    assert list(find_orphans(home, STORE)) == []
+    assert not os.path.exists(path)
 
 
 def test_orphans_are_those_of_this_store_and_this_host(home: str) -> None:

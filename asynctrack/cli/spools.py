@@ -1,0 +1,109 @@
+"""Spools on the command line: how they are named there, and how they are shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asynctrack.engine.spools import RejectedEvent, SpoolInfo, find_spools
+from asynctrack.settings import current_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Dir", "Json", "Spools", "meant", "show_rejected", "show_spools"]
+
+_DIR = "Folder with the spools; default: $ASYNCTRACK_SPOOL_DIR, else ./.asynctrack and the user's state folder."
+Dir = Annotated[str | None, typer.Option("--dir", metavar="FOLDER", help=_DIR)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Spools = Annotated[list[str] | None, typer.Argument(help="Spool folders, or their names; default: all.")]
+
+#: runs of one spool that are shown
+_RUNS = 3
+
+
+def meant(wanted: list[str] | None, folder: str | None) -> list[str]:
+    """The folders meant; exits with status 1 where one of them is no spool."""
+    there = list(find_spools(folder or current_settings().spool_dir))
+    if not wanted:
+        return there
+    paths = []
+    for name in wanted:
+        path = next((path for path in there if os.path.basename(path) == name), os.path.abspath(name))
+        if not os.path.exists(os.path.join(path, "owner")):
+            typer.echo(f"asynctrack: {name} is no spool; `asynctrack spool` lists them", err=True)
+            raise typer.Exit(1)
+        paths.append(path)
+    return paths
+
+
+def show_spools(found: list[SpoolInfo]) -> None:
+    """A few lines for each, below the folder that they are in: they stay readable however narrow the terminal is."""
+    console = _console()
+    for home, spools in groupby(found, lambda info: os.path.dirname(info.path)):
+        console.print(home, style="bold", markup=False, soft_wrap=True)
+        for info in spools:
+            _show_spool(console, info)
+    events, refused = (sum(getattr(info, name) for info in found) for name in ("events", "rejected"))
+    console.print(f"\n{_count(len(found), 'spool')}, {_count(events, 'event')} to deliver", end="")
+    console.print(f", {refused:,} refused" if refused else "", end="")
+    console.print(". `asynctrack sync` delivers them." if events else ".")
+
+
+def _show_spool(console: Console, info: SpoolInfo) -> None:
+    def say(text: str, style: str | None = None) -> None:
+        console.print(f"    {text}", style=style, markup=False, soft_wrap=True)
+
+    console.print(f"  {os.path.basename(info.path)}", style="cyan", markup=False, soft_wrap=True)
+    owner = f"{info.owner}, pid {info.pid}" + (f" on {info.host}" if info.owner == "unknown" else "")
+    facts = [_count(info.events, "event"), _size(info.bytes), f"{_age(info.age)} old", f"owner {owner}"]
+    facts += ["being delivered"] if info.delivering else []
+    facts += [f"{info.rejected:,} refused"] if info.rejected else []
+    say(" · ".join(facts))
+    say(f"to {info.store}")
+    for run in info.runs[:_RUNS]:
+        say(f"run {run.run_id}{f' {run.name}' if run.name else ''}: {_count(run.events, 'event')}", "dim")
+    if len(info.runs) > _RUNS:
+        say(f"and {len(info.runs) - _RUNS:,} more runs", "dim")
+    for problem in info.problems:
+        say(problem, "red")
+
+
+def show_rejected(events: Iterable[RejectedEvent]) -> None:
+    """A line for each event, below its run."""
+    console = _console()
+    for (spool, run_id), found in groupby(events, lambda event: (event.spool, event.run_id)):
+        console.print(f"run {run_id}, kept in {spool}", style="bold", markup=False, soft_wrap=True)
+        for event in found:
+            step = "" if event.step is None else f" at step {event.step}"
+            what = f"{event.kind} {event.key} = {event.value}{step}"
+            console.print(f"  {what}: {event.reason}", markup=False, soft_wrap=True)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _size(count: int) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count //= 1024
+    return f"{count:,} GiB"
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,135 @@
+"""The shipper process as seen by its owner: start it, wake it, look how it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+
+from asynctrack.settings import Settings
+from asynctrack.stores.uri import userinfo_of
+
+__all__ = ["ShipperProcess", "shipper_environment"]
+
+#: settings that cannot go through the environment, or are not the shipper's business
+_NOT_HANDED_ON = ("on_error", "token", "shipper", "handle_sigterm")
+#: the beginnings of the names of variables that credentials are read from
+_CREDENTIALS = ("MLFLOW_", "DATABRICKS_", "AWS_", "AZURE_", "GOOGLE_", "NETRC")
+
+
+def shipper_environment(store_uri: str, settings: Settings) -> dict[str, str]:
+    """The shipper's environment: this process's, and what the program has set in other ways."""
+    environment = dict(os.environ)
+    for name, value in settings._asdict().items():
+        if name not in _NOT_HANDED_ON and value is not None:
+            environment[f"ASYNCTRACK_{name.upper()}"] = str(value)
+    userinfo = userinfo_of(store_uri)
+    if userinfo is not None:
+        environment["MLFLOW_TRACKING_USERNAME"], environment["MLFLOW_TRACKING_PASSWORD"] = userinfo
+    # It finds the modules that this process would find, in the same order.
+    environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+    return environment
+
+
+class ShipperProcess:
+    """One shipper at a time for one spool. Started and looked at by one thread; any thread may wake it."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._credentials: dict[str, str] = {}
+        #: the end of its standard input that we write to
+        self._pipe = -1
+        self._pipe_lock = threading.Lock()
+
+    @property
+    def started(self) -> bool:
+        """Whether there ever was one."""
+        return self._process is not None
+
+    @property
+    def status(self) -> int | None:
+        """How it has ended; None while it runs, or was never started."""
+        return None if self._process is None else self._process.poll()
+
+    @property
+    def running(self) -> bool:
+        """Whether it is there."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, spool: str, environment: Mapping[str, str]) -> None:
+        """Raises OSError, and RuntimeError where the interpreter is ending and no process can be started any more."""
+        self._credentials = _credentials(environment)
+        self._close_pipe()
+        reading, self._pipe = os.pipe()
+        os.set_blocking(self._pipe, False)
+        watched = _own_pidfd()
+        try:
+            self._process = subprocess.Popen(
+                # -P: whatever modules lie in the working directory are none of ours.
+                [sys.executable, "-P", "-m", "asynctrack.engine.shipper", spool, str(watched)],
+                stdin=reading,
+                stdout=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
+                pass_fds=() if watched < 0 else (watched,),
+            )
+        finally:
+            for fd in (reading, watched):
+                if fd >= 0:
+                    os.close(fd)
+
+    def wake(self) -> None:
+        """Have it look at the journal now. Never blocks; safe in signal handlers."""
+        # Whoever else holds it is just waking it, too, or closing the pipe.
+        if self._pipe_lock.acquire(blocking=False):
+            try:
+                os.write(self._pipe, b"!")
+            except OSError:
+                pass  # it has just ended, or cannot keep up with being woken
+            finally:
+                self._pipe_lock.release()
+
+    def knows(self, environment: Mapping[str, str]) -> bool:
+        """Whether it was started with these credentials."""
+        return _credentials(environment) == self._credentials
+
+    def kill(self) -> None:
+        """End it; what it was just sending, its successor sends again, once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """It goes on without us, or has ended: in a forked child it is the parent's."""
+        self._close_pipe()
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.returncode = 0  # nothing to wait for, and so nothing for Python to warn of
+
+    def forget(self) -> None:
+        """In a forked child: it is the parent's."""
+        self._pipe_lock = threading.Lock()  # another thread of the parent may have held it at the fork
+        self.let_go()
+
+    def _close_pipe(self) -> None:
+        # Not in the middle of a write, which would go to whatever gets the number next. Who holds the lock may be
+        # suspended by a signal handler that waits for us.
+        if self._pipe >= 0 and self._pipe_lock.acquire(timeout=1.0):
+            pipe, self._pipe = self._pipe, -1
+            os.close(pipe)
+            self._pipe_lock.release()
+
+
+def _own_pidfd() -> int:
+    """What the shipper learns from how this process has ended, even if that is before it looks; -1: not here."""
+    try:
+        return os.pidfd_open(os.getpid())
+    except (OSError, AttributeError):
+        return -1  # no Linux, or one of before 5.3
+
+
+def _credentials(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(_CREDENTIALS)}

@@ -1,0 +1,405 @@
+"""Measures one logging client, ours or a peer's, in an interpreter of its own.
+
+    PYTHON worker.py '{"client": "wandb", "job": "loop", "folder": "/tmp/x", ...}'
+
+Runs in each peer's virtual environment, where there is neither asynctrack nor this package: everything is in this one
+file, and a client's own import happens when it is chosen. Prints one JSON line a finding; whatever the clients
+themselves print goes to standard error. All clients log the same things through their ordinary calls, offline.
+"""
+
+from __future__ import annotations
+
+import array
+import importlib
+import itertools
+import json
+import os
+import sqlite3
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+Job = dict[str, Any]
+
+_now = time.perf_counter_ns
+
+
+class Client:
+    """Logs nothing: what the loop itself costs."""
+
+    def __init__(self, job: Job) -> None:
+        """Start a run that writes below ``job["folder"]``, or to the server ``job["uri"]``."""
+        self.folder = Path(job["folder"])
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        """Log some metrics of one step: the call that a training loop would make."""
+
+    def one(self, key: str, value: float, step: int) -> None:
+        """Log one metric."""
+        self.log({key: value}, step)
+
+    def close(self) -> None:
+        """End the run; returns when everything is stored."""
+
+    def stored(self) -> int | None:
+        """How many events are stored, after `close`; None where that cannot be told."""
+        return None
+
+
+class InMemory(Client):
+    """The floor: nothing is checked, nothing is kept beyond the process, nothing is delivered."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.events: deque[tuple[str, float, int, int]] = deque(maxlen=100_000)
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        for key, value in metrics.items():
+            self.one(key, value, step)
+
+    def one(self, key: str, value: float, step: int, timestamp: int | None = None) -> None:
+        self.events.append((key, float(value), step or 0, timestamp or time.time_ns() // 1_000_000))
+
+
+class Asynctrack(Client):
+    """Ours. ``job["shipper"]``: "thread" or "process"."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        module = importlib.import_module("asynctrack")
+        spool = str(self.folder / "spool")
+        module.configure(spool_dir=spool, shipper=job.get("shipper", "thread"), close_timeout=600.0)
+        self._shutdown = module.shutdown
+        self._run = module.start_run(tracking_uri=job.get("uri") or str(self.folder / "mlruns"))
+        self._run.__enter__()
+        # What a program would write: the loop holds the method itself.
+        self.log = self._run.log_metrics
+        self.one = self._run.log_metric
+
+    def close(self) -> None:
+        self._run.__exit__(None, None, None)
+        self._shutdown()
+
+    def stored(self) -> int | None:
+        return _lines(self.folder / "mlruns")
+
+
+class Mlflow(Client):
+    """MLflow's own client. ``job["synchronous"]``; without ``job["uri"]`` into its file layout."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._mlflow: Any = importlib.import_module("mlflow")
+        self._mlflow.set_tracking_uri(job.get("uri") or str(self.folder / "mlruns"))
+        self._synchronous = job["synchronous"]
+        self._run = self._mlflow.start_run()
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self._mlflow.log_metrics(metrics, step=step, synchronous=self._synchronous)
+
+    def one(self, key: str, value: float, step: int) -> None:
+        self._mlflow.log_metric(key, value, step=step, synchronous=self._synchronous)
+
+    def close(self) -> None:
+        if not self._synchronous:
+            self._mlflow.flush_async_logging()
+        self._mlflow.end_run()
+
+    def stored(self) -> int | None:
+        return _lines(self.folder / "mlruns") or None
+
+
+class Trackio(Client):
+    """An in-memory list and a thread that writes SQLite."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        os.environ["TRACKIO_DIR"] = str(self.folder)
+        self._trackio: Any = importlib.import_module("trackio")
+        self._trackio.init(project="benchmark", name="run")
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self._trackio.log(metrics, step=step)
+
+    def close(self) -> None:
+        self._trackio.finish()
+
+    def stored(self) -> int | None:
+        total = 0
+        for path in self.folder.rglob("*.db"):
+            database = sqlite3.connect(path)
+            if database.execute("select 1 from sqlite_master where name = 'metrics'").fetchone():
+                total += database.execute("select count(*) from metrics").fetchone()[0]
+            database.close()
+        return total
+
+
+class TensorboardX(Client):
+    """A thread that writes event files."""
+
+    module = "tensorboardX"
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._writer = importlib.import_module(self.module).SummaryWriter(str(self.folder))
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        for key, value in metrics.items():
+            self._writer.add_scalar(key, value, step)
+
+    def one(self, key: str, value: float, step: int) -> None:
+        self._writer.add_scalar(key, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Tensorboard(TensorboardX):
+    """TensorBoard's own writer in pure Python."""
+
+    def __init__(self, job: Job) -> None:
+        Client.__init__(self, job)
+        self._writer = importlib.import_module("tensorboard.summary").Writer(str(self.folder))
+
+
+class Wandb(Client):
+    """Offline: a service process that writes a transaction log."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        wandb: Any = importlib.import_module("wandb")
+        settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True)
+        self._run = wandb.init(project="benchmark", dir=str(self.folder), mode="offline", settings=settings)
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self._run.log(metrics, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class Swanlab(Client):
+    """Offline: writes a log of its own."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._swanlab: Any = importlib.import_module("swanlab")
+        self._swanlab.init(project="benchmark", mode="offline", logdir=str(self.folder))
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self._swanlab.log(metrics, step=step)
+
+    def close(self) -> None:
+        self._swanlab.finish()
+
+
+class Dvclive(Client):
+    """Writes a TSV file a metric, in the call."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        live: Any = importlib.import_module("dvclive").Live
+        self._live = live(str(self.folder / "dvclive"), save_dvc_exp=False, report=None, monitor_system=False)
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self._live.step = step
+        for key, value in metrics.items():
+            self._live.log_metric(key, value)
+
+    def close(self) -> None:
+        self._live.end()
+
+    def stored(self) -> int | None:
+        return sum(path.read_bytes().count(b"\n") - 1 for path in self.folder.rglob("*.tsv"))
+
+
+class Aim(Client):
+    """A local repository (RocksDB)."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        run: Any = importlib.import_module("aim").Run
+        self._run = run(repo=str(self.folder), system_tracking_interval=None, log_system_params=False)
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        for key, value in metrics.items():
+            self._run.track(value, name=key, step=step)
+
+    def close(self) -> None:
+        self._run.close()
+
+
+class NeptuneScale(Client):
+    """Offline: a process that writes SQLite."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        run: Any = importlib.import_module("neptune_scale").Run
+        where = str(self.folder)
+        self._run = run(run_id="benchmark", project="benchmark/benchmark", mode="offline", log_directory=where)
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self._run.log_metrics(metrics, step=step)
+
+    def close(self) -> None:
+        self._run.close()
+
+
+CLIENTS: dict[str, type[Client]] = {
+    "none": Client,
+    "in memory": InMemory,
+    "asynctrack": Asynctrack,
+    "mlflow": Mlflow,
+    "trackio": Trackio,
+    "tensorboardX": TensorboardX,
+    "tensorboard": Tensorboard,
+    "wandb": Wandb,
+    "swanlab": Swanlab,
+    "dvclive": Dvclive,
+    "aim": Aim,
+    "neptune-scale": NeptuneScale,
+}
+
+
+def _lines(store: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in store.rglob("metrics/*") if path.is_file())
+
+
+# ── jobs
+
+
+def loop(job: Job) -> None:
+    """Log for ``job["seconds"]``, ``job["events"]`` at most: the calls, and everything until all is stored."""
+    client = CLIENTS[job["client"]](job)
+    keys = [f"metric{number}" for number in range(job.get("keys", 10))]
+    laps = array.array("q")
+    one, append, count, events = client.one, laps.append, len(keys), job["events"]
+    one(keys[0], 0.0, 0)  # the first one opens files
+    begun = _now()
+    deadline = begun + int(job["seconds"] * 1e9)
+    step = 1
+    while step <= events:
+        before = _now()
+        one(keys[step % count], step * 0.37, step)
+        after = _now()
+        append(after - before)
+        step += 1
+        if after > deadline:
+            break
+    called = _now()
+    client.close()
+    ended = _now()
+    ordered = sorted(laps)
+    tell(
+        events=len(laps),
+        called=(called - begun) / 1e9,
+        total=(ended - begun) / 1e9,
+        p50=ordered[len(ordered) // 2] / 1e3,
+        p99=ordered[len(ordered) * 99 // 100] / 1e3,
+        most=ordered[-1] / 1e3,
+        stored=client.stored(),
+    )
+
+
+def train(job: Job) -> None:
+    """Train when asked to, for some time, with so many metrics a step (or one every so many steps)."""
+    step_of = _torch(job) if job.get("torch") else _numpy(job)
+    client = CLIENTS[job["client"]](job)
+    step = 0
+    tell(ready=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        names = [f"layer{number}/grad_norm" for number in range(order["metrics"])]
+        every, log = order["every"], client.log
+        for measured in (False, True):  # first into the steady state, then what counts
+            first, begun = step, time.perf_counter()
+            deadline = begun + (order["seconds"] if measured else order["warm_up"])
+            while (now := time.perf_counter()) < deadline:
+                loss = step_of()
+                step += 1
+                if names and step % every == 0:
+                    log({name: loss * 0.1 for name in names}, step)
+        tell(steps=step - first, seconds=now - begun)
+    client.close()
+    tell(closed=True)
+
+
+def _numpy(job: Job) -> Any:
+    """A step of a perceptron of three layers on the handwritten digits."""
+    np: Any = importlib.import_module("numpy")
+    digits = np.load(job["digits"])
+    images, labels = digits["images"], digits["labels"]
+    rng = np.random.default_rng(0)
+    sizes, size = (64, 256, 128, 10), job["batch"]
+    weights = [rng.normal(0, (2 / a) ** 0.5, (a, b)).astype("f4") for a, b in itertools.pairwise(sizes)]
+
+    def step() -> float:
+        chosen = rng.integers(0, len(labels), size)
+        layers = [images[chosen]]
+        for weight in weights[:-1]:
+            layers.append(np.maximum(layers[-1] @ weight, 0))
+        scores = np.exp(layers[-1] @ weights[-1])
+        error = scores / scores.sum(axis=1, keepdims=True)
+        right = labels[chosen]
+        loss = -np.log(error[np.arange(size), right] + 1e-9).mean()
+        error[np.arange(size), right] -= 1
+        error /= size
+        for at in reversed(range(len(weights))):
+            slope, error = layers[at].T @ error, (error @ weights[at].T) * (layers[at] > 0)
+            weights[at] -= 0.01 * slope
+        return float(loss)
+
+    return step
+
+
+def _torch(job: Job) -> Any:
+    """The same in PyTorch, with Adam."""
+    np: Any = importlib.import_module("numpy")
+    torch: Any = importlib.import_module("torch")
+    torch.set_num_threads(1)
+    digits = np.load(job["digits"])
+    images, labels = torch.from_numpy(digits["images"]), torch.from_numpy(digits["labels"])
+    nn = torch.nn
+    model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+
+    def step() -> float:
+        chosen = torch.randint(0, len(labels), (job["batch"],))
+        loss = nn.functional.cross_entropy(model(images[chosen]), labels[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return float(loss)
+
+    return step
+
+
+def startup(job: Job) -> None:
+    """A run with nothing in it but one metric: how long each part takes, and when the script's last line is done."""
+    begun = _now()
+    client = CLIENTS[job["client"]](job)
+    started = _now()
+    if job["events"]:
+        client.one("metric", 0.5, 1)
+    logged = _now()
+    client.close()
+    closed = _now()
+    tell(
+        start=(started - begun) / 1e6, first=(logged - started) / 1e6, close=(closed - logged) / 1e6, ended=time.monotonic()
+    )
+
+
+def tell(**found: Any) -> None:
+    """One finding, to whoever has started us."""
+    _answers.write(json.dumps(found) + "\n")
+    _answers.flush()
+
+
+if __name__ == "__main__":
+    # Clients print as they like; what counts goes out by another door.
+    _answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    given: Job = json.loads(sys.argv[1])
+    {"loop": loop, "train": train, "startup": startup}[given["job"]](given)
