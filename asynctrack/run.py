@@ -454,7 +454,7 @@ def _in_task() -> bool:
 
 def wait_blocking(state: RunState, receipt: Receipt[Any], timeout: float | None) -> bool:
     """Hold up this thread for at most ``timeout`` seconds, with a progress line; whether the receipt is settled."""
-    with Waiting(state.engine.pending) as waiting:
+    with Waiting(state.engine.pending, state.engine.pending_artifact_bytes) as waiting:
         return waiting.until(receipt.wait, _FOREVER if timeout is None else timeout)
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks                all of it, into RESULTS.md (25 minutes; --quick: a few)
 
     python -m benchmarks.hot_path       each log call against appending to a deque in memory; tails at 1 kHz
-    python -m benchmarks.file_store     events into complete files, against a plain writer and every peer that writes files
+    python -m benchmarks.file_store     events into complete files, against a plain writer and every peer
     python -m benchmarks.rest           metrics into a real MLflow server, against raw bodies and MLflow's own client
     python -m benchmarks.training       steps a second of a real training loop that logs
     python -m benchmarks.cpu            processor time of the whole process tree

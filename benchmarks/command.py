@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -60,8 +61,10 @@ def run(about: str | None, measure: Callable[[Options], Report]) -> None:
     parser.add_argument("--json", type=Path, help="write the findings there too")
     given = parser.parse_args()
     peers = None if given.peers is None else [name for name in given.peers.split(",") if name not in ("", "none")]
-    print(machine(), flush=True)
+    where, when = machine(), datetime.date.today().isoformat()
+    print(where, flush=True)
     report = measure(Options(given.quick, given.cache, peers))
+    report.machine, report.date, report.quick = where, when, given.quick
     for line in report.text():
         print(line)
     if given.json:

@@ -70,7 +70,15 @@ def measure(options: Options) -> Report:
         lowest = spent[peers.OURS[0].name] / min(theirs)
         report.goal("lowest", "CPU time an event, against the most frugal peer", lowest, 1.0)
     report.charts.append(
-        Chart("cpu", "bars", "CPU seconds per million events, whole process tree", "s", list(spent), {"": list(spent.values())}, log=True)
+        Chart(
+            "cpu",
+            "bars",
+            "CPU seconds per million events, whole process tree",
+            "s",
+            list(spent),
+            {"": list[float | None](spent.values())},
+            log=True,
+        )
     )
     return report
 

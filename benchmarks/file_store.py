@@ -158,7 +158,9 @@ def against_peers(options: Options, report: Report) -> None:
         found = max(rounds, key=lambda each: each["events"] / each["total"])
         if found["stored"] is not None and found["stored"] < found["events"]:
             lost = found["events"] - found["stored"]
-            report.notes.append(f"{subject.name} stored {lost:,} fewer than the {found['events']:,} events it was given.")
+            report.notes.append(
+                f"{subject.name} stored {lost:,} fewer than the {found['events']:,} events it was given."
+            )
         speeds[subject.name] = found["events"] / found["total"]
         share = speeds[subject.name] / speeds[peers.OURS[0].name]
         p50, p99 = f"{found['p50']:.1f}", f"{found['p99']:.0f}"
@@ -171,7 +173,15 @@ def against_peers(options: Options, report: Report) -> None:
         best = speeds[peers.OURS[0].name] / max(theirs)
         report.goal("peers", "against the fastest peer that writes files", best, 15.0, at_least=True)
     report.charts.append(
-        Chart("file_store", "bars", "Events a second into complete files", "events/s", list(speeds), {"": list(speeds.values())}, log=True)
+        Chart(
+            "file_store",
+            "bars",
+            "Events a second into complete files",
+            "events/s",
+            list(speeds),
+            {"": list[float | None](speeds.values())},
+            log=True,
+        )
     )
 
 

@@ -92,7 +92,9 @@ class Connection(asyncio.Protocol):
             self._data = rest[length:]
             at, answer = self._server.answer(line.split(" ")[1].partition("?")[0], rest[:length])
             body = json.dumps(answer).encode()
-            whole = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            whole = (
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
             asyncio.get_running_loop().call_at(at, self._write, whole)
 
     def _write(self, data: bytes) -> None:

@@ -58,7 +58,9 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - begun
 
 
-def in_turn(calls: Sequence[Callable[[], float]], rounds: int, before: Callable[[], None] = lambda: None) -> list[list[float]]:
+def in_turn(
+    calls: Sequence[Callable[[], float]], rounds: int, before: Callable[[], None] = lambda: None
+) -> list[list[float]]:
     """What each call returned, round by round; each round begins with another one, as the first may find the
     processor's caches and clock rate as somebody else has left them."""
     found: list[list[float]] = []

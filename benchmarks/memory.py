@@ -1,4 +1,4 @@
-"""How much a process grows while millions of events wait for a store that does not answer, and as millions pass through.
+"""How much a process grows while millions of events wait for a hanging store, and as millions pass through.
 
 For the first, another process holds the locks on the run's metric files, as a hung one on a shared disk would, so that
 nothing can be delivered; then the locks go, and every event must arrive. For the second, the run is flushed after each
@@ -111,15 +111,18 @@ def passing(events: int, report: Report) -> list[float | None]:
     table = Table("Events logged and delivered", ["events", "resident", "since the first step"])
     steps: list[float | None] = []
     base = 0.0
-    with work_folder() as work, clean_settings(work):
-        with asynctrack.start_run(tracking_uri=str(work / "mlruns")) as active:
-            for first in range(0, events, events // STEPS):
-                log_some(active, first, events // STEPS)
-                active.flush()
-                now = resident_mib()
-                base = base or now
-                steps.append(now - base)
-                table.add(f"{first + events // STEPS:,}", f"{now:.1f} MiB", f"{now - base:+.1f} MiB")
+    with (
+        work_folder() as work,
+        clean_settings(work),
+        asynctrack.start_run(tracking_uri=str(work / "mlruns")) as active,
+    ):
+        for first in range(0, events, events // STEPS):
+            log_some(active, first, events // STEPS)
+            active.flush()
+            now = resident_mib()
+            base = base or now
+            steps.append(now - base)
+            table.add(f"{first + events // STEPS:,}", f"{now:.1f} MiB", f"{now - base:+.1f} MiB")
     report.tables.append(table)
     second_half = (steps[-1] or 0.0) - (steps[STEPS // 2 - 1] or 0.0)
     report.goal("flat", f"growth over the second half of {events:,} events delivered", second_half, 2.0, "MiB")
@@ -142,7 +145,10 @@ def measure(options: Options) -> Report:
             "Resident memory",
             "MiB more",
             [],
-            {f"{WAITING // scale:,} events while the store hangs": waiting, f"{DELIVERED // scale:,} events delivered": flat},
+            {
+                f"{WAITING // scale:,} events while the store hangs": waiting,
+                f"{DELIVERED // scale:,} events delivered": flat,
+            },
             xs=shares,
             x_axis="% of the events logged",
         )

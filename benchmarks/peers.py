@@ -138,7 +138,8 @@ def _command(subject: Subject, folder: str, job: dict[str, Any]) -> list[str]:
 
 def measure(subject: Subject, limit: float = 300.0, **job: Any) -> dict[str, Any]:
     """What the worker found, with the processor time of its whole process tree (``cpu``, in seconds) and when the
-    last process of that was ``gone`` (monotonic seconds). Raises RuntimeError with the client's words where it failed."""
+    last process of that was ``gone`` (monotonic seconds). Raises RuntimeError, with the client's words, where it
+    failed."""
     with tempfile.TemporaryDirectory(prefix="asynctrack-benchmark-") as work:
         usage = Path(work, "usage")
         folder = Path(work, "client")

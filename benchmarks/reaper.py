@@ -3,8 +3,8 @@
     python reaper.py RESULT LIMIT COMMAND ...
 
 A subreaper is given the orphans of its descendants (prctl(2)), so their time is its children's. Writes {"status",
-"wall", "cpu", "gone"} (seconds; ``gone`` on the monotonic clock) to the file RESULT. What still runs ``_LINGER`` seconds after the command has ended, or LIMIT
-seconds after its start, is killed. Needs nothing but Python, on Linux.
+"wall", "cpu", "gone"} (seconds; ``gone`` on the monotonic clock) to the file RESULT. What still runs ``_LINGER``
+seconds after the command has ended, or LIMIT seconds after its start, is killed. Needs nothing but Python, on Linux.
 """
 
 from __future__ import annotations

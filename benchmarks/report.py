@@ -8,7 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Chart", "Goal", "Report", "Table"]
+__all__ = ["Chart", "Goal", "Report", "Table", "figure_of"]
+
+
+def figure_of(value: float) -> str:
+    """With three digits that say something, and never an exponent."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 @dataclass
@@ -29,7 +34,10 @@ class Table:
         """For a terminal."""
         widths = [max(map(len, cells)) for cells in zip(self.columns, *self.rows, strict=True)]
         lines = [
-            "  ".join(cell.rjust(width) if at else cell.ljust(width) for at, (cell, width) in enumerate(zip(row, widths, strict=True)))
+            "  ".join(
+                cell.rjust(width) if at else cell.ljust(width)
+                for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
             for row in [self.columns, *self.rows]
         ]
         return "\n".join([f"\n{self.title}", *lines])
@@ -64,7 +72,7 @@ class Goal:
 
     def text(self) -> str:
         """For a terminal."""
-        return f"{self.name}: {self.what}: {self.found:.3g} {self.unit}, wanted {self.wanted}: {self.verdict}"
+        return f"{self.name}: {self.what}: {figure_of(self.found)} {self.unit}, wanted {self.wanted}: {self.verdict}"
 
     @property
     def verdict(self) -> str:
@@ -74,7 +82,8 @@ class Goal:
 
 @dataclass
 class Chart:
-    """One figure. ``kind`` is "bars" (a bar for each category and series) or "lines" (``xs``, and a line a series)."""
+    """One figure. ``kind`` is "bars" (a bar for each category and series), "dots" (a line for each category, and a dot
+    for each series on it) or "lines" (``xs``, and a line a series)."""
 
     name: str
     kind: str
@@ -101,9 +110,16 @@ class Report:
     goals: list[Goal] = field(default_factory=list)
     charts: list[Chart] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    #: what was measured beside us, by name
     versions: dict[str, str] = field(default_factory=dict)
+    #: where and when it was measured; ``quick``: at sizes that show that it works, and little more
+    machine: str = ""
+    date: str = ""
+    quick: bool = False
 
-    def goal(self, name: str, what: str, found: float, limit: float, unit: str = "×", *, at_least: bool = False) -> None:
+    def goal(
+        self, name: str, what: str, found: float, limit: float, unit: str = "×", *, at_least: bool = False
+    ) -> None:
         """Add a goal."""
         self.goals.append(Goal(name, what, found, limit, unit, at_least))
 
@@ -116,7 +132,9 @@ class Report:
         """What `save` has written."""
         data: dict[str, Any] = json.loads(path.read_text())
         parts: Mapping[str, type[Any]] = {"tables": Table, "goals": Goal, "charts": Chart}
-        return cls(**{name: _parts(parts[name], value) if name in parts else value for name, value in data.items()})
+        for name, kind in parts.items():
+            data[name] = [kind(**value) for value in data[name]]
+        return cls(**data)
 
     def text(self) -> Iterator[str]:
         """For a terminal."""
@@ -129,7 +147,3 @@ class Report:
             yield ""
         for goal in self.goals:
             yield goal.text()
-
-
-def _parts(kind: type[Any], values: list[dict[str, Any]]) -> list[Any]:
-    return [kind(**value) for value in values]

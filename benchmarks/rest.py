@@ -158,7 +158,9 @@ def measure(options: Options) -> Report:
                 report.goal(kind, f"{kind}, against raw bodies", ratio, 0.95, at_least=True)
                 peer = theirs(kind, server, only_mlflow, report)
             if peer is not None:
-                report.goal(f"{kind}_mlflow", f"{kind}, against mlflow's asynchronous client", speed / peer, 30.0, at_least=True)
+                report.goal(
+                    f"{kind}_mlflow", f"{kind}, against mlflow's asynchronous client", speed / peer, 30.0, at_least=True
+                )
             asynctrack.shutdown()
     report.tables.append(table)
     rows = [[float(cell.replace(",", "")) for cell in row[2:4]] for row in table.rows]

@@ -1,7 +1,7 @@
-"""What a program pays before its first event and after its last: import, start of a run, first log, the block's end, exit.
+"""What a program pays before its first event and after its last: import, start of a run, first log, end, exit.
 
-Each figure is the median of fresh interpreters. ``import`` is what ``import asynctrack`` adds to an interpreter that does
-nothing. ``exit`` is from the script's last line to the end of the process and of everything that it has started.
+Each figure is the median of fresh interpreters. ``import`` is what ``import asynctrack`` adds to an interpreter that
+does nothing. ``exit`` is from the script's last line to the end of the process and of all that it has started.
 """
 
 from __future__ import annotations
@@ -70,7 +70,15 @@ def measure(options: Options) -> Report:
     report.goal("start", "start_run on files, in a program that has logged before", starts, 5.0, "ms")
     report.tables.append(table)
     report.charts.append(
-        Chart("startup", "bars", "A whole program that logs one event", "ms", list(totals), {"": list(totals.values())}, log=True)
+        Chart(
+            "startup",
+            "bars",
+            "A whole program that logs one event",
+            "ms",
+            list(totals),
+            {"": list[float | None](totals.values())},
+            log=True,
+        )
     )
     return report
 

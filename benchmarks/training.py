@@ -4,8 +4,9 @@ A perceptron on the handwritten digits, in NumPy on one processor (and in PyTorc
 metrics a step that 1,000, 10,000 or 100,000 a second are logged at full speed: with one call a step (or one metric
 every few steps), through each client's ordinary calls. Every loop is a process of its own. They take turns of a second;
 each turn's speed is compared with that of the same loop, with a logger that does nothing, before and after it, and the
-median of these ratios counts. A turn begins with a part that does not count, so that background work is under way, and ends with the
-wait until the client's processes are quiet: how long that takes (at most half a minute) is how far it was behind.
+median of these ratios counts. A turn begins with a part that does not count, so that background work is under way, and
+ends with the wait until the client's processes are quiet: how long that takes (at most half a minute) is how far it
+was behind.
 """
 
 from __future__ import annotations
@@ -146,7 +147,9 @@ def loops(subjects: list[peers.Subject], notes: list[str], **job: Any) -> Iterat
         yield found
 
 
-def at_rate(rate: int, usual: Loop, others: list[Loop], size: Size, plain: float, notes: list[str]) -> dict[str, tuple[float, float]]:
+def at_rate(
+    rate: int, usual: Loop, others: list[Loop], size: Size, plain: float, notes: list[str]
+) -> dict[str, tuple[float, float]]:
     """By client: the median of its speed against no logging, and the median of how far it was behind."""
     metrics = max(round(rate / plain), 1)
     every = max(round(plain / rate), 1)
@@ -175,7 +178,9 @@ def at_rate(rate: int, usual: Loop, others: list[Loop], size: Size, plain: float
     }
 
 
-def compare(title: str, subjects: list[peers.Subject], size: Size, report: Report, **job: Any) -> dict[int, dict[str, float]]:
+def compare(
+    title: str, subjects: list[peers.Subject], size: Size, report: Report, **job: Any
+) -> dict[int, dict[str, float]]:
     """Add a table; by rate and client, its speed as a share of that without logging."""
     columns = ["client", *(f"{rate:,}/s" for rate in RATES), *(f"behind at {rate:,}/s" for rate in RATES)]
     table = Table(title, columns)

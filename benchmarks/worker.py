@@ -74,9 +74,12 @@ class Asynctrack(Client):
         self._shutdown = module.shutdown
         self._run = module.start_run(tracking_uri=job.get("uri") or str(self.folder / "mlruns"))
         self._run.__enter__()
-        # What a program would write: the loop holds the method itself.
-        self.log = self._run.log_metrics
-        self.one = self._run.log_metric
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self._run.log_metrics(metrics, step)
+
+    def one(self, key: str, value: float, step: int) -> None:
+        self._run.log_metric(key, value, step)
 
     def close(self) -> None:
         self._run.__exit__(None, None, None)
@@ -320,7 +323,7 @@ def train(job: Job) -> None:
                 loss = step_of()
                 step += 1
                 if names and step % every == 0:
-                    log({name: loss * 0.1 for name in names}, step)
+                    log(dict.fromkeys(names, loss), step)
         tell(steps=step - first, seconds=now - begun)
     client.close()
     tell(closed=True)
@@ -387,7 +390,10 @@ def startup(job: Job) -> None:
     client.close()
     closed = _now()
     tell(
-        start=(started - begun) / 1e6, first=(logged - started) / 1e6, close=(closed - logged) / 1e6, ended=time.monotonic()
+        start=(started - begun) / 1e6,
+        first=(logged - started) / 1e6,
+        close=(closed - logged) / 1e6,
+        ended=time.monotonic(),
     )
 
 

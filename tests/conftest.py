@@ -18,6 +18,7 @@ def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     for name in [name for name in os.environ if name.startswith(("MLFLOW_", "ASYNCTRACK_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # where spools go that have no other place
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tracking, "_set_here", None)
     monkeypatch.setattr(experiments, "_chosen", None)

@@ -22,7 +22,7 @@ class StoredRun(NamedTuple):
 def read_runs(root: Path) -> dict[str, StoredRun]:
     """Every run below a store's root; fails on anything that MLflow's reader would fail on."""
     runs = {}
-    for meta_path in sorted(root.glob("*/*/meta.yaml")):
+    for meta_path in sorted(root.glob("[!.]*/*/meta.yaml")):  # not in .trash
         folder = meta_path.parent
         meta = yaml.safe_load(meta_path.read_text())
         runs[folder.name] = StoredRun(

@@ -15,7 +15,7 @@ from asynctrack.settings import configure
 
 __all__ = ["app"]
 
-app = typer.Typer(invoke_without_command=True, help="List the spools: events that are not delivered yet.")
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()

@@ -51,7 +51,7 @@ def show_spools(found: list[SpoolInfo]) -> None:
     events, refused = (sum(getattr(info, name) for info in found) for name in ("events", "rejected"))
     console.print(f"\n{_count(len(found), 'spool')}, {_count(events, 'event')} to deliver", end="")
     console.print(f", {refused:,} refused" if refused else "", end="")
-    console.print(". `asynctrack sync` delivers them." if events else ".")
+    console.print(". `asynctrack sync` delivers them." if any(info.runs for info in found) else ".")
 
 
 def _show_spool(console: Console, info: SpoolInfo) -> None:

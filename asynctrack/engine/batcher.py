@@ -32,7 +32,7 @@ class EndOfRun(NamedTuple):
 class Part:
     """One run's events of journal slots ``start`` … ``end - 1`` (and of the ``late`` slots before them)."""
 
-    __slots__ = ("batch", "end", "ends", "late", "start", "starts", "upload")
+    __slots__ = ("batch", "end", "ends", "ends_at", "late", "start", "starts", "upload")
 
     def __init__(
         self,
@@ -48,6 +48,8 @@ class Part:
         self.batch = Batch()
         self.starts = False
         self.ends = ends
+        #: the slot of the run's end
+        self.ends_at = start
         self.late = list(late)
         #: an artifact; it has a part, and a work, of its own
         self.upload = upload
@@ -212,13 +214,16 @@ class Lane:
         return self._take(limits)
 
     def _take(self, limits: Limits) -> Work | None:
+        ends_later = self.uploads is not None and not self.uploads.level
+        if ends_later:
+            self._set_end_apart()
         ordered_before = any(work.ordered for work in self.flight)
         taken: list[Part] = []
         weight = 0
         for part in self.parts:
             if self.flight and (part.alone or (part.ordered and ordered_before)):
                 break
-            if part.ends is not None and self.uploads is not None and not self.uploads.level:
+            if part.ends is not None and ends_later:
                 break
             if part.upload is not None:
                 return self._take_upload(part)
@@ -238,6 +243,14 @@ class Lane:
             work.bookmark, work.uncertain = self.bookmark, True
         self.flight.append(work)
         return work
+
+    def _set_end_apart(self) -> None:
+        """The end waits for the artifacts; what came with it (maybe the start, for which these wait) does not."""
+        for index, part in enumerate(self.parts):
+            if part.ends is not None and (part.batch or part.starts):
+                self.parts.insert(index + 1, Part(part.ends_at, part.end, ends=part.ends, late=part.late))
+                part.ends = None
+                return
 
     def _take_upload(self, part: Part) -> Work | None:
         """One at a time is a work, and several may be under way, but for those that overwrite one another."""

@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from asynctrack.settings import Settings
 from asynctrack.stores.uri import userinfo_of
 
-__all__ = ["ShipperProcess", "shipper_environment"]
+__all__ = ["LOG", "ShipperProcess", "Tail", "shipper_environment"]
+
+#: the file in the spool for the shipper's messages, each behind the name of its level
+LOG = "shipper.log"
 
 #: settings that cannot go through the environment, or are not the shipper's business
 _NOT_HANDED_ON = ("on_error", "token", "shipper", "handle_sigterm")
@@ -64,19 +67,20 @@ class ShipperProcess:
         self._close_pipe()
         reading, self._pipe = os.pipe()
         os.set_blocking(self._pipe, False)
-        watched = _own_pidfd()
+        watched, log = _own_pidfd(), _open_log(spool)
         try:
             self._process = subprocess.Popen(
                 # -P: whatever modules lie in the working directory are none of ours.
                 [sys.executable, "-P", "-m", "asynctrack.engine.shipper", spool, str(watched)],
                 stdin=reading,
                 stdout=subprocess.DEVNULL,
+                stderr=log,
                 env=environment,
                 start_new_session=True,
                 pass_fds=() if watched < 0 else (watched,),
             )
         finally:
-            for fd in (reading, watched):
+            for fd in (reading, watched, log):
                 if fd >= 0:
                     os.close(fd)
 
@@ -121,6 +125,48 @@ class ShipperProcess:
             pipe, self._pipe = self._pipe, -1
             os.close(pipe)
             self._pipe_lock.release()
+
+
+class Tail:
+    """What other processes append to a file, line by line. One that is deleted meanwhile, or replaced by another, is
+    read to its end first."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = -1
+        self._rest = b""
+
+    def lines(self) -> Iterator[bytes]:
+        """The whole lines since the last time. Raises OSError."""
+        if self._fd < 0:
+            try:
+                self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return
+        while data := os.read(self._fd, 1 << 16):
+            *whole, self._rest = (self._rest + data).split(b"\n")
+            yield from whole
+        try:
+            if not os.path.samestat(os.fstat(self._fd), os.stat(self._path)):
+                self.close()
+        except FileNotFoundError:
+            pass  # deleted; there may be another one later
+
+    def close(self) -> None:
+        """Let go of it."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _open_log(spool: str) -> int:
+    """Where the shipper says what it has to say. Not our own standard error: whoever reads that to its end, as
+    launchers do, would have to wait for the shipper to leave."""
+    try:
+        path = os.path.join(spool, LOG)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
 def _own_pidfd() -> int:

@@ -214,7 +214,7 @@ class Delivery:
         if self.limiter is not None and work.upload is None:
             self.limiter.failed(error)
         now = time.monotonic()
-        if work.begun >= lane.failed_at:
+        if work.begun > lane.failed_at:
             lane.attempts += 1
         lane.failed_at = now
         work.attempts += 1

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Container
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 from asynctrack.engine.batcher import Lane, Work
@@ -99,7 +100,8 @@ class Engine:
         #: somebody wants a look at the journal now; else it is looked at again at _look_at (monotonic seconds)
         self._asked = True
         self._look_at = 0.0
-        self._woken = threading.Event()
+        # An Event is not re-entrant: a signal handler that wakes us while this very thread does would hang for ever.
+        self._woken: SimpleQueue[None] = SimpleQueue()
         self._leaving_loop = False
         self._deadline = float("inf")
         self._caught_up_at = time.monotonic()
@@ -153,7 +155,8 @@ class Engine:
         self._rouse()
 
     def _rouse(self) -> None:
-        self._woken.set()
+        if self._woken.empty():
+            self._woken.put(None)
         wake_loop = self._wake_loop
         if wake_loop is not None:
             try:
@@ -197,6 +200,10 @@ class Engine:
         behind = max(self.journal.current[2].first - self._own.low_water(), 0) if self._own is not None else 0
         sources = list(self._pump.sources)
         return behind + sum(lane.loaded_weight for source in sources for lane in list(source.lanes.values()))
+
+    def pending_artifact_bytes(self) -> int:
+        """How large the artifacts of this process are that are on their way; linked files count."""
+        return self.journal.artifact_bytes(links=True)
 
     @property
     def last_error(self) -> str | None:
@@ -320,7 +327,6 @@ class Engine:
         self.store.io = InlineIO()
         self._wake_loop = None
         while True:
-            self._woken.clear()
             self._asked = True
             more = self._look()
             busy = False
@@ -340,8 +346,15 @@ class Engine:
                     # From here on log calls raise; one more look, for what was logged until just now.
                     self.journal.close()
                     continue
-                self._woken.wait(min(_TICK, max(self._deadline - time.monotonic(), 0)))
+                self._sleep(min(_TICK, max(self._deadline - time.monotonic(), 0)))
         self._leave()
+
+    def _sleep(self, seconds: float) -> None:
+        """Until somebody wakes us, for at most so long."""
+        try:
+            self._woken.get(timeout=seconds)
+        except Empty:
+            pass  # nobody did
 
     # ── one look
 
@@ -424,11 +437,13 @@ class Engine:
 
     def _leave(self) -> None:
         """The thread ends: delete the spool if it is empty; what is left goes to the next process that starts."""
-        done = self._own is not None and self._own.drained and self.journal.closed
+        # A run without an end (a signal came between its start and our noting it) is ended by whoever adopts the spool.
+        own = self._own
+        done = own is not None and own.drained and self.journal.closed and not own.unended()
         # Whoever finds the lock free takes the journal for finished, so nothing may be added from here on.
         self.journal.close()
-        if done and self._own is not None:
-            self._pump.remove(self._own)
+        if done and own is not None:
+            self._pump.remove(own)
         else:
             self.left_behind = True
         for source in list(self._pump.sources):

@@ -188,7 +188,7 @@ def _close(deadlines: dict[Engine, float]) -> None:
         engine.shut_down(deadline)
     try:
         for engine, deadline in deadlines.items():
-            with Waiting(engine.pending) as waiting:
+            with Waiting(engine.pending, engine.pending_artifact_bytes) as waiting:
                 # The engine keeps the deadline itself; the second is for one step that is just under way.
                 waiting.until(engine.finished.wait, deadline + 1.0 - time.monotonic())
     except KeyboardInterrupt:
@@ -213,7 +213,7 @@ def _report_left(engine: Engine) -> None:
         found = read_spool(path)
     except (OSError, ValueError):
         found = None  # the engine, which did not end in time, is just changing it
-    left = f"{found.events:,} events" if found is not None else "the rest"
+    left = "the rest" if found is None else f"{found.events:,} events" if found.events else "a run's start and end"
     command = f"asynctrack sync {quote(path)}"
     if engine.offline:
         logger.warning("asynctrack: offline: %s for %s wait in %s. `%s` delivers them.", left, uri, path, command)

@@ -14,7 +14,7 @@ from collections.abc import Container
 from typing import Any
 
 from asynctrack.engine.batcher import Lane
-from asynctrack.engine.child import ShipperProcess, shipper_environment
+from asynctrack.engine.child import LOG, ShipperProcess, Tail, shipper_environment
 from asynctrack.engine.engine import Engine, Request, RunStats
 from asynctrack.engine.reports import take_report
 from asynctrack.journal.reader import JournalReader
@@ -28,6 +28,8 @@ logger = logging.getLogger("asynctrack")
 #: seconds between two looks at the cursor while somebody waits, and between two starts of a shipper that does not stay
 _TICK = 0.02
 _RESTART = 5.0
+#: what the shipper's messages begin with; other lines are a traceback's
+_LEVELS = ("INFO", "WARNING", "ERROR")
 
 
 class RemoteEngine(Engine):
@@ -47,7 +49,9 @@ class RemoteEngine(Engine):
         self._cursor_seen = (0, 0, 0)
         self._shipper = ShipperProcess()
         self._shipper_started = float("-inf")
-        self._refusals_read = 0
+        path = self.journal.spool.path or ""
+        self._refusals = Tail(self.journal.spool.rejected_path())
+        self._messages = Tail(os.path.join(path, LOG))
 
     # ── what the shipper has written down
 
@@ -124,9 +128,8 @@ class RemoteEngine(Engine):
     def _main(self) -> None:
         try:
             while not self._leaving_loop:
-                self._woken.clear()
                 self._keep()
-                self._woken.wait(_TICK if self._waiting else self.settings.flush_interval)
+                self._sleep(_TICK if self._waiting else self.settings.flush_interval)
             self._close()
         except BaseException as error:
             self._died(error)
@@ -139,7 +142,7 @@ class RemoteEngine(Engine):
         self.journal.prepare()
         self._sync()
         self._drop_deleted()
-        self._hand_on_refusals()
+        self._hand_on()
         self._answer()
 
     def _drop_deleted(self) -> None:
@@ -186,16 +189,19 @@ class RemoteEngine(Engine):
         self.journal.spool.release()
         self._answer()
         self.left_behind = self.offline or not self._seen_through()
-        self._hand_on_refusals()
+        self._hand_on()
         self._answer()
         self._shipper.let_go()
+        self._messages.close()
+        self._refusals.close()
 
     def _seen_through(self) -> bool:
         """Wait until the shipper has delivered everything; False at the deadline."""
         self._shipper.wake()
         registry = os.path.join(self.journal.spool.path or "", "registry")
-        # Or another process delivers it, as `asynctrack sync` does where the shipper was killed.
-        while self._shipper.status != 0 and os.path.exists(registry):
+        while self._shipper.status != 0:
+            if not self._shipper.running and not os.path.exists(registry):
+                return True  # another process has delivered it, as `asynctrack sync` does where the shipper was killed
             if time.monotonic() >= self._deadline:
                 return False
             self._keep_shipper()
@@ -203,24 +209,24 @@ class RemoteEngine(Engine):
             time.sleep(_TICK)
         return True
 
-    def _hand_on_refusals(self) -> None:
-        """Call ``on_error``, which is a function of this process's, for what the shipper has written down."""
-        if self.settings.on_error is None or self.offline:
+    # ── what the shipper would say or call if it were a thread
+
+    def _hand_on(self) -> None:
+        """Its messages go to this process's loggers, the refused events to ``on_error``."""
+        if self.offline:
             return
         try:
-            with open(self.journal.spool.rejected_path(), "rb") as file:
-                if os.fstat(file.fileno()).st_size < self._refusals_read:
-                    self._refusals_read = 0  # somebody has dropped those before
-                file.seek(self._refusals_read)
-                data = file.read()
-        except OSError:
-            return  # nothing was refused
-        whole = data[: data.rfind(b"\n") + 1]
-        self._refusals_read += len(whole)
-        for line in whole.splitlines():
-            self._hand_on(line)
+            for line in self._messages.lines():
+                level, _, text = line.decode("utf-8", "replace").partition(" ")
+                known = getattr(logging, level, None) if level in _LEVELS else None
+                logger.log(known or logging.ERROR, "%s", text if known else line.decode("utf-8", "replace"))
+            if self.settings.on_error is not None:
+                for line in self._refusals.lines():
+                    self._call_on_error(line)
+        except OSError as error:
+            logger.error("asynctrack: the spool %s cannot be read: %s", self.journal.spool.path, error)
 
-    def _hand_on(self, line: bytes) -> None:
+    def _call_on_error(self, line: bytes) -> None:
         try:
             entry: dict[str, Any] = json.loads(line)
             value = entry["value"]
@@ -269,3 +275,5 @@ class RemoteEngine(Engine):
     def forget(self) -> None:
         super().forget()
         self._shipper.forget()
+        self._messages.close()
+        self._refusals.close()

@@ -43,7 +43,9 @@ def main(path: str, owner: int = -1) -> int:
 
     The process's exit status: 0 when nothing is left, 1 when something is, 2 when the spool cannot be had.
     """
-    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    # Into a file, from which the owner hands it on to the loggers that its program has set up.
+    logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr, level=logging.WARNING)
+    logger.setLevel(logging.INFO)
     # The owner's terminal and scheduler send these to everybody; the owner's end is what ours follows from.
     for name in ("SIGINT", "SIGHUP", "SIGTERM"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -67,10 +69,9 @@ def main(path: str, owner: int = -1) -> int:
     anyio.run(lambda: ship(pump, _stop(pump, own, settings.close_timeout), wake=_listen))
     left = own in pump.sources
     if left:
-        logger.error(
-            "asynctrack: not everything could be delivered to %s%s. The rest is kept in %s; `asynctrack sync %s` "
-            "delivers it.", store.uri, f" ({pump.last_error})" if pump.last_error else "", path, path,
-        )  # fmt: skip
+        error = f" ({pump.last_error})" if pump.last_error else ""
+        # Aloud the owner says it, if it is there.
+        logger.info("asynctrack: not everything could be delivered to %s%s", store.uri, error)
     for source in list(pump.sources):
         pump.let_go(source)
     return 1 if left else 0

@@ -254,7 +254,7 @@ class Source:
                     # Acknowledged one by one: each may be gigabytes, and is deleted when it is.
                     uploads.append((-frame[1], Part(place, place + 1, late=late, upload=Upload.of(frame))))
             elif (part := part_of(frame[1])) is not None:
-                _take_frame(part, frame)
+                _take_frame(part, frame, place)
         for run, part in [*parts.items(), *uploads]:
             self._give(run, part, only, chunk.late)
 
@@ -389,6 +389,10 @@ class Source:
         """Whether all that is loaded is delivered, and no run is behind."""
         return all(lane.idle and lane.position is None for lane in self.lanes.values())
 
+    def unended(self) -> bool:
+        """Whether a run that was started here has not ended."""
+        return any(not (lane.ended or lane.attached or lane.refused) for lane in self.lanes.values())
+
     def end_orphans(self, alive: set[str]) -> bool:
         """For a spool whose owner is dead: once everything is delivered, end the runs that it could not end, except
         those in ``alive`` (run ids taken up again in this process). True when nothing at all is left to do."""
@@ -458,7 +462,7 @@ class Source:
         self.reader.problems[what] = self.reader.problems.get(what, 0) + records
 
 
-def _take_frame(part: Part, frame: list[Any]) -> None:
+def _take_frame(part: Part, frame: list[Any], place: int) -> None:
     kind = frame[0]
     if kind == "start":
         part.starts = True
@@ -467,7 +471,7 @@ def _take_frame(part: Part, frame: list[Any]) -> None:
     elif kind == "tags":
         part.batch.tags.extend(frame[2].items())
     elif kind == "end":
-        part.ends = EndOfRun(frame[2], frame[3])
+        part.ends, part.ends_at = EndOfRun(frame[2], frame[3]), place
 
 
 def _rejected_line(lane: Lane, refusal: Refusal, start: int, now: int) -> dict[str, Any]:

@@ -35,7 +35,8 @@ _REJECTED = "rejected.jsonl"
 
 
 class WaitingRun(NamedTuple):
-    """A run with events that are not delivered yet. ``events`` counts points, params, tags, start and end."""
+    """A run of which something is not delivered yet. ``events`` counts points, params, tags and artifacts; it is 0 where
+    only the run's start or end is left."""
 
     run_id: str
     name: str | None
@@ -250,7 +251,7 @@ def _count(reader: JournalReader, cursor: dict[str, Any]) -> list[WaitingRun]:
             break
         for run, events in _events(reader, chunk):
             if acknowledged.get(run, front) <= chunk.start:
-                counts[run] = counts.get(run, 0) + events
+                counts[abs(run)] = counts.get(abs(run), 0) + events
         position = chunk.end
     found = []
     for run, events in sorted(counts.items()):
@@ -262,6 +263,7 @@ def _count(reader: JournalReader, cursor: dict[str, Any]) -> list[WaitingRun]:
 
 
 def _events(reader: JournalReader, chunk: Chunk) -> Iterator[tuple[int, int]]:
+    """How many events of which runs; artifacts, which the cursor counts apart, under the run's negative number."""
     if chunk.plain is not None:
         points = count_streams(chunk.data)
     else:
@@ -270,4 +272,7 @@ def _events(reader: JournalReader, chunk: Chunk) -> Iterator[tuple[int, int]]:
         stream = reader.stream(number)
         yield (0 if stream is None else stream.run), count
     for frame in chunk.frames:
-        yield frame[1], len(frame[2]) if frame[0] in ("params", "tags") else 1
+        if frame[0] == "artifact":
+            yield -frame[1], 1
+        else:
+            yield frame[1], len(frame[2]) if frame[0] in ("params", "tags") else 0

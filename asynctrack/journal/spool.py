@@ -49,7 +49,7 @@ _FLOCK = struct.Struct("@hhqqi0q")
 #: ones, and even opening the owner file a second time would drop the lock
 _held_here: set[str] = set()
 #: held while an owner file is opened, locked or closed: two threads at one would take each other's lock away
-_owner_files = threading.Lock()
+_owner_files = threading.RLock()
 
 
 class Owner(NamedTuple):
@@ -309,7 +309,7 @@ class Spool:
         try:
             kept = os.path.exists(self.rejected_path())
             # The owner file goes last: while it is there the folder is a spool, also for whoever looks at it now.
-            others = ["registry", "cursor", "cursor.new", "owner.new", *([] if kept else ["owner"])]
+            others = ["registry", "cursor", "cursor.new", "owner.new", "shipper.log", *([] if kept else ["owner"])]
             self._remove_artifacts(self._refused_artifacts() if kept else set())
             for name in [*self._files(".slots"), *self._files(".frames"), *map(self._file, others)]:
                 _unlink(name)
@@ -382,7 +382,7 @@ def _clear_away(path: str) -> None:
 def _forget_held() -> None:
     """In a forked child: the parent's spools are not this process's."""
     global _owner_files
-    _owner_files = threading.Lock()  # another thread of the parent may have held it at the fork
+    _owner_files = threading.RLock()  # another thread of the parent may have held it at the fork
     _held_here.clear()
 
 

@@ -33,6 +33,8 @@ _SMALLEST_SEGMENT_BYTES = 16 * 1024
 _SMALL_RUN = 1000
 #: seconds between two attempts to make a segment while the disk is full
 _RETRY_FULL = 0.1
+#: seconds between two looks for room by a log call that waits
+_ROOM_POLL = 0.02
 
 
 class Journal:
@@ -74,7 +76,6 @@ class Journal:
         self.closed = False
         # Re-entrant: a signal handler may log while this very thread is rolling.
         self._lock = threading.RLock()
-        self._room = threading.Event()
         self._file_numbers = itertools.count(2)  # the first one is made with the spool
         self._runs = itertools.count(1)
         self._streams = itertools.count(1)
@@ -209,7 +210,7 @@ class Journal:
                         self.current = (segment.claim, segment.slots, segment)
                         full.next = segment
                     else:
-                        segment.remove()
+                        _discard(segment)
                     full.seal()
                     self._told_full = False
                     break
@@ -269,7 +270,6 @@ class Journal:
     def room_made(self) -> None:
         """A segment has been deleted: whoever waits for room may look again."""
         self._full_until = 0.0
-        self._room.set()
 
     def disk_bytes(self) -> int:
         """Bytes the journal takes."""
@@ -291,12 +291,12 @@ class Journal:
 
     def wait_for_room(self) -> None:
         """Wait a moment for what is being delivered to make room."""
-        self._room.clear()
         self._wake()
-        self._room.wait(_RETRY_FULL)
+        time.sleep(_ROOM_POLL)  # no Event: a signal handler that logs may come here while this thread is here
 
-    def artifact_bytes(self) -> int:
-        """Bytes of artifacts that wait in the spool. A link to a file that its owner keeps takes none."""
+    def artifact_bytes(self, *, links: bool = False) -> int:
+        """Bytes of artifacts that wait in the spool. A link to a file that its owner keeps takes none; ``links`` counts
+        it all the same."""
         if not self._put_aside:
             return 0
         total = 0
@@ -306,7 +306,7 @@ class Journal:
                     found = os.stat(os.path.join(folder, name))
                 except FileNotFoundError:
                     continue  # delivered just now
-                total += found.st_size if found.st_nlink == 1 else 0
+                total += found.st_size if links or found.st_nlink == 1 else 0
         return total
 
     def put_aside(self, size: int) -> None:
@@ -322,7 +322,7 @@ class Journal:
                 self.current[2].seal()
         prepared, self._prepared = self._prepared, None
         if prepared is not None:
-            prepared.remove()
+            _discard(prepared)
 
     # ── fork
 
@@ -347,7 +347,7 @@ class Journal:
         if prepared is not None:
             if prepared.first == full.first + full.capacity:
                 return prepared
-            prepared.remove()  # made for a place that somebody has filled without it
+            _discard(prepared)  # made for a place that somebody has filled without it
         if time.monotonic() < self._full_until:
             raise OSError(self._full_because)
         if not self._has_room():
@@ -410,3 +410,11 @@ class Journal:
 
 def _closed() -> RunEndedError:
     return RunEndedError("asynctrack has been shut down in this process; the event was not logged")
+
+
+def _discard(segment: Segment) -> None:
+    """Delete a segment that was never used."""
+    try:
+        segment.remove()
+    except OSError:
+        pass  # it goes with the spool; until then a reader tells it from the one in use by its being empty

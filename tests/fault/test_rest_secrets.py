@@ -92,7 +92,7 @@ def test_no_credential_is_written_logged_or_shown_whatever_goes_wrong(
             support.until(lambda: run.stats().retries >= 3)
             engine = engine_for(uri)
             said += [repr(each) for each in (run, run.info, run.stats(), engine.settings, engine.store)]
-            said += [repr(engine.store.__dict__), repr(vars(engine.store.client)), run.tracking_uri]  # type: ignore[attr-defined]  # a RestStore
+            said += [repr(engine.store.__dict__), repr(vars(engine.store.client)), run.tracking_uri]
         assert {record.header("authorization").partition(" ")[0] for record in proxy.requests} <= {"Basic", "Bearer"}
         with asynctrack.start_run(tracking_uri=uri, experiment_name=support.fresh()) as run:
             run.log_metric("a", 1.0)

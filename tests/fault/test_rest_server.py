@@ -13,6 +13,7 @@ import pytest
 import asynctrack
 from asynctrack.engine import retry
 from tests import faults
+from tests.exchange import Exchange
 from tests.fault import programs
 from tests.faults import Fault
 from tests.proxy import FaultProxy
@@ -172,7 +173,7 @@ def test_a_token_function_that_returns_a_good_token_again_ships_what_was_held(
     with FaultProxy(sqlite_server.url) as proxy:
 
         class Checked(Fault):
-            async def act(self, exchange: faults.Exchange) -> None:
+            async def act(self, exchange: Exchange) -> None:
                 good = exchange.record.header("authorization") == "Bearer good"
                 await (exchange.relay() if good else faults.unauthorized().act(exchange))
 

@@ -13,6 +13,7 @@ import pytest
 import asynctrack
 from asynctrack.stores.base import Refusal
 from tests import faults
+from tests.exchange import Exchange
 from tests.fault.programs import check_counted, finish, line_for
 from tests.fault.shipping import Place, kernel_tells_how_the_dead_ended, shippers, until
 from tests.faults import Fault
@@ -207,7 +208,7 @@ def test_children_of_multiprocessing_have_shippers_of_their_own(method: str, fil
     program = f"""
 import asynctrack, multiprocessing
 def work(run_id, part):
-    asynctrack.start_run(run_id=run_id).log_metric("part", part, part)
+    asynctrack.start_run(run_id=run_id, nested=True).log_metric("part", part, part)
 if __name__ == "__main__":
     with asynctrack.start_run() as run:
         run.flush()
@@ -347,7 +348,7 @@ def test_wrong_credentials_raise_and_another_shipper_gets_the_mended_ones(
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "expired")
 
     class Checked(Fault):
-        async def act(self, exchange: faults.Exchange) -> None:
+        async def act(self, exchange: Exchange) -> None:
             good = exchange.record.header("authorization") == "Bearer good"
             await (exchange.relay() if good else faults.unauthorized().act(exchange))
 

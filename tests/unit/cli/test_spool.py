@@ -19,7 +19,7 @@ from asynctrack.journal.spool import Spool, is_held
 
 PACKAGE = str(Path(asynctrack.__file__).parents[1])
 
-#: leaves 1000 points, 2 params, 1 tag and the start of a run
+#: leaves 1000 points, 2 params and 1 tag
 DIES = """
 import asynctrack, os
 asynctrack.configure(flush_interval=1000)
@@ -73,14 +73,14 @@ def test_what_a_dead_process_left(tmp_path: Path, broken: dict[str, str]) -> Non
     (spool,) = listed()
     assert spool["store"] == broken["MLFLOW_TRACKING_URI"] or spool["store"].endswith("/disk/mlruns")
     assert (spool["owner"], spool["delivering"]) == ("dead", False)
-    assert spool["runs"] == [{"run_id": run_id, "name": "baseline", "events": 1004}]
-    assert spool["events"] == 1004
+    assert spool["runs"] == [{"run_id": run_id, "name": "baseline", "events": 1003}]
+    assert spool["events"] == 1003
     assert 64_000 < spool["bytes"] < 10_000_000
     assert 0 <= spool["age"] < 60
     assert (spool["rejected"], spool["problems"]) == (0, [])
     table = call("spool")
     assert run_id in table
-    assert "1,004" in table
+    assert "1,003" in table
     assert "dead" in table
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
@@ -97,7 +97,7 @@ def test_a_living_owner_is_left_alone(tmp_path: Path, broken: dict[str, str]) ->
         for _ in range(2):
             (spool,) = listed()
             assert (spool["owner"], spool["delivering"], spool["pid"]) == ("alive", True, process.pid)
-            assert spool["runs"] == [{"run_id": run_id, "name": "baseline", "events": 1004}]
+            assert spool["runs"] == [{"run_id": run_id, "name": "baseline", "events": 1003}]
             assert Spool.adopt(spool["path"]) is None
         process.communicate("go on\n")
     (spool,) = listed()
@@ -177,7 +177,7 @@ def test_dropping_refused_events_keeps_what_waits(tmp_path: Path, broken: dict[s
     assert listed()[0]["rejected"] == 1
     call("spool", "drop", spool["path"], "--yes")
     (spool,) = listed()
-    assert (spool["events"], spool["rejected"]) == (1004, 0)
+    assert (spool["events"], spool["rejected"]) == (1003, 0)
 
 
 def test_another_folder(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_damage_is_shown_and_no_traceback(tmp_path: Path, broken: dict[str, str]
     data[128 + 64 * 500] ^= 0xFF
     path.write_bytes(data)
     (spool,) = listed()
-    assert spool["events"] == 1003
+    assert spool["events"] == 1002
     assert any("damaged records (1)" in problem for problem in spool["problems"])
     assert "damaged" in call("spool")
 
@@ -214,3 +214,53 @@ def test_the_command_is_installed_and_runs_as_a_module(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert "Nothing waits" in done.stdout
+
+
+def test_the_list_is_readable_on_a_narrow_terminal(tmp_path: Path, broken: dict[str, str]) -> None:
+    """Nothing that one would copy (spool, run, store) is broken into pieces, and the folder stands there once."""
+    run_id = run_program(DIES, tmp_path, **broken)
+    (spool,) = listed()
+    result = CliRunner().invoke(app, ["spool"], env={"COLUMNS": "40"})
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert lines[0] == str(tmp_path / ".asynctrack")
+    assert lines[1].strip() == os.path.basename(spool["path"])
+    assert lines[2].strip().startswith("1,003 events · ")
+    assert lines[2].endswith(f"owner dead, pid {spool['pid']}")
+    assert lines[3].strip() == f"to {spool['store']}"
+    assert lines[4].strip() == f"run {run_id} baseline: 1,003 events"
+    assert result.output.count(str(tmp_path / ".asynctrack")) == 1
+    assert "1 spool, 1,003 events to deliver. `asynctrack sync` delivers them." in " ".join(lines[-2:])
+
+
+def test_retry_tells_what_was_accepted_and_keeps_what_was_not_in_the_same_folder(tmp_path: Path) -> None:
+    """Exit status 1 as long as something is refused; offline mode, or another spool folder, change nothing."""
+    run_program("import os" + REFUSED, tmp_path, ASYNCTRACK_SPOOL_DIR="elsewhere")
+    here = ("--dir", str(tmp_path / "elsewhere"))
+    os.environ["ASYNCTRACK_MODE"] = "offline"
+    try:
+        assert "0 events accepted" in call("spool", "retry", *here, code=1)
+        asynctrack.shutdown()
+        assert len(json.loads(call("spool", "rejected", *here, "--json"))) == 3
+        (taken,) = (tmp_path / "mlruns").glob("0/*/metrics/taken")
+        taken.rmdir()
+        assert "3 events accepted" in call("spool", "retry", *here)
+    finally:
+        del os.environ["ASYNCTRACK_MODE"]
+    asynctrack.shutdown()
+    assert len(taken.read_text().splitlines()) == 3
+    assert listed(*here) == []
+
+
+def test_help_says_what_the_exit_status_means() -> None:
+    for command in (("spool",), ("spool", "rejected"), ("spool", "retry"), ("spool", "drop"), ("sync",)):
+        assert "Exit status: 0" in call(*command, "--help"), command
+
+
+def test_a_wrong_setting_is_an_error_without_a_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "asynctrack", "spool"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": PACKAGE, "ASYNCTRACK_MODE": "sometimes"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("asynctrack: mode='sometimes': it must be one of")
