@@ -29,6 +29,7 @@ from asynctrack.errors import (
     InvalidInputError,
     NoActiveRunError,
     RunEndedError,
+    StoreError,
     UnavailableError,
 )
 from asynctrack.runlog import RunLog, RunState
@@ -382,6 +383,8 @@ def _entering(state: RunState) -> Iterator[None]:
         yield
     except BaseException as error:
         _end(state, _status_for(type(error), error), None)
+        # The store does not answer, or not to us: the interpreter's end does not wait for it once more.
+        state.engine.gave_up |= isinstance(error, StoreError)
         raise
 
 

@@ -2,8 +2,8 @@
 
 *The price of a call*: both are called in turn, a few milliseconds each, many times over; the figure is the median of
 the rounds' ratios, the loop around the calls counted for both. The flusher rests meanwhile. *In a tight loop* the
-flusher works beside the calls. *At 1 kHz* single calls are timed, while the thread computes in between as training loops
-do (of four threads each sleeps, or they would wait for one another and not for the logger).
+flusher works beside the calls. *At 1 kHz* single calls are timed, while the thread computes in between, as training
+loops do (of four threads each sleeps, or they would wait for one another and not for the logger).
 """
 
 from __future__ import annotations

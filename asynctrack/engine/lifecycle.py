@@ -202,8 +202,9 @@ def _close(deadlines: dict[Engine, float]) -> None:
 def _report_left(engine: Engine) -> None:
     path, uri = engine.journal.spool.path, engine.store.uri
     error = f" ({engine.last_error})" if engine.last_error else ""
-    if path is None:
-        logger.error("asynctrack: could not deliver everything to %s%s; what is left is lost", uri, error)
+    if path is None or not os.path.isdir(path):
+        gone = "" if path is None else f": its spool {path} was deleted"
+        logger.error("asynctrack: could not deliver everything to %s%s; what is left is lost%s", uri, error, gone)
         return
     from shlex import quote  # late, as it is rarely needed
 
