@@ -125,7 +125,7 @@ class RunState:
             self.attached = True
             self.streams.clear()
             self.stream_numbers = set()
-            if self._known_id:
+            if self._known_id and self.engine.store.chooses_run_ids:
                 self.spec = self.spec._replace(run_id=self._known_id)  # created already, by the parent
             self.number = self.engine.open_run(self.spec, attached=True)
             self.pid = os.getpid()

@@ -76,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, and little more")
     parser.add_argument("--only", default=",".join(NAMES), help="which benchmarks, with commas")
-    parser.add_argument("--peers", help="which peers, by name, with commas (default: all; 'none')")
+    parser.add_argument("--peers", help="which peers, by name, with commas (default: all, with --quick two; 'none')")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="folder for the peers' environments")
     parser.add_argument(
         "--out", type=Path, help="folder for RESULTS.md (default: this one; for --quick a temporary one)"

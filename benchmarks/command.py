@@ -54,7 +54,9 @@ def run(about: str | None, measure: Callable[[Options], Report]) -> None:
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, and little more")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="folder for the peers' environments")
-    parser.add_argument("--peers", help="which peers to measure, by name, with commas (default: all; 'none')")
+    parser.add_argument(
+        "--peers", help="which peers to measure, by name, with commas (default: all, with --quick two; 'none')"
+    )
     parser.add_argument(
         "--check", nargs="*", metavar="NAME=LIMIT", help="status 1 where a goal (default: any) is missed"
     )

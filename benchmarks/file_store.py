@@ -144,7 +144,7 @@ def against_peers(options: Options, report: Report) -> None:
     """Fill the second table."""
     columns = ["client", "events/s to complete files", "of ours", "p50 µs a call", "p99 µs", "version"]
     table = Table("Against every peer that writes files, ten metrics of one run", columns)
-    length = 0.3 if options.quick else 2.0
+    length = 0.3 if options.quick else 1.5
     speeds: dict[str, float] = {}
     for subject in [*peers.OURS, *peers.available(options, report.notes)]:
         try:

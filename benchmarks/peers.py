@@ -78,6 +78,8 @@ PEERS = (
     Peer("mlflow, synchronous", "mlflow", ("mlflow",), {"synchronous": True}),
     Peer("mlflow, asynchronous", "mlflow", ("mlflow",), {"synchronous": False}),
 )
+#: whom --quick measures, unless it is told whom
+_QUICK_PEERS = ("trackio", "tensorboardX")
 NOTHING = Subject("no logging", sys.executable, {"client": "none"})
 IN_MEMORY = Subject("in memory", sys.executable, {"client": "in memory"})
 OURS = (
@@ -89,8 +91,9 @@ OURS = (
 def available(options: Options, notes: list[str]) -> list[Subject]:
     """The peers that can be had, installed where they were not; a line in ``notes`` for each that cannot."""
     found = []
+    wanted = _QUICK_PEERS if options.peers is None and options.quick else options.peers
     for peer in PEERS:
-        if options.peers is not None and peer.client not in options.peers and peer.name not in options.peers:
+        if wanted is not None and peer.client not in wanted and peer.name not in wanted:
             continue
         try:
             python, version = _installed(peer, options.cache)

@@ -40,6 +40,7 @@ def draw(chart: Chart, path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.transforms import ScaledTranslation
 
     with pyplot.rc_context(_STYLE):
         rows = max(len(chart.categories), 1) * (len(chart.series) if chart.kind == "bars" else 1.4)
@@ -51,8 +52,10 @@ def draw(chart: Chart, path: Path) -> None:
             axes.axvline(chart.mark, color=_INK, linewidth=1, linestyle=(0, (4, 3)), label=chart.mark_label)
         handles, labels = axes.get_legend_handles_labels()
         if any(labels):
-            columns = min(len(labels), 4)
-            axes.legend(handles, labels, loc="upper right", bbox_to_anchor=(1.0, -0.14 - 0.4 / height), ncols=columns)
+            below = axes.transAxes + ScaledTranslation(0.0, -0.45, figure.dpi_scale_trans)
+            axes.legend(
+                handles, labels, loc="upper right", bbox_to_anchor=(1.0, 0.0), bbox_transform=below, ncols=len(labels)
+            )
         figure.savefig(path, bbox_inches="tight", facecolor="white", metadata={"Software": None})
         pyplot.close(figure)
 
@@ -98,9 +101,13 @@ def _bars(chart: Chart, axes: Any) -> None:
 def _dots(chart: Chart, axes: Any) -> None:
     for at in range(len(chart.categories)):
         found = [value for values in chart.series.values() if (value := values[at]) is not None]
-        axes.plot([min(found), max(found)], [at, at], color=_OTHERS, linewidth=2.5, solid_capstyle="round", zorder=1)
+        if found:
+            axes.plot(
+                [min(found), max(found)], [at, at], color=_OTHERS, linewidth=2.5, solid_capstyle="round", zorder=1
+            )
     for number, (name, values) in enumerate(chart.series.items()):
-        axes.scatter(values, range(len(values)), s=42, color=_SERIES[number], label=name, zorder=2)
+        drawn = [float("nan") if value is None else value for value in values]
+        axes.scatter(drawn, range(len(drawn)), s=42, color=_SERIES[number], label=name, zorder=2)
     _across(chart, axes)
 
 

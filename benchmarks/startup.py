@@ -17,7 +17,7 @@ from benchmarks.command import Options, run
 from benchmarks.measuring import clean_settings, in_turn, work_folder
 from benchmarks.report import Chart, Report, Table
 
-ROUNDS, PEER_ROUNDS = 15, 5
+ROUNDS, PEER_ROUNDS = 15, 3
 MODULES = {"neptune-scale": "neptune_scale", "tensorboard": "tensorboard.summary"}
 
 

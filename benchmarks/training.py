@@ -47,7 +47,7 @@ class Size(NamedTuple):
     peer_turns: int
 
 
-FULL = Size(seconds=1.0, warm_up=0.6, turns=15, peer_turns=1)
+FULL = Size(seconds=1.0, warm_up=0.6, turns=13, peer_turns=1)
 QUICK = Size(seconds=0.2, warm_up=0.1, turns=1, peer_turns=1)
 
 
@@ -226,7 +226,7 @@ def measure(options: Options) -> Report:
     report.charts.append(
         Chart(
             "training",
-            "bars",
+            "dots",
             "Training speed while logging",
             "% of the speed without logging",
             names,

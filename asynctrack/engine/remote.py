@@ -28,6 +28,8 @@ logger = logging.getLogger("asynctrack")
 #: seconds between two looks at the cursor while somebody waits, and between two starts of a shipper that does not stay
 _TICK = 0.02
 _RESTART = 5.0
+#: seconds to wait for a shipper that has delivered everything to leave
+_GOODBYE = 1.0
 #: what the shipper's messages begin with; other lines are a traceback's
 _LEVELS = ("INFO", "WARNING", "ERROR")
 
@@ -199,11 +201,17 @@ class RemoteEngine(Engine):
         """Wait until the shipper has delivered everything; False at the deadline."""
         self._shipper.wake()
         registry = os.path.join(self.journal.spool.path or "", "registry")
+        delivered_at: float | None = None
         while self._shipper.status != 0:
-            if not self._shipper.running and not os.path.exists(registry):
-                return True  # another process has delivered it, as `asynctrack sync` does where the shipper was killed
-            if time.monotonic() >= self._deadline:
-                return False
+            now = time.monotonic()
+            if delivered_at is None and not os.path.exists(registry):
+                delivered_at = now
+            # The shipper may go on with what others have left; or another process has delivered ours, as
+            # `asynctrack sync` does where the shipper was killed.
+            if delivered_at is not None and (not self._shipper.running or now > delivered_at + _GOODBYE):
+                return True
+            if now >= self._deadline:
+                return delivered_at is not None
             self._keep_shipper()
             self._answer()
             time.sleep(_TICK)

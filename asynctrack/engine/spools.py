@@ -35,8 +35,8 @@ _REJECTED = "rejected.jsonl"
 
 
 class WaitingRun(NamedTuple):
-    """A run of which something is not delivered yet. ``events`` counts points, params, tags and artifacts; it is 0 where
-    only the run's start or end is left."""
+    """A run of which something is not delivered yet. ``events`` counts points, params, tags and artifacts, and is 0
+    where only the run's start or end is left."""
 
     run_id: str
     name: str | None

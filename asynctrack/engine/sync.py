@@ -67,7 +67,8 @@ def sync(
     spool is delivered too where the program does not (``mode="offline"``); with ``watch`` this goes on until it ends.
     ``experiment`` is the experiment, by name, that runs are created in. ``owner_gone``: believe that programs of other
     hosts, whose locks say nothing here, have ended. ``timeout``: seconds without progress after which the rest of a
-    store's spools stays where it is. ``progress`` is called with the events delivered and left, ten times a second.
+    store's spools stays where it is (not while it is watched). ``progress`` is called with the events delivered and
+    left, ten times a second.
 
     It may be repeated, interrupted, and run twice at once: each event is delivered once. What this process logs itself
     is left alone, as its engine delivers it. Blocks, also where an event loop is running (in a notebook, say). Raises
@@ -198,9 +199,12 @@ class _Job:
 
         def stop(idle: bool) -> bool:
             tell()
-            if not self.pump.sources or cancelled.is_set() or self._stuck():
+            followed = [source.followed for source in self.pump.sources]
+            if not followed or cancelled.is_set():
                 return True
-            return idle and not watch and all(source.followed for source in self.pump.sources)
+            if watch and any(followed):
+                return False
+            return (idle and all(followed)) or self._stuck()
 
         return stop
 

@@ -31,7 +31,10 @@ def copy_some(source, target):
 """
 #: where, and how many of the two artifacts below have been accepted by then
 MOMENTS = {
-    "while a snapshot is being taken": ("snapshot._copy = lambda source, target, durable: open(target, 'wb') and die()", 1),
+    "while a snapshot is being taken": (
+        "snapshot._copy = lambda source, target, durable: open(target, 'wb') and die()",
+        1,
+    ),
     "between snapshot and frame": ("RunState.artifact = die", 1),
     "in the middle of an upload": ("files.copy_piece = copy_some", 2),
     "between a whole upload and its name": ("files.StagedFile.publish = die", 2),
@@ -62,7 +65,7 @@ def test_killed(moment: str, lab: Lab) -> None:
         {KILLING.replace(chr(10), chr(10) + "        ")}
         open("file", "wb").write(bytes(300_000))
         run = asynctrack.start_run()
-        run.log_text("first", "first.txt").wait()
+        run.log_text("first", "first.txt").wait(30)
         {patch}
         run.log_artifact("file", "folder")
         time.sleep(60)
@@ -87,7 +90,7 @@ def test_killed_at_random_moments(shipper: str, lab: Lab) -> None:
         asynctrack.configure(flush_interval=0.01)
         returned = counted()
         run = asynctrack.start_run()
-        run.log_text("ready", "ready.txt").wait()
+        run.log_text("ready", "ready.txt").wait(30)
         print("ready", flush=True)
         number = 0
         while True:
@@ -97,7 +100,9 @@ def test_killed_at_random_moments(shipper: str, lab: Lab) -> None:
     """
     for _ in range(4):
         before = set(stored(lab))
-        process = lab.start(program.replace("{number}.txt", f"{moments.random()}-{{number}}.txt"), ASYNCTRACK_SHIPPER=shipper)
+        process = lab.start(
+            program.replace("{number}.txt", f"{moments.random()}-{{number}}.txt"), ASYNCTRACK_SHIPPER=shipper
+        )
         programs.line_for(process)
         time.sleep(moments.uniform(0.0, 0.5))  # the random moment, not a wait for something
         process.kill()
@@ -122,7 +127,7 @@ def test_a_torn_cursor_refuses_nothing_that_is_stored(lab: Lab) -> None:
         run = asynctrack.start_run()
         for number in range(5):
             run.log_text(str(number), f"{number}.txt")
-        run.log_text("waited", "waited.txt").wait()
+        run.log_text("waited", "waited.txt").wait(30)
         path = run._state.engine.journal.spool.path
         while os.listdir(f"{path}/artifacts"): time.sleep(0.01)
         with open(f"{path}/cursor", "ab") as file:

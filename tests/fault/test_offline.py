@@ -14,11 +14,14 @@ from typing import Any
 
 import pytest
 
+import asynctrack
+from asynctrack.experiments import choose_experiment
 from asynctrack.journal.frames import encode_frame
-from asynctrack.journal.spool import read_owner
+from asynctrack.journal.spool import is_held, read_owner
 from tests import faults
 from tests.fault.programs import LIMIT, PACKAGE, finish, line_for
 from tests.fault.shipping import Place, start_command, until
+from tests.mlruns import only_run
 from tests.proxy import FaultProxy
 from tests.rest import support
 from tests.servers import MlflowServer
@@ -103,6 +106,20 @@ def named(server: MlflowServer, run_id: str) -> str:
     return support.stored(server, run_id).tags["mlflow.runName"]
 
 
+def test_an_experiment_chosen_offline_is_remembered_as_it_was_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its id, or all but its id, only the server knows: what is unknown is empty, and may be passed on as it is."""
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "other")  # which is set, and restored after the test
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    asynctrack.configure(mode="offline")
+    chosen = asynctrack.set_experiment("vision")
+    assert (chosen.name, chosen.experiment_id) == ("vision", "")
+    assert choose_experiment(None, None) == choose_experiment(chosen.experiment_id, None) == (None, "vision")
+    assert os.environ["MLFLOW_EXPERIMENT_NAME"] == "vision"
+    assert asynctrack.set_experiment(experiment_id=7).experiment_id == "7"
+    assert choose_experiment(None, None) == ("7", None)
+    assert choose_experiment(None, "given") == (None, "given")
+
+
 def test_an_existing_run_is_taken_up_offline(place: Place) -> None:
     """By its id, which the server has given it."""
     place.run("import asynctrack\nwith asynctrack.start_run() as run:\n    run.log_metric('loss', 0.0)")
@@ -115,6 +132,29 @@ def test_an_existing_run_is_taken_up_offline(place: Place) -> None:
     assert result.returncode == 0, result.stderr
     assert shipped(place)[0]["state"] == "delivered"
     assert place.only_run().points == [("loss", 0, 0.0), ("loss", 1, 0.25)]
+
+
+@pytest.mark.parametrize("store", ["files", "place"])
+def test_an_offline_program_s_forked_child_logs_to_the_same_run(store: str, request: pytest.FixtureRequest) -> None:
+    """Although nobody has created that yet; each has a spool of its own."""
+    place: Place = request.getfixturevalue(store)
+    result = place.run(
+        """
+import asynctrack
+run = asynctrack.start_run()
+run.log_metric("parent", 1.0)
+if os.fork() == 0:
+    run.log_metric("child", 2.0)
+    sys.exit(0)
+os.wait()
+run.log_metric("parent", 3.0, 1)
+""",
+        **OFFLINE,
+    )
+    assert result.returncode == 0, result.stderr
+    assert [shipment["state"] for shipment in shipped(place)] == ["delivered"] * 2
+    assert place.only_run().points == [("child", 0, 2.0), ("parent", 0, 1.0), ("parent", 1, 3.0)]
+    assert place.only_run().status == "FINISHED"
 
 
 def test_a_killed_offline_program_s_run_is_delivered_as_killed(files: Place) -> None:
@@ -185,6 +225,30 @@ def test_watch_follows_a_running_offline_program_to_its_end(ending: str, files: 
     assert files.spools() == []
 
 
+def test_watch_does_not_give_up_on_the_store_while_the_program_runs(files: Place) -> None:
+    """However short the patience with a store that does not answer."""
+    obstacle = files.folder / "disk"
+    obstacle.write_text("a file where a folder should be")
+    uri = {"MLFLOW_TRACKING_URI": str(obstacle / "mlruns")}
+    process = files.start(STEPS, **OFFLINE, **uri)
+    line_for(process)
+    sync = start_command(files.folder, "sync", "--watch", "--timeout", "0.1", "--json")
+    until(partial(is_tried, files), "it has been tried")
+    assert sync.poll() is None
+    obstacle.unlink()
+    process.communicate("go on\ngo on\ngo on\n", timeout=LIMIT)
+    result = finish(sync)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)[0]["state"] == "delivered"
+    assert (len(only_run(obstacle / "mlruns").metrics["loss"]), files.spools()) == (3000, [])
+
+
+def is_tried(files: Place) -> bool:
+    """Whether somebody has taken the spool into his hands for a while."""
+    (spool,) = files.spools()
+    return is_held(str(spool)) == (True, True)
+
+
 @pytest.mark.parametrize("shipper", ["thread", "process"])
 def test_a_program_that_delivers_itself_is_left_alone(shipper: str, files: Place) -> None:
     """Busy, it is said; the program goes on as if nothing had been."""
@@ -211,7 +275,7 @@ def test_interrupted_by_ctrl_c_every_event_is_there_once(sqlite_server: MlflowSe
     """SIGINT, in the middle of sending, three times; then to the end."""
     with FaultProxy(sqlite_server.url) as proxy:
         place = Place(tmp_path, sqlite_server, proxy.url)
-        place.run(MANY.format(count=30_000), **OFFLINE)
+        place.run(MANY.format(count=20_000), **OFFLINE)
         proxy.always(faults.Delay(after=0.2), path="log-batch")
         for turn in range(1, 4):
             sent = len(proxy.requests_to("log-batch"))
@@ -225,7 +289,7 @@ def test_interrupted_by_ctrl_c_every_event_is_there_once(sqlite_server: MlflowSe
         proxy.heal()
         (shipment,) = shipped(place)
     assert shipment["state"] == "delivered"
-    assert place.only_run().points == [("loss", step, step * 0.25) for step in range(30_000)]
+    assert place.only_run().points == [("loss", step, step * 0.25) for step in range(20_000)]
     assert place.only_run().status == "FINISHED"
 
 
@@ -235,7 +299,7 @@ def has_sent(proxy: FaultProxy, count: int) -> bool:
 
 def test_killed_syncs_leave_no_doubles_in_a_file_store(files: Place) -> None:
     """SIGKILL, at moments of its own choice."""
-    count = 400_000
+    count = 200_000
     files.run(MANY.format(count=count), **OFFLINE)
     for _ in range(3):
         size = stored_bytes(files)
@@ -260,12 +324,12 @@ def stored_bytes(files: Place) -> int:
 def test_two_syncs_at_once_share_the_spools_and_double_nothing(files: Place) -> None:
     """One has a spool, for the other it is busy."""
     for _ in range(4):
-        files.run(MANY.format(count=50_000), **OFFLINE)
+        files.run(MANY.format(count=20_000), **OFFLINE)
     both = [start_command(files.folder, "sync", "--json") for _ in range(2)]
     results = [finish(sync) for sync in both]
     assert [result.returncode for result in results] == [0, 0], [result.stderr for result in results]
     assert files.spools() == []
-    assert [run.points for run in files.found()] == [[("loss", step, step * 0.25) for step in range(50_000)]] * 4
+    assert [run.points for run in files.found()] == [[("loss", step, step * 0.25) for step in range(20_000)]] * 4
     states = [entry["state"] for result in results for entry in json.loads(result.stdout)]
     assert states.count("delivered") == 4
     assert set(states) <= {"delivered", "busy"}

@@ -114,7 +114,7 @@ def test_an_artifact_is_stored_whole_after(
 def test_an_upload_that_does_not_get_on_delays_nothing_else(
     fault: Fault, sqlite_server: MlflowServer, tmp_path: Path
 ) -> None:
-    """Metrics of its run, other artifacts' runs and other runs go on; its run ends when it is stored, and not before."""
+    """Metrics of its run go on, and other runs with their artifacts; its run ends when it is stored, not before."""
     (tmp_path / "large").write_bytes(bytes(5_000_000))
     experiment = support.fresh()
     with FaultProxy(sqlite_server.url) as proxy:

@@ -23,7 +23,7 @@ LAYERS = (
     ("stores", "artifacts"),
     ("engine",),
     ("run", "runlog", "runfiles", "rejected", "tracking", "experiments", "service"),
-    ("fluent",),
+    ("fluent", "downloads"),
     ("", "cli", "ui", "integrations", "testing", "__main__"),
 )
 LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts}

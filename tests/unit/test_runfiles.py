@@ -207,6 +207,19 @@ def test_threads_log_five_hundred_small_artifacts_at_once(tmp_path: Path) -> Non
     assert len(only_run(tmp_path / "mlruns").metrics) == 5
 
 
+@SHIPPERS
+def test_a_run_that_is_over_before_anybody_looked_has_its_artifacts(shipper: str, tmp_path: Path) -> None:
+    """Start, artifact and end are read together: the start waits for nothing, the end for the artifact."""
+    asynctrack.configure(shipper=shipper, flush_interval=5.0)
+    run = asynctrack.start_run()
+    run.log_metric("loss", 1.0)
+    run.log_text("text", "text.txt")
+    run.terminate()
+    assert files(artifacts(tmp_path)) == {"text.txt": "text"}
+    stored = only_run(tmp_path / "mlruns")
+    assert (stored.status, list(stored.metrics)) == ("FINISHED", ["loss"])
+
+
 # ── receipts
 
 
@@ -216,7 +229,6 @@ def test_a_receipt_says_what_becomes_of_an_artifact(tmp_path: Path) -> None:
     run = asynctrack.start_run()
     receipt = run.log_text("text", "a/b.txt")
     assert receipt.artifact_paths == ["a/b.txt"]
-    assert not receipt.done
     assert repr(receipt) == "<ArtifactReceipt a/b.txt: on its way>"
     with pytest.raises(FlushTimeoutError, match=rf"{run.run_id}: artifact a/b.txt.*0.1 s.*\.asynctrack"):
         receipt.wait(0.1)
@@ -335,7 +347,7 @@ def test_a_source_that_cannot_be_read_is_an_error_at_the_call(tmp_path: Path) ->
     (tmp_path / "broken" / "fine").write_text("fine")
     (tmp_path / "broken" / "link").symlink_to("nowhere")
     with asynctrack.start_run() as run:
-        for call, name in [
+        calls: list[tuple[Callable[[], object], str]] = [
             (lambda: run.log_artifact(tmp_path / "missing"), "missing"),
             (lambda: run.log_artifacts(tmp_path / "missing"), "missing"),
             (lambda: run.log_artifacts(data / "a.txt"), "a.txt"),
@@ -346,7 +358,8 @@ def test_a_source_that_cannot_be_read_is_an_error_at_the_call(tmp_path: Path) ->
             (lambda: run.log_figure("none", "a.png"), "a.png"),
             (lambda: run.log_image("none", "a.png"), "a.png"),
             (lambda: run.log_image(np.zeros((2, 2))), "artifact_file"),
-        ]:
+        ]
+        for call, name in calls:
             with pytest.raises(InvalidInputError, match=rf"(?s){run.run_id}.*{name}"):
                 call()
         assert run.stats().accepted == 0
@@ -381,7 +394,8 @@ def test_after_the_runs_end_nothing_is_logged_or_left(tmp_path: Path) -> None:
     """RunEndedError, as for every log call."""
     with asynctrack.start_run() as run:
         pass
-    for call in (lambda: run.log_text("x", "x"), lambda: run.log_artifact(__file__)):
+    calls: list[Callable[[], object]] = [lambda: run.log_text("x", "x"), lambda: run.log_artifact(__file__)]
+    for call in calls:
         with pytest.raises(RunEndedError, match=run.run_id):
             call()
     asynctrack.shutdown()

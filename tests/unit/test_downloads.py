@@ -1,0 +1,75 @@
+"""`asynctrack.artifacts` has MLflow's functions of `mlflow.artifacts`."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+import asynctrack
+from asynctrack import artifacts
+from asynctrack.errors import InvalidInputError, NotFoundError
+from tests.servers import MlflowServer
+
+
+@pytest.fixture(params=["file", "server"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A tracking URI of each kind."""
+    if request.param == "file":
+        return str(tmp_path / "mlruns")
+    server: MlflowServer = request.getfixturevalue("sqlite_server")
+    return server.url
+
+
+def test_what_was_just_logged_is_listed_downloaded_and_read(uri: str, tmp_path: Path) -> None:
+    """In the middle of the run, by run id, by runs: URI and by the run's own artifact URI; files and folders."""
+    asynctrack.set_tracking_uri(uri)
+    with asynctrack.start_run() as run:
+        asynctrack.log_text("ü", "notes/a b.txt")
+        asynctrack.log_dict({"a": [1]}, "notes/some.json")
+        found = artifacts.list_artifacts(run_id=run.run_id, artifact_path="notes")
+        assert [(info.path, info.is_dir) for info in found] == [("notes/a b.txt", False), ("notes/some.json", False)]
+        assert [info.path for info in artifacts.list_artifacts(f"runs:/{run.run_id}")] == ["notes"]
+        assert [info.path for info in artifacts.list_artifacts(asynctrack.get_artifact_uri("notes"))] == [
+            "notes/a b.txt", "notes/some.json",
+        ]  # fmt: skip
+        assert artifacts.load_text(f"runs:/{run.run_id}/notes/a b.txt") == "ü"
+        assert artifacts.load_dict(asynctrack.get_artifact_uri("notes/some.json")) == {"a": [1]}
+        folder = Path(artifacts.download_artifacts(run_id=run.run_id, dst_path=tmp_path / "got"))
+        assert (folder / "notes" / "a b.txt").read_text() == "ü"
+        file = Path(artifacts.download_artifacts(asynctrack.get_artifact_uri("notes/a b.txt"), dst_path=folder))
+        assert file.read_text() == "ü"
+        # Nothing to copy for a file store; a server's goes to a folder of its own.
+        assert Path(artifacts.download_artifacts(f"runs:/{run.run_id}/notes/a b.txt")).read_text() == "ü"
+
+
+def test_what_is_not_there_or_not_clear_is_an_error(uri: str) -> None:
+    """Named; NotFoundError for runs and artifacts that do not exist."""
+    asynctrack.set_tracking_uri(uri)
+    with asynctrack.start_run() as run:
+        asynctrack.log_text("text", "folder/a.txt")
+    with pytest.raises(NotFoundError, match=r"missing\.txt"):
+        artifacts.download_artifacts(run_id=run.run_id, artifact_path="missing.txt")
+    with pytest.raises(NotFoundError, match="0" * 32):
+        artifacts.list_artifacts(run_id="0" * 32)
+    with pytest.raises(InvalidInputError, match="folder"):
+        artifacts.load_text(f"runs:/{run.run_id}/folder")
+    with pytest.raises(InvalidInputError, match="no JSON"):
+        artifacts.load_dict(f"runs:/{run.run_id}/folder/a.txt")
+    with pytest.raises(InvalidInputError, match=r"\.\."):
+        artifacts.download_artifacts(run_id=run.run_id, artifact_path="../x")
+    for arguments in ({}, {"artifact_uri": "x/y", "run_id": "x"}, {"artifact_uri": "x/y", "artifact_path": "x"}):
+        with pytest.raises(InvalidInputError, match="artifact_"):
+            artifacts.download_artifacts(**arguments)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = artifacts.nothing
+
+
+@pytest.mark.parametrize("name", ["download_artifacts", "list_artifacts", "load_text", "load_dict"])
+def test_the_arguments_are_mlflows(name: str) -> None:
+    """Same names, same order, same defaults."""
+    import mlflow.artifacts
+
+    ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (artifacts, mlflow.artifacts))
+    assert [(one.name, one.default) for one in ours.values()] == [(one.name, one.default) for one in theirs.values()]
