@@ -61,8 +61,10 @@ def main(job: dict[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # A client loads the list of authorities once, a hundredth of a second; here one list serves all of them.
     rest_client.tls_options = functools.cache(tls_options)  # type: ignore[attr-defined]  # what it has imported
-    settings = Settings(spool_dir=job["spool"], flush_interval=job["flush_interval"], segment_bytes=64 * 1024)
-    clients = [Simulated(job["url"], settings) for _ in range(job["clients"])]
+    settings = Settings(flush_interval=job["flush_interval"], segment_bytes=64 * 1024)
+    # A spool folder for each, as each has its own machine: it looks through it for what the dead have left.
+    homes = [f"{job['spool']}/{uuid.uuid4().hex}" for _ in range(job["clients"])]
+    clients = [Simulated(job["url"], settings._replace(spool_dir=home)) for home in homes]
     for client in clients:
         client.engine.created(client.run).wait(_LAST)
     print("ready", flush=True)
