@@ -1,9 +1,10 @@
 """A thousand clients on one server: the rate, who gets how much when it falls behind, and what happens as it restarts.
 
-Each client is an engine of its own, as a logging program has one: thread, event loop, journal, connections. 250 of them
-share a process, which logs for them. The server is a stand-in of one process that answers at once, so that what is
-seen is the clients' doing. In turn: it keeps up; it is away, and comes back; it can store three quarters of what is
-logged, one request after another; it keeps up again. Every event must have arrived in the end.
+Each client has what a logging program has: a journal, a run, a store with connections of its own, and the engine's
+delivery with its batches, limits and retries. 500 of them share a process and its event loop. The server is a stand-in
+of one process that answers at once, so that what is seen is the clients' doing. In turn: it keeps up; it is away, and
+comes back; it can store three quarters of what is logged, one request after another; it keeps up again. Every event
+must have arrived in the end.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Size(NamedTuple):
     slow: float
 
 
-FULL = Size(clients=1000, processes=4, events=20, flush_interval=2.0, steady=10, away=6, back=15, slow=20)
+FULL = Size(clients=1000, processes=2, events=20, flush_interval=2.0, steady=10, away=6, back=15, slow=20)
 QUICK = Size(clients=100, processes=2, events=20, flush_interval=1.0, steady=2, away=2, back=4, slow=5)
 #: events a second that the slow server stores, against those logged
 CAPACITY = 0.75

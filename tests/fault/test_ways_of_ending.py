@@ -71,13 +71,15 @@ def test_a_cancelled_task_leaves_its_run_killed_and_complete(library: str, lab: 
     """A task cancelled inside its `async with` block: everything delivered, status KILLED, the cancellation goes on."""
     asyncio_program = """
         import asyncio
-        async def work():
+        async def work(logged):
             async with asynctrack.start_run() as run:
                 log(run)
+                logged.set()
                 await asyncio.sleep(60)
         async def main():
-            task = asyncio.create_task(work())
-            await asyncio.sleep(0.3)
+            logged = asyncio.Event()
+            task = asyncio.create_task(work(logged))
+            await logged.wait()
             task.cancel()
             try:
                 await task
@@ -88,9 +90,10 @@ def test_a_cancelled_task_leaves_its_run_killed_and_complete(library: str, lab: 
     trio_program = """
         import trio
         async def main():
-            with trio.move_on_after(0.3) as scope:
+            with trio.CancelScope() as scope:
                 async with asynctrack.start_run() as run:
                     log(run)
+                    scope.cancel()
                     await trio.sleep(60)
             print("cancelled" if scope.cancelled_caught else "not cancelled")
         trio.run(main)

@@ -216,7 +216,7 @@ class EngineMachine(RuleBasedStateMachine):
     @precondition(has_run)
     @rule(data=st.data(), key=st.sampled_from("ab"))
     def a_thread_claims_a_slot_and_is_slow(self, data: st.DataObject, key: str) -> None:
-        run, run_id = self.choose_run(data)
+        run, _ = self.choose_run(data)
         stream = self.stream(run, key)
         claim, slots, segment = self.process.journal.current
         at = claim()
