@@ -203,7 +203,7 @@ class RunState:
 
 
 def _entries(metrics: Mapping[str, SupportsFloat]) -> Iterable[tuple[str, SupportsFloat]]:
-    if not isinstance(metrics, Mapping):
+    if type(metrics) is not dict and not isinstance(metrics, Mapping):
         raise InvalidInputError(f"log_metrics takes a dictionary of names and numbers, not {shortened(metrics)}")
     return metrics.items()
 
@@ -263,22 +263,29 @@ class RunLog(ArtifactLog):
         self, metrics: Mapping[str, SupportsFloat], step: SupportsIndex | None = None, timestamp: int | None = None
     ) -> None:
         """Log several points of one step and time. All are checked before any is logged."""
+        streams = self._streams
         try:
             timestamp = _now() // 1_000_000 if timestamp is None else to_timestamp("*", timestamp)
             step = 0 if step is None else to_step("*", step)
-            points = [(self._stream(key), to_float(key, value)) for key, value in _entries(metrics)]
+            points = [
+                (
+                    streams.get(key) or self._state.stream(key),  # numbers begin with 1
+                    value if type(value) is float else to_float(key, value),
+                )
+                for key, value in _entries(metrics)
+            ]
         except InvalidInputError as error:
             raise self._named(error) from None
-        journal = self._journal
+        claim, slots, segment = self._journal.current
         for stream, value in points:
             if stream is None:
                 continue  # there was no room to register it, and the policy drops
-            claim, slots, segment = journal.current
             at = claim()
             try:
                 PACK(slots, at, timestamp, step, value, stream, timestamp, step, value, stream)
             except (PackError, ValueError, TypeError):
                 self._write_slowly("*", timestamp, step, value, stream, segment, at)
+                claim, slots, segment = self._journal.current
 
     def log_param(self, key: str, value: Any) -> None:
         """Log one param, as ``str(value)``. A param never changes: another value for it raises InvalidInputError."""
@@ -332,12 +339,6 @@ class RunLog(ArtifactLog):
         return self._state.stats()
 
     # ── slow paths
-
-    def _stream(self, key: Any) -> int | None:
-        try:
-            return self._streams[key]
-        except (KeyError, TypeError):
-            return self._state.stream(key)
 
     def _write_slowly(
         self, key: object, timestamp: int, step: object, value: Any, stream: int, segment: Segment, at: int

@@ -1,6 +1,6 @@
-"""Some of the fleet's clients: each has a journal, a run, a store with connections of its own, and the engine's delivery
-(`asynctrack.engine.pump.Pump`: batches, limits, retries). What an engine has a thread for, the waiting, is a task of
-one event loop here: a thousand threads would measure the interpreter.
+"""Some of the fleet's clients: each has a journal, a run, a store with connections of its own, and the delivery
+of an engine (`asynctrack.engine.pump.Pump`: batches, limits, retries). What an engine has a thread for, the waiting, is
+a task of one event loop here: a thousand threads would measure the interpreter.
 
 Run by `benchmarks.fleet` with one JSON argument. Prints ``ready`` once every client's run exists; logs until a line
 comes on standard input; then waits until everything is delivered and prints what happened.

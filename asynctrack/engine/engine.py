@@ -311,7 +311,9 @@ class Engine:
         try:
             await self._carry_out(source, lane, work)
         finally:
-            if self._look_at == _NO_ROOM:
+            if source.adopted and source.drained:
+                self._look_at = 0.0  # nothing comes any more: its runs are ended, and it is deleted, at once
+            elif self._look_at == _NO_ROOM:
                 self._look_at = time.monotonic() + self._rest(started)
             self._event.set()
 

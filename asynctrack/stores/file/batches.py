@@ -75,8 +75,10 @@ class BatchWriter:
             if failure is error:
                 raise
             raise failure from error
-        while len(self._tails) > _REMEMBERED:
-            del self._tails[next(iter(self._tails))]
+        # Worker threads come here with batches of several runs at once: two may take the same one.
+        excess = len(self._tails) - _REMEMBERED
+        for path in list(self._tails)[:excess] if excess > 0 else ():
+            self._tails.pop(path, None)
         return work.refusals
 
     def _writable_run(self, run_id: str) -> str:
