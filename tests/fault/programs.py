@@ -58,7 +58,10 @@ def finish(process: subprocess.Popen[str], limit: float = LIMIT) -> subprocess.C
         output, errors = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
         process.kill()
-        output, errors = process.communicate()
+        try:
+            output, errors = process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            output, errors = "", "(a child of it lives on and holds its output)"
         raise AssertionError(f"the program hangs; it wrote:\n{output}\n{errors}") from None
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
