@@ -11,6 +11,7 @@ import pytest
 
 import asynctrack
 from asynctrack import experiments, tracking
+from asynctrack.stores import uri
 from tests import servers
 
 # In the background of a script, or under nohup, these are ignored, and so in every program that a test starts.
@@ -29,6 +30,7 @@ def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tracking, "_set_here", None)
     monkeypatch.setattr(experiments, "_chosen", None)
+    monkeypatch.setattr(uri, "_userinfo", {})
     yield
     asynctrack.shutdown()
     asynctrack.configure(**dict.fromkeys(asynctrack.Settings._fields))

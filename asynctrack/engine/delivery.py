@@ -192,6 +192,8 @@ class Delivery:
                     # A server that cannot write at all (its disk is full, say) fails at everything: nobody is guilty.
                     await self.store.probe(run_id)
                     isolation.probed = True
+                    # It may have recovered just before that.
+                    return await self._send(run_id, batch, bookmark, isolation)
                 if len(batch) == 1:
                     isolation.suspects.append((batch, error))
                     return []

@@ -62,15 +62,26 @@ async def deliver_upload(
     repository = _open(store, artifact_uri)
     await store.io.call(check_snapshot, snapshot, folder)
     try:
-        if snapshot.is_dir:
-            await repository.log_artifacts(path, upload.artifact_path, done=upload.done)
-        else:
-            await repository.upload(path, upload.artifact_path)
+        await _upload(repository, upload, path)
     except StoreError as error:
         if not (suspected and error.suspicious):
             raise
-        await repository.probe()
+    else:
+        return
+    await repository.probe()
+    try:
+        await _upload(repository, upload, path)  # the server may have recovered just before it took the other one
+    except StoreError as error:
+        if not error.suspicious:
+            raise
         raise RefusedError(f"the server fails at it again and again, and takes others: {error}") from error
+
+
+async def _upload(repository: ArtifactRepository, upload: Upload, path: str) -> None:
+    if upload.snapshot.is_dir:
+        await repository.log_artifacts(path, upload.artifact_path, done=upload.done)
+    else:
+        await repository.upload(path, upload.artifact_path)
 
 
 async def remove_delivered(io: StoreIO, folder: Callable[[], str], uploads: Iterable[Upload]) -> None:
