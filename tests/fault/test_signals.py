@@ -21,8 +21,9 @@ returned = counted()
 print("ready", flush=True)
 log_for_ever(run, returned)
 """
-#: gives the test the word, and then waits for a signal
-WAIT = "def wait():\n    print('waiting', flush=True)\n    while True:\n        time.sleep(60)\n"
+#: gives the test the word, and then waits for a signal. In short sleeps: one that comes between Python's last look and
+#: the system call does not interrupt it, whoever has set the handler (seen with other threads that hold the GIL)
+WAIT = "def wait():\n    print('waiting', flush=True)\n    while True:\n        time.sleep(0.05)\n"
 SOON = {"ASYNCTRACK_FLUSH_INTERVAL": "0.1"}
 BOTH = pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 
@@ -357,7 +358,7 @@ def test_the_first_process_of_a_container_ends_too(lab: Lab) -> None:
     if subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs the right to make a process id namespace")
     script = lab.folder / "program.py"
-    script.write_text(COUNTING + "run = asynctrack.start_run()\nlog_some(run)\nprint(1, flush=True)\ntime.sleep(60)")
+    script.write_text(COUNTING + WAIT + "run = asynctrack.start_run()\nlog_some(run)\nwait()")
     process = subprocess.Popen(
         ["unshare", "--pid", "--fork", sys.executable, str(script)],
         cwd=lab.folder, env={**os.environ, **lab.environment, "PYTHONPATH": PACKAGE},
