@@ -528,11 +528,13 @@ def test_a_spool_that_cannot_be_deleted_lets_go_of_its_lock(spool: Spool) -> Non
 
 
 def test_a_spool_that_the_user_has_deleted_is_gone(spool: Spool) -> None:
-    """No error."""
-    for path in folder(spool).iterdir():
+    """No error, and nothing of it comes back."""
+    where = folder(spool)
+    for path in where.iterdir():
         path.unlink()
-    folder(spool).rmdir()
+    where.rmdir()
     spool.remove()
+    assert not where.exists()
 
 
 def test_a_released_spool_can_be_adopted(spool: Spool) -> None:
