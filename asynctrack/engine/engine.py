@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 from asynctrack.engine.batcher import Lane, Work
+from asynctrack.engine.loading import load
 from asynctrack.engine.pump import Pump
 from asynctrack.engine.receipts import Receipt
 from asynctrack.engine.source import Loaded, Source
@@ -263,6 +264,7 @@ class Engine:
     def _main(self) -> None:
         try:
             if not self._leaving_loop:
+                load(remote=self.store.client is not None)
                 import anyio
 
                 anyio.run(self._loop)

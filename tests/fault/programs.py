@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -57,13 +59,21 @@ def finish(process: subprocess.Popen[str], limit: float = LIMIT) -> subprocess.C
     try:
         output, errors = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        process.kill()
-        try:
-            output, errors = process.communicate(timeout=5)
-        except subprocess.TimeoutExpired:
-            output, errors = "", "(a child of it lives on and holds its output)"
+        _kill_with_children(process)
+        output, errors = process.communicate()
         raise AssertionError(f"the program hangs; it wrote:\n{output}\n{errors}") from None
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def _kill_with_children(process: subprocess.Popen[str]) -> None:
+    """The children too: they hold its output open. (No process group of its own: the terminal's signals are tested.)"""
+    found = [process.pid]
+    for pid in found:
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            found += map(int, children.read_text().split())
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def run(code: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -150,3 +150,34 @@ if __name__ == "__main__":
     assert (stored["own"].status, len(stored["own"].metrics["own"])) == ("FINISHED", 1)
     assert (stored["raised"].status, len(stored["raised"].metrics["own"])) == ("FAILED", 1)
     assert lab.spools() == []
+
+
+@pytest.mark.parametrize("late", ["asyncio.tasks", "anyio.abc", "yaml.loader", "asynctrack.artifacts.proxied"])
+def test_a_fork_in_the_middle_of_a_late_import(late: str, lab: Lab) -> None:
+    """The background thread is just importing something: the child has the whole module, or can import it itself."""
+    program = f"""
+        class Slow:
+            @staticmethod
+            def find_spec(name, path=None, target=None):
+                if name == {late!r} and threading.current_thread() is not threading.main_thread():
+                    begun.set()
+                    time.sleep(0.5)
+        begun = threading.Event()
+        sys.meta_path.insert(0, Slow)
+        with asynctrack.start_run() as run:
+            run.log_text("parent", "parent.txt")
+            assert {late!r} in sys.modules or begun.wait(20)
+            child = os.fork()
+            if child == 0:
+                run.log_metric("loss", 0.0, 0)
+                run.log_text("child", "child.txt").wait(30)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+        """
+    result = lab.run(program, **FORK)
+    assert result.returncode == 0, result.stderr
+    assert "has died" not in result.stderr
+    lab.recover()
+    assert steps(lab.only_run()) == [0]
+    assert len(list(lab.folder.glob("mlruns/*/*/artifacts/*.txt"))) == 2
+    assert lab.spools() == []
