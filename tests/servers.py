@@ -53,6 +53,8 @@ class MlflowServer:
         self.folder = folder
         #: what MLflow was given as --backend-store-uri
         self.backend = backend
+        #: where it keeps artifacts, by experiment and run
+        self.artifacts = folder / "artifacts"
         #: user name and password of the administrator, for a server that asks for them
         self.credentials = credentials
         #: ended by ``close()``, after the server

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.fault.programs import Lab
-from tests.mlruns import read_runs
+from tests.fault.programs import Lab, file_lab, server_lab
+from tests.rest import support
 
 
-@pytest.fixture(params=["file"])
-def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Lab:
-    """A folder and a store. A further store is one more parameter: its URI for the programs, and how to read it."""
-    root = tmp_path / "mlruns"
-    return Lab(tmp_path, {"MLFLOW_TRACKING_URI": str(root)}, lambda: read_runs(root))
+@pytest.fixture(params=["file", "server"])
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
+    """A folder and a store: MLflow's files, or a real MLflow server on SQLite."""
+    with ExitStack() as stack:
+        if request.param == "file":
+            yield file_lab(tmp_path)
+        else:
+            yield server_lab(tmp_path, request.getfixturevalue("sqlite_server"), support.fresh(), stack)

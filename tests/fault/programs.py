@@ -10,10 +10,16 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+
+import pytest
 
 import asynctrack
 from tests.mlruns import StoredRun, read_runs
+from tests.proxy import FaultProxy
+from tests.rest import support
+from tests.servers import MlflowServer
 
 #: the programs use the very asynctrack that is under test, installed or not
 PACKAGE = str(Path(asynctrack.__file__).parents[1])
@@ -35,6 +41,10 @@ def log_for_ever(run, returned, keys=("m0", "m1", "m2", "m3")):
         log(keys[step % len(keys)], step * 0.25, step)
         step += 1
         returned[0] = step
+        if step in rest:
+            time.sleep(0.02)
+# For a store that takes less than a loop logs: after these steps it computes for a while, as a training loop does.
+rest = range(0, 1 << 40, int(os.environ["LOG_AND_REST"])) if "LOG_AND_REST" in os.environ else ()
 def log_some(run, count=5000, key="loss"):
     for step in range(count):
         run.log_metric(key, step * 0.25, step)
@@ -97,14 +107,20 @@ def spools(folder: Path) -> list[Path]:
 class Lab:
     """A folder to run programs in, and the store that they log to."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], read: Callable[[], dict[str, StoredRun]]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: dict[str, str],
+        read: Callable[[], dict[str, StoredRun]],
+        artifacts: Path,
+        out_of_order: Callable[[], tuple[Lab, Callable[[], None]]],
+    ) -> None:
         self.folder = folder
         self.environment = environment
         self._read = read
-
-    def elsewhere(self, root: str) -> Lab:
-        """The same folder, and a file store at ``root`` in it."""
-        return Lab(self.folder, {"MLFLOW_TRACKING_URI": root}, lambda: read_runs(self.folder / root))
+        self._artifacts = artifacts
+        #: the same folder with a store of the same kind that is out of order, and the function that mends that store
+        self.out_of_order = out_of_order
 
     def start(self, code: str, **environment: str) -> subprocess.Popen[str]:
         """Start a program; what it has at hand is in `COUNTING`."""
@@ -131,10 +147,63 @@ class Lab:
         """What is in the store, without the runs that `recover` made."""
         return {key: run for key, run in self._read().items() if run.tags.get("mlflow.runName") != "next"}
 
+    def artifacts(self) -> dict[str, bytes]:
+        """Every file in the artifacts of these runs, hidden ones too."""
+        paths = [path for run_id in self.runs() for path in self._artifacts.glob(f"*/{run_id}/artifacts/**/*")]
+        return {path.name: path.read_bytes() for path in paths if path.is_file()}
+
     def only_run(self) -> StoredRun:
         """The one run in the store, apart from those that `recover` made."""
         (run,) = self.runs().values()
         return run
+
+
+#: for tests of what only a file store has
+ON_FILES = pytest.mark.parametrize("lab", ["file"], indirect=True)
+
+
+def file_lab(folder: Path, root: str = "mlruns") -> Lab:
+    """A folder with a file store in it."""
+    obstacle = folder / "disk"
+
+    def out_of_order() -> tuple[Lab, Callable[[], None]]:
+        obstacle.write_text("a file where a folder should be")
+        return file_lab(folder, "disk/mlruns"), obstacle.unlink
+
+    return Lab(folder, {"MLFLOW_TRACKING_URI": root}, lambda: read_runs(folder / root), folder / root, out_of_order)
+
+
+def server_lab(folder: Path, server: MlflowServer, experiment: str, stack: ExitStack, url: str | None = None) -> Lab:
+    """A folder, and an experiment of its own on a real MLflow server, which is reached by ``url``."""
+
+    def out_of_order() -> tuple[Lab, Callable[[], None]]:
+        proxy = stack.enter_context(FaultProxy(server.url))
+        proxy.refuse()
+        return server_lab(folder, server, experiment, stack, proxy.url), proxy.heal
+
+    environment = {
+        "MLFLOW_TRACKING_URI": url or server.url,
+        "MLFLOW_EXPERIMENT_NAME": experiment,
+        # 50,000 events a second: a test's second or two of them are delivered within its deadlines
+        "LOG_AND_REST": "1000",
+    }
+    return Lab(folder, environment, lambda: read_server(server, experiment), server.artifacts, out_of_order)
+
+
+def read_server(server: MlflowServer, experiment: str) -> dict[str, StoredRun]:
+    """Every run of an experiment, read with SQL."""
+    runs = {}
+    for run_id in support.runs_of(server, experiment):
+        ((start, end),) = server.rows("SELECT start_time, end_time FROM runs WHERE run_uuid = :run", run=run_id)
+        found = support.stored(server, run_id)
+        metrics: dict[str, list[tuple[int, float, int]]] = {}
+        for key, timestamp, value, step in server.rows(
+            "SELECT key, timestamp, value, step FROM metrics WHERE run_uuid = :run ORDER BY step", run=run_id
+        ):
+            metrics.setdefault(key, []).append((timestamp, value, step))
+        meta = {"start_time": start, "end_time": end}
+        runs[run_id] = StoredRun(run_id, found.status, meta, metrics, found.params, found.tags)
+    return runs
 
 
 def line_for(process: subprocess.Popen[str]) -> str:

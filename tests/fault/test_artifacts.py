@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fault import programs
-from tests.fault.programs import Lab
+from tests.fault.programs import ON_FILES, Lab
 from tests.fault.test_fork import FORK
 from tests.fault.test_progress import on_a_terminal
 
@@ -43,12 +43,6 @@ MOMENTS = {
 }
 
 
-def stored(lab: Lab) -> dict[str, bytes]:
-    """Every file in the artifacts of the runs, hidden ones too."""
-    folder = lab.folder / "mlruns"
-    return {path.name: path.read_bytes() for path in folder.glob("*/*/artifacts/**/*") if path.is_file()}
-
-
 def until_delivered(lab: Lab) -> None:
     """Somebody is delivering."""
     deadline = time.monotonic() + programs.LIMIT
@@ -57,6 +51,7 @@ def until_delivered(lab: Lab) -> None:
         time.sleep(0.02)
 
 
+@ON_FILES
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed(moment: str, lab: Lab) -> None:
     """At every step on the way: the next program stores what was accepted, and nothing else is anywhere."""
@@ -75,7 +70,7 @@ def test_killed(moment: str, lab: Lab) -> None:
     recovered = lab.recover()
     assert "refused" not in recovered.stderr
     second = {"file": bytes(300_000)} if accepted == 2 else {}
-    assert stored(lab) == {"first.txt": b"first", **second}
+    assert lab.artifacts() == {"first.txt": b"first", **second}
     assert lab.only_run().status == "KILLED"
     assert lab.spools() == []
 
@@ -99,7 +94,7 @@ def test_killed_at_random_moments(shipper: str, lab: Lab) -> None:
             returned[0] = number
     """
     for _ in range(4):
-        before = set(stored(lab))
+        before = set(lab.artifacts())
         process = lab.start(
             program.replace("{number}.txt", f"{moments.random()}-{{number}}.txt"), ASYNCTRACK_SHIPPER=shipper
         )
@@ -113,7 +108,7 @@ def test_killed_at_random_moments(shipper: str, lab: Lab) -> None:
         else:
             lab.recover()
         assert lab.spools() == [], f"seed {seed}"
-        new = {name: data for name, data in stored(lab).items() if name not in before and name != "ready.txt"}
+        new = {name: data for name, data in lab.artifacts().items() if name not in before and name != "ready.txt"}
         for name, data in new.items():
             number = name.partition("-")[2].removesuffix(".txt")
             assert data == f"{number}\n".encode() * 20_000, f"seed {seed}: {name}"
@@ -138,7 +133,10 @@ def test_a_torn_cursor_refuses_nothing_that_is_stored(lab: Lab) -> None:
     assert result.returncode == -signal.SIGKILL, result.stderr
     recovered = lab.recover()
     assert "refused" not in recovered.stderr, recovered.stderr
-    assert stored(lab) == {"waited.txt": b"waited", **{f"{number}.txt": str(number).encode() for number in range(5)}}
+    assert lab.artifacts() == {
+        "waited.txt": b"waited",
+        **{f"{number}.txt": str(number).encode() for number in range(5)},
+    }
     assert lab.spools() == []
 
 
@@ -160,7 +158,7 @@ def test_a_forked_child_logs_artifacts_too(ending: str, lab: Lab) -> None:
     result = lab.run(program, **FORK)
     assert result.returncode == 0, result.stderr
     lab.recover()
-    assert stored(lab) == {f"{name}.txt": name.encode() for name in ("parent", "child", "after")}
+    assert lab.artifacts() == {f"{name}.txt": name.encode() for name in ("parent", "child", "after")}
     assert lab.only_run().status == "FINISHED"
     assert lab.spools() == []
 
@@ -195,7 +193,7 @@ def test_an_artifact_is_stored_at_the_interpreters_end(lab: Lab) -> None:
         run.log_text("text", "text")
     """)
     assert (result.returncode, result.stderr) == (0, "")
-    assert stored(lab) == {"file": bytes(300_000), "text": b"text"}
+    assert lab.artifacts() == {"file": bytes(300_000), "text": b"text"}
     assert (lab.only_run().status, lab.spools()) == ("FINISHED", [])
 
 

@@ -7,7 +7,7 @@ import random
 import shutil
 from pathlib import Path
 
-from tests.fault.programs import Lab, steps
+from tests.fault.programs import ON_FILES, Lab, steps
 
 POINTS = 3000
 #: part of it is delivered and acknowledged, part of it is not
@@ -26,6 +26,7 @@ os._exit(1)
 DAMAGES = 10
 
 
+@ON_FILES
 def test_damage_costs_what_is_damaged_and_no_more(lab: Lab) -> None:
     """A byte flipped, or the end cut off, at a random place of each file of a spool; whatever is missing afterwards has
     been reported, and nothing is wrong or doubled."""

@@ -40,16 +40,6 @@ def number_of(name: str) -> signal.Signals:
     return signal.Signals[name]
 
 
-def with_a_broken_store(lab: Lab) -> Lab:
-    """A file where the store's folder should be: out of order until `mend`."""
-    (lab.folder / "disk").write_text("")
-    return lab.elsewhere("disk/mlruns")
-
-
-def mend(lab: Lab) -> None:
-    (lab.folder / "disk").unlink()
-
-
 @BOTH
 def test_a_signal_delivers_everything_and_the_run_is_killed(name: str, lab: Lab) -> None:
     """Whatever the program was doing: what was logged is in the store, and the exit status says which signal it was."""
@@ -203,7 +193,7 @@ def test_nohup_is_respected(lab: Lab) -> None:
 
 def test_a_store_out_of_order_costs_no_more_than_term_timeout(lab: Lab) -> None:
     """Within the deadline the process is gone; it says where its events are, and the next program delivers them."""
-    lab = with_a_broken_store(lab)
+    lab, mend = lab.out_of_order()
     process = lab.start(
         f"{WAIT}run = asynctrack.start_run()\nlog_some(run)\nwait()", ASYNCTRACK_TERM_TIMEOUT="1.5", **SOON
     )
@@ -214,14 +204,14 @@ def test_a_store_out_of_order_costs_no_more_than_term_timeout(lab: Lab) -> None:
     assert result.returncode == -signal.SIGTERM
     assert time.monotonic() - sent < 10.0
     assert ".asynctrack" in result.stderr
-    mend(lab)
+    mend()
     lab.recover()
     assert (steps(lab.only_run()), lab.only_run().status) == (list(range(5000)), "KILLED")
 
 
 def test_a_second_signal_gives_up_waiting_at_once(lab: Lab) -> None:
     """Whoever sends it again will not wait for a store that does not answer; the spool keeps what is there."""
-    lab = with_a_broken_store(lab)
+    lab, mend = lab.out_of_order()
     process = lab.start(f"{WAIT}run = asynctrack.start_run()\nlog_some(run)\nwait()", **SOON)
     line_for(process)
     process.send_signal(signal.SIGTERM)
@@ -233,7 +223,7 @@ def test_a_second_signal_gives_up_waiting_at_once(lab: Lab) -> None:
     result = finish(process)
     assert result.returncode == -signal.SIGTERM
     assert time.monotonic() - sent < 10.0, "term_timeout is 20 s"
-    mend(lab)
+    mend()
     lab.recover()
     assert (steps(lab.only_run()), lab.only_run().status) == (list(range(5000)), "KILLED")
 
@@ -254,7 +244,7 @@ def test_a_signal_sent_twice_by_a_launcher_still_delivers(lab: Lab) -> None:
 @pytest.mark.parametrize("ending", ["run.terminate()", "run.flush()", ""], ids=["terminate", "flush", "exit"])
 def test_a_signal_while_waiting_for_delivery(ending: str, lab: Lab) -> None:
     """A close, a flush or the interpreter's end that is under way: `term_timeout` takes the place of its deadline."""
-    lab = with_a_broken_store(lab)
+    lab, mend = lab.out_of_order()
     program = f"run = asynctrack.start_run()\nlog_some(run)\nprint('waiting', flush=True)\n{ending}"
     process = lab.start(program, ASYNCTRACK_TERM_TIMEOUT="2", **SOON)
     line_for(process)
@@ -262,7 +252,7 @@ def test_a_signal_while_waiting_for_delivery(ending: str, lab: Lab) -> None:
     process.send_signal(signal.SIGTERM)
     sent = time.monotonic()
     time.sleep(0.5)
-    mend(lab)  # within the deadline
+    mend()  # within the deadline
     result = finish(process)
     assert result.returncode == -signal.SIGTERM, result.stderr
     assert time.monotonic() - sent < 15.0
@@ -299,6 +289,8 @@ def test_other_threads_that_log_meanwhile_end_quietly(lab: Lab) -> None:
                 run.log_metric(f"t{number}", step * 0.25, step)
                 step += 1
                 returned[number][0] = step
+                if step in rest:
+                    time.sleep(0.1)
         for number in range(3):
             threading.Thread(target=work, args=(number,)).start()
         time.sleep(0.2)

@@ -1,6 +1,7 @@
 """Random kills under load, with random faults of the store, checked event by event.
 
-``python -m tests.fault.torture --rounds 1000 --seed 1`` runs so many programs one after another in one folder. Each
+``python -m tests.fault.torture --rounds 1000 --seed 1`` runs so many programs one after another in one folder, on a
+file store, with ``--store server`` on a real MLflow server behind a proxy that does all that goes wrong on a wire. Each
 logs serial numbers as fast as it can, to runs of its own, from several threads, and is ended at a random moment in a
 random way, while the store is taken away, made slow or left alone; the next one delivers what is left while it logs
 itself. At the end, and now and then before, everything that was acknowledged has to be in the store, once.
@@ -9,6 +10,8 @@ itself. At the end, and now and then before, everything that was acknowledged ha
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import random
 import shutil
 import signal
@@ -20,8 +23,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from tests import servers
 from tests.fault import programs
+from tests.faults import KINDS, Delay, Mixture, Silent
 from tests.mlruns import StoredRun, read_runs
+from tests.proxy import FaultProxy
+from tests.rest import support
+from tests.servers import MlflowServer
 
 #: threads of a program, each with a metric of its own
 THREADS = 3
@@ -53,6 +61,8 @@ while True:
             for step in range(length):
                 log(key, step * 0.25, step)
                 counter[0] = (part << 40) + step + 1
+                if step in rest:
+                    time.sleep(0.02)
                 if step % 1000 == 999:
                     run.log_param(f"{key}.{step}", step)
         threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(1, 3)]
@@ -74,7 +84,7 @@ class Bench(Protocol):
     def faults(self) -> list[str]:
         """The names of what can be done to it."""
 
-    def disturb(self, fault: str, at_rest: Callable[[], bool]) -> Callable[[], bool]:
+    def disturb(self, fault: str, chance: random.Random, at_rest: Callable[[], bool]) -> Callable[[], bool]:
         """Begin a fault; the function that ends it, or returns False where it must be called again when no program is
         running (``at_rest``)."""
 
@@ -96,7 +106,7 @@ class FileBench:
     def faults(self) -> list[str]:
         return ["none", "away", "blocked", "slow"]
 
-    def disturb(self, fault: str, at_rest: Callable[[], bool]) -> Callable[[], bool]:
+    def disturb(self, fault: str, chance: random.Random, at_rest: Callable[[], bool]) -> Callable[[], bool]:
         away = self.disk.with_name("away")
         if fault not in ("away", "blocked"):
             return lambda: True
@@ -120,6 +130,43 @@ class FileBench:
 
     def runs(self) -> dict[str, StoredRun]:
         return read_runs(self.disk / "mlruns")
+
+
+class ServerBench:
+    """An experiment of its own on a real MLflow server, reached through a proxy."""
+
+    def __init__(self, server: MlflowServer, proxy: FaultProxy, folder: Path) -> None:
+        self._server, self._proxy = server, proxy
+        self._experiment = support.fresh("torture")
+        self.environment = {
+            "MLFLOW_TRACKING_URI": proxy.url,
+            "MLFLOW_EXPERIMENT_NAME": self._experiment,
+            "ASYNCTRACK_SPOOL_DIR": str(folder / "spools"),
+            "LOG_AND_REST": "200",  # 30,000 events a second: a server on SQLite takes some 10,000
+        }
+
+    def faults(self) -> list[str]:
+        return ["none", "away", "silent", "slow", "mixed"]
+
+    def disturb(self, fault: str, chance: random.Random, at_rest: Callable[[], bool]) -> Callable[[], bool]:
+        if fault == "away":
+            self._proxy.refuse()
+        elif fault == "silent":
+            self._proxy.always(Silent())
+        elif fault == "slow":
+            self._proxy.always(Delay(chance.uniform(0, 0.1), chance.uniform(0, 0.1)))
+        elif fault == "mixed":
+            kinds = chance.sample(sorted(KINDS), 5)
+            self._proxy.always(Mixture(chance.randrange(1 << 30), {kind: chance.uniform(0.02, 0.2) for kind in kinds}))
+
+        def mend() -> bool:
+            self._proxy.heal()
+            return True
+
+        return mend
+
+    def runs(self) -> dict[str, StoredRun]:
+        return programs.read_server(self._server, self._experiment)
 
 
 def merge(source: Path, target: Path) -> None:
@@ -172,7 +219,7 @@ class Torture:
         )  # fmt: skip
         programs.line_for(process)
         time.sleep(choose.uniform(0.0, 0.3))  # random moments, not waits for something, here and below
-        mend = self.bench.disturb(fault, lambda: process.poll() is not None)
+        mend = self.bench.disturb(fault, choose, lambda: process.poll() is not None)
         time.sleep(choose.uniform(0.0, 0.4))
         for sent in DEATHS[death].signals:
             process.send_signal(sent)
@@ -252,15 +299,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--store", choices=["file", "server"], default="file")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="asynctrack-torture-"))
     print(f"seed {options.seed}, in {folder}", flush=True)
-    try:
-        events = torture(options.rounds, options.seed, FileBench, folder, verbose=options.verbose)
-    except AssertionError as error:
-        print(f"FAILED with seed {options.seed}: {error}\nThe files are in {folder}", file=sys.stderr)
-        return 1
+    with contextlib.ExitStack() as stack:
+        make_bench: Callable[[Path], Bench] = FileBench
+        if options.store == "server":
+            home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            server = stack.enter_context(servers.sqlite(home))
+            make_bench = functools.partial(ServerBench, server, stack.enter_context(FaultProxy(server.url)))
+        try:
+            events = torture(options.rounds, options.seed, make_bench, folder, verbose=options.verbose)
+        except AssertionError as error:
+            print(f"FAILED with seed {options.seed}: {error}\nThe files are in {folder}", file=sys.stderr)
+            return 1
     folder.rmdir()
     print(f"{options.rounds} rounds, {events:,} events: none lost, none doubled")
     return 0
