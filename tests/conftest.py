@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +12,9 @@ import asynctrack
 from asynctrack import experiments, tracking
 from asynctrack.stores import uri
 from tests import servers
+from tests.fault import programs
 
-# In the background of a script, or under nohup, these are ignored, and so in every program that a test starts.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+programs.heed_signals()
 
 
 @pytest.fixture(autouse=True)

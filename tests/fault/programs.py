@@ -51,6 +51,15 @@ def log_some(run, count=5000, key="loss"):
 """
 
 
+def heed_signals() -> None:
+    """In the background of a script, or under nohup, these are ignored, and so in every program that is started here:
+    not from now on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def start(code: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
     """Start ``code`` in ``folder``; its standard input and output are pipes."""
     return subprocess.Popen(

@@ -302,6 +302,7 @@ def main() -> int:
     parser.add_argument("--store", choices=["file", "server"], default="file")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
+    programs.heed_signals()
     folder = Path(tempfile.mkdtemp(prefix="asynctrack-torture-"))
     print(f"seed {options.seed}, in {folder}", flush=True)
     with contextlib.ExitStack() as stack:
