@@ -6,6 +6,7 @@ not yet written: it goes on, keeps the slot in `pending`, and looks again until 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Container, Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from asynctrack.journal.slots import (
     VOID,
     Block,
     Record,
+    begun,
     count_streams,
     decode_block,
     frame_places,
@@ -150,6 +152,11 @@ class JournalReader:
         chunk.more = chunk.end - start >= count or (
             chunk.end >= segment.first + segment.capacity and segment.next is not None
         )
+        if sealed:
+            # What was never used is most of a last segment: no slot of it is worth a look.
+            used = _begun(data)
+            self._report_unfinished(min(segment.begun - index, len(data) // SLOT_SIZE) - len(used) // SLOT_SIZE)
+            data = used
         if self.pending:
             data = self._without_pending(data, start)
         chunk.data, chunk.plain = data, plain_streams(data)
@@ -246,17 +253,19 @@ class JournalReader:
     def _report_missing(self, segment: Segment, index: int, block: Block) -> None:
         """Report what is not there in a block of a sealed segment, read from slot ``index`` on."""
         self._report("damaged records", len(block.damaged))
-        missing = len(block.unfinished) + sum(index + i < segment.begun for i in block.empty)
-        self._report("unfinished records (log calls cut short by the end of the process, or damage)", missing)
+        self._report_unfinished(len(block.unfinished) + bisect_left(block.empty, segment.begun - index))
+
+    def _report_unfinished(self, records: int) -> None:
+        self._report("unfinished records (log calls cut short by the end of the process, or damage)", records)
 
     def _report(self, problem: str, records: int) -> None:
-        if records:
+        if records > 0:
             self.problems[problem] = self.problems.get(problem, 0) + records
 
 
 def _begun(data: bytes) -> bytes:
     """The slots up to the last one that has been begun; what follows is not claimed, or only just."""
-    return data[: -(-len(data.rstrip(b"\0")) // SLOT_SIZE) * SLOT_SIZE]
+    return data[: begun(data) * SLOT_SIZE]
 
 
 def _unwritten(block: Block) -> list[int]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from asynctrack.journal.disk import allocate, new_file, write_all
 from asynctrack.journal.frames import FrameFile
-from asynctrack.journal.slots import PACK, SLOT_SIZE, VOID
+from asynctrack.journal.slots import PACK, SLOT_SIZE, VOID, begun
 
 __all__ = ["HEADER_SIZE", "Segment"]
 
@@ -198,7 +198,7 @@ class Segment:
 
     def count_begun(self) -> int:
         """How many slots its writer has begun at least."""
-        return -(-len(self.read(0, self.capacity).rstrip(b"\0")) // SLOT_SIZE)
+        return begun(self.read(0, self.capacity))
 
     def read_frame(self, offset: int, length: int) -> bytes:
         """The bytes of one frame; fewer, or none, where the file is cut or gone."""

@@ -23,6 +23,7 @@ __all__ = [
     "PackError",
     "Record",
     "all_finite",
+    "begun",
     "count_streams",
     "decode_block",
     "decode_slot",
@@ -78,17 +79,18 @@ def decode_block(block: bytes) -> Block:
             streams[record[3]] = [record]
     streams.pop(VOID, None)
     frames = streams.pop(FRAME, [])
-    if _NOT_WRITTEN in streams:
-        # A record without a stream is damage only if some other byte of it is set (both halves hit alike).
-        return _decode_one_by_one(block)
-    return Block(streams, frames, [], [], [])
+    empty: list[int] = []
+    if streams.pop(_NOT_WRITTEN, None):
+        empty = _places(block, _NOT_WRITTEN)
+        if any(any(_slot(block, index)) for index in empty):
+            # A record without a stream of which some other byte is set is damage that has hit both halves alike.
+            return _decode_one_by_one(block)
+    return Block(streams, frames, empty, [], [])
 
 
 def frame_places(block: bytes) -> list[int]:
     """Which slots of a block the records in its `Block.frames` stand in."""
-    streams = memoryview(block).cast("I")[6::16]
-    frames = [index for index, stream in enumerate(streams) if stream == FRAME]
-    return [index for index in frames if decode_slot(block[index * SLOT_SIZE : (index + 1) * SLOT_SIZE])]
+    return [index for index in _places(block, FRAME) if decode_slot(_slot(block, index))]
 
 
 def plain_streams(block: bytes) -> set[int] | None:
@@ -115,6 +117,20 @@ def count_streams(block: bytes) -> dict[int, int]:
     return {stream: count for stream, count in counts.items() if stream not in _SPECIAL}
 
 
+def begun(block: bytes) -> int:
+    """How many slots of a block come up to the last one that anything stands in. (`bytes.rstrip` takes 3 ns a byte.)"""
+    low, high = 0, len(block) // SLOT_SIZE
+    if high and any(_slot(block, high - 1)):
+        return high
+    while low < high:  # everything from `high` on is empty
+        middle = (low + high) // 2
+        if block[middle * SLOT_SIZE : high * SLOT_SIZE] == bytes((high - middle) * SLOT_SIZE):
+            high = middle
+        else:
+            low = middle + 1
+    return high
+
+
 def decode_slot(slot: bytes) -> Record | None:
     """The record in one slot, VOID ones too; None while it is not (wholly) there."""
     first = slot[:_HALF]
@@ -131,7 +147,8 @@ def _halves_agree(block: bytes) -> bool:
 
 def _decode_one_by_one(block: bytes) -> Block:
     result = Block({}, [], [], [], [])
-    for index, slot in enumerate(_slots(block)):
+    for index in range(len(block) // SLOT_SIZE):
+        slot = _slot(block, index)
         record = decode_slot(slot)
         if record is None:
             if not any(slot):
@@ -147,6 +164,10 @@ def _decode_one_by_one(block: bytes) -> Block:
     return result
 
 
-def _slots(block: bytes) -> Iterator[bytes]:
-    for start in range(0, len(block), SLOT_SIZE):
-        yield block[start : start + SLOT_SIZE]
+def _places(block: bytes, stream: int) -> list[int]:
+    """The slots in which a stream number stands, damaged ones too."""
+    return [index for index, number in enumerate(memoryview(block).cast("I")[6::16]) if number == stream]
+
+
+def _slot(block: bytes, index: int) -> bytes:
+    return block[index * SLOT_SIZE : (index + 1) * SLOT_SIZE]

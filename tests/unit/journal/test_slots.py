@@ -14,6 +14,7 @@ from asynctrack.journal.slots import (
     SLOT_SIZE,
     VOID,
     PackError,
+    begun,
     count_streams,
     decode_block,
     decode_slot,
@@ -127,3 +128,11 @@ def test_counting_leaves_out_what_is_no_point() -> None:
     """Empty and void slots and frames are no points of any metric."""
     block = A + B + A + EMPTY + slot(0, 0, 0.0, VOID) + slot(0, 9, 0.0, FRAME)
     assert count_streams(block) == {1: 2, 2: 1}
+
+
+@pytest.mark.parametrize("used", [0, 1, 2, 63, 64, 65, 1000])
+@pytest.mark.parametrize("unused", [0, 1, 5, 4096])
+def test_begun_counts_up_to_the_last_slot_that_anything_stands_in(used: int, unused: int) -> None:
+    """Holes before it count, a single byte of it is enough."""
+    slots = b"\x01".rjust(used * SLOT_SIZE, b"\0") if used else b""
+    assert begun(slots + bytes(unused * SLOT_SIZE)) == used
