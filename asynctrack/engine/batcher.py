@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["EndOfRun", "Lane", "Part", "Work", "split"]
 
 
+#: seconds after which a request that is still under way takes no place away from other runs
+_STUCK = 5.0
+
+
 class EndOfRun(NamedTuple):
     """A run's last event: its status (a `RunStatus` name) and end time (ms)."""
 
@@ -176,9 +180,18 @@ class Lane:
         """Nothing is left of what has been read for everybody, artifacts included."""
         return self.idle and self.position is None and (self.uploads is None or self.uploads.level)
 
-    def has_room(self, limits: Limits, depth: int) -> bool:
-        """Whether to load more: ``depth`` batches under way and one ready are enough."""
-        return self.loaded_weight < (depth + 1) * limits.entities
+    def has_room(self, limits: Limits, depth: int, now: float) -> bool:
+        """Whether to load more: ``depth`` batches under way and one ready are enough. Of a run that does not get on
+        nothing need be ready: there may be many of them."""
+        return self.loaded_weight < (depth + 1) * limits.entities and not (self.parts and self.stalled(now))
+
+    def stalled(self, now: float) -> bool:
+        """Whether it does not get on: the store fails at it, does not answer, or something else goes first."""
+        return bool(self.attempts or self.retry_at > now or self.stuck(now) or self.blocked())
+
+    def stuck(self, now: float) -> int:
+        """How many of its requests have been under way for so long that their answers may never come."""
+        return sum(work.busy and now - work.begun > _STUCK for work in self.flight)
 
     def acknowledged(self, front: int) -> int:
         """Every event of the run before this sequence number is dealt with."""

@@ -24,8 +24,6 @@ logger = logging.getLogger("asynctrack")
 _SUSPECTED = 3
 #: seconds after which a trouble that comes and goes is spoken of again
 _QUIET = 60.0
-#: seconds after which a request that is still under way takes no place away from other runs
-_STUCK = 5.0
 
 
 class Delivery:
@@ -50,7 +48,7 @@ class Delivery:
         """The work to begin now, marked busy; whoever takes it calls `step`."""
         now = time.monotonic()
         candidates = [(source, lane) for source, lane in lanes if not lane.idle]
-        stuck = {lane: count for _, lane in candidates if (count := _stuck(lane, now))}
+        stuck = {lane: count for _, lane in candidates if (count := lane.stuck(now))}
         for source, lane in candidates:
             if lane.retry_at > now or lane in stuck or lane.blocked():
                 continue
@@ -295,11 +293,6 @@ class Delivery:
                 "asynctrack: run %s: %s refused %s %r: %s. Refused events are counted in stats() and kept in %s.",
                 run_id, self.store.uri, first.kind, first.key, first.reason, where,
             )  # fmt: skip
-
-
-def _stuck(lane: Lane, now: float) -> int:
-    """How many of the run's requests have been under way for so long that their answers may never come."""
-    return sum(work.busy and now - work.begun > _STUCK for work in lane.flight)
 
 
 class _Isolation:

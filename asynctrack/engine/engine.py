@@ -39,8 +39,6 @@ logger = logging.getLogger("asynctrack")
 #: while nobody waits, the engine rests this many times as long as its last piece of work took: the program has the
 #: interpreter to itself two thirds of the time, however fast it logs. What is not read yet is safe in the journal.
 _REST = 2.0
-#: _look_at while no run has room for more: the next finished piece of work sets it
-_NO_ROOM = float("inf")
 #: seconds to wait for what is under way when the interpreter is ending
 _LAST_ANSWER = 5.0
 #: seconds between two progress reports to a waiting thread, and the longest blocking sleep while draining
@@ -101,6 +99,8 @@ class Engine:
         #: somebody wants a look at the journal now; else it is looked at again at _look_at (monotonic seconds)
         self._asked = True
         self._look_at = 0.0
+        #: nothing more is loaded until some piece of work is done
+        self._no_room = False
         # An Event is not re-entrant: a signal handler that wakes us while this very thread does would hang for ever.
         self._woken: SimpleQueue[None] = SimpleQueue()
         self._leaving_loop = False
@@ -315,8 +315,8 @@ class Engine:
         finally:
             if source.adopted and source.drained:
                 self._look_at = 0.0  # nothing comes any more: its runs are ended, and it is deleted, at once
-            elif self._look_at == _NO_ROOM:
-                self._look_at = time.monotonic() + self._rest(started)
+            elif self._no_room:
+                self._look_at = min(self._look_at, time.monotonic() + self._rest(started))
             self._event.set()
 
     async def _carry_out(self, source: Source, lane: Lane, work: Work) -> None:
@@ -372,10 +372,11 @@ class Engine:
             return False
         self._sync()
         found = self._pump.load()
+        self._no_room = Loaded.NO_ROOM in found
         if Loaded.MORE in found:
             self._look_at = time.monotonic() + self._rest(started)
             return True
-        self._look_at = _NO_ROOM if Loaded.NO_ROOM in found else started + self.settings.flush_interval
+        self._look_at = started + self.settings.flush_interval
         return False
 
     def _sync(self) -> None:

@@ -21,6 +21,10 @@ __all__ = ["Pump"]
 logger = logging.getLogger("asynctrack")
 
 
+#: events that are enough to have loaded, of all runs together that get on: some 25 MB
+_CROWD = 1 << 17
+
+
 class Pump:
     """Sources and the store they go to. Belongs to one thread."""
 
@@ -114,8 +118,11 @@ class Pump:
 
     def load(self) -> set[Loaded]:
         """Load what there is room for, once from each source."""
+        now = time.monotonic()
+        lanes = [lane for source in self.sources for lane in source.lanes.values()]
+        crowded = sum(lane.loaded_weight for lane in lanes if not lane.stalled(now)) > _CROWD
         for source in self.sources:
-            source.depth = self.delivery.depth
+            source.depth, source.crowded = self.delivery.depth, crowded
         return {self._load(source) for source in list(self.sources)}
 
     def _load(self, source: Source) -> Loaded:

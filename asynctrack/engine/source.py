@@ -65,6 +65,8 @@ class Source:
         self.experiment = experiment
         #: how many batches of one run are worth loading ahead; the engine sets it as the store keeps up
         self.depth = 1
+        #: enough is loaded for all runs together; the engine sets it, too
+        self.crowded = False
         #: its owner is dead: nothing will be added
         self.adopted = adopted
         #: its owner is another process, alive as far as we know, that does not deliver
@@ -183,34 +185,41 @@ class Source:
         return loaded
 
     def _load_next(self) -> Loaded:
-        behind = [
-            lane for lane in self.lanes.values() if lane.position is not None and lane.has_room(self.limits, self.depth)
-        ]
-        if behind:
-            lane = min(behind, key=lambda lane: lane.position or 0)
-            return self._load_lane(lane)
+        if self.crowded:
+            return Loaded.NO_ROOM
+        now = time.monotonic()
+        behind = [(lane.position, lane) for lane in self.lanes.values() if lane.position is not None]
+        ready = [(position, lane) for position, lane in behind if lane.has_room(self.limits, self.depth, now)]
+        if ready:
+            start = min(position for position, _ in ready)
+            # Those that have fallen behind together read on together, up to where the next ones join them.
+            end = min((position for position, _ in behind if position > start), default=self.front)
+            return self._load_behind(start, end, [lane for position, lane in ready if position == start])
         level = [lane for lane in self.lanes.values() if lane.position is None]
-        if level and not any(lane.has_room(self.limits, self.depth) for lane in level):
+        if level and not any(lane.has_room(self.limits, self.depth, now) for lane in level):
             return Loaded.NO_ROOM
         chunk = self.reader.read(self.front, self.limits.entities)
         self.front = chunk.end
         self._distribute(chunk, None)
         return Loaded.MORE if chunk.more else Loaded.ALL
 
-    def _load_lane(self, lane: Lane) -> Loaded:
-        start = lane.position or 0
-        count = min(self.limits.entities, self.front - start)
+    def _load_behind(self, start: int, end: int, lanes: list[Lane]) -> Loaded:
+        count = min(self.limits.entities, end - start)
         chunk = self.reader.read(start, count)
         # Nothing there, although something stands behind it (before the front): these slots are all holes.
-        lane.position = min(chunk.end if chunk.end > start else start + count, self.front)
-        self._distribute(chunk, lane)
-        if lane.position >= self.front:
-            lane.position = None
-            self._put_away(lane)
+        position = min(chunk.end if chunk.end > start else start + count, self.front)
+        for lane in lanes:
+            lane.position = position
+        self._distribute(chunk, lanes)
+        if position >= self.front:
+            for lane in lanes:
+                lane.position = None
+                self._put_away(lane)
         return Loaded.MORE
 
-    def _distribute(self, chunk: Chunk, only: Lane | None) -> None:
-        """Give each run its share of a chunk; a run without room falls behind (unless the chunk is late)."""
+    def _distribute(self, chunk: Chunk, only: list[Lane] | None) -> None:
+        """Give each run, or each of a few, its share of a chunk; where it is everybody's, a run without room falls
+        behind (unless the chunk is late)."""
         parts: dict[int, Part] = {}
 
         late = () if chunk.late is None else (chunk.late,)
@@ -219,7 +228,7 @@ class Source:
             lane = self.lane(run)
             if lane is None:
                 self._lost("events of runs whose registration is damaged", 1)
-            return lane is not None and only in (None, lane)
+            return lane is not None and (only is None or lane in only)
 
         def part_of(run: int) -> Part | None:
             if not wanted(run):
@@ -258,7 +267,7 @@ class Source:
         for run, part in [*parts.items(), *uploads]:
             self._give(run, part, only, chunk.late)
 
-    def _give(self, run: int, part: Part, only: Lane | None, late: int | None) -> None:
+    def _give(self, run: int, part: Part, only: list[Lane] | None, late: int | None) -> None:
         lane = self.lanes.get(run)
         if lane is None:
             # A thread that logged while the run was being ended: its event comes behind the end, and counts.
@@ -273,7 +282,7 @@ class Source:
         elif only is None:
             if lane.position is not None:
                 return
-            if not lane.has_room(self.limits, self.depth):
+            if not lane.has_room(self.limits, self.depth, time.monotonic()):
                 lane.position = part.start
                 return
         lane.add(part)
