@@ -296,17 +296,12 @@ class Lane:
         self.attempts, self.retry_at = 0, self.not_before
         return passed
 
-    def sent_bookmark(self, front: int) -> tuple[Any, int]:
+    def sent_bookmark(self, acknowledged: int) -> tuple[Any, int]:
         """For the cursor: the bookmark behind which some of what is under way may be stored, and where that ends."""
         marks = [(work.bookmark, work.end) for work in self.flight if work.bookmark is not None]
-        if self.bookmark is not None and self.bookmark_end > self.acknowledged(front):
+        if self.bookmark is not None and self.bookmark_end > acknowledged:
             marks.append((self.bookmark, self.bookmark_end))
         return (marks[0][0], max(end for _, end in marks)) if marks else (None, 0)
-
-    def in_flight(self) -> Iterator[int]:
-        """Late slots that are loaded and not dealt with."""
-        for part in [*self.flight, *self.parts]:
-            yield from part.late
 
 
 def split(batch: Batch, limits: Limits) -> Iterator[Batch]:

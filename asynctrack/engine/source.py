@@ -20,6 +20,7 @@ from asynctrack.engine.reports import report_of, take_counts
 from asynctrack.engine.uploads import Upload
 from asynctrack.journal.reader import Chunk, JournalReader
 from asynctrack.journal.segment import Segment
+from asynctrack.journal.slots import shares
 from asynctrack.journal.spool import Spool
 from asynctrack.stores.base import Limits, RecordBlock, Refusal, RunSpec
 
@@ -85,6 +86,8 @@ class Source:
         self._finished: dict[int, Lane] = {}
         self._known_runs = 0
         self._saved_low_water = 0
+        #: slots written late that are loaded and not dealt with
+        self._late: set[int] = set()
         cursor = self._load_cursor()
         self.front: int = cursor.get("front", head.first if head else 0)
         self.reader = JournalReader(spool.registry, head, cursor.get("pending"))
@@ -238,16 +241,15 @@ class Source:
             return parts[run]
 
         if chunk.plain is not None:
-            streams = {number: self.reader.stream(number) for number in chunk.plain}
-            runs = {stream.run if stream is not None else None for stream in streams.values()}
-            if len(runs) == 1 and None not in runs:
-                # One run has it to itself, as most do: it goes to the store as it is.
-                part = part_of(runs.pop() or 0)
-                if part is not None:
-                    keys = {number: stream.key for number, stream in streams.items() if stream is not None}
-                    part.batch.add_block(RecordBlock(chunk.data, keys))
-            else:
+            keys = self._keys(chunk.plain)
+            if keys is None:
                 chunk.decode()
+            else:
+                owners = {number: run for run in keys if part_of(run) is not None for number in keys[run]}
+                # Of one run alone, as most chunks are, it goes to the store as it is.
+                alone = len(keys) == 1
+                for run, data in (dict.fromkeys(parts, chunk.data) if alone else shares(chunk.data, owners)).items():
+                    parts[run].batch.add_block(RecordBlock(data, keys[run]))
         for number, records in chunk.streams.items():
             stream = self.reader.stream(number)
             if stream is None:
@@ -267,6 +269,16 @@ class Source:
         for run, part in [*parts.items(), *uploads]:
             self._give(run, part, only, chunk.late)
 
+    def _keys(self, streams: set[int]) -> dict[int, dict[int, str]] | None:
+        """The metrics behind some stream numbers, by run; None where a registration is damaged."""
+        keys: dict[int, dict[int, str]] = {}
+        for number in streams:
+            stream = self.reader.stream(number)
+            if stream is None:
+                return None
+            keys.setdefault(stream.run, {})[number] = stream.key
+        return keys
+
     def _give(self, run: int, part: Part, only: list[Lane] | None, late: int | None) -> None:
         lane = self.lanes.get(run)
         if lane is None:
@@ -279,6 +291,7 @@ class Source:
                 return  # the lane reads on from before it, and will find it in its place
             # Behind all that is loaded, so that acknowledging what stands before it is not taken back.
             part.start = part.end = self.front if lane.position is None else lane.position
+            self._late.add(late)
         elif only is None:
             if lane.position is not None:
                 return
@@ -295,6 +308,7 @@ class Source:
         The artifacts that it stands behind now, whose snapshots are needed no more, whatever happens.
         """
         passed = lane.done(work)
+        self._late.difference_update(number for done in passed for number in done.late)
         self.delivered += len(work.batch) + (work.upload is not None)
         self._put_away(lane)
         self.save_cursor()
@@ -329,16 +343,17 @@ class Source:
 
     def save_cursor(self) -> None:
         """Write down how far each run is. Raises OSError."""
-        low_water = self.low_water()
-        in_flight = {number for lane in self.lanes.values() for number in lane.in_flight()}
+        front = self.front
+        runs = {}
+        for run, lane in self.lanes.items():
+            acknowledged = lane.acknowledged(front)
+            runs[run] = [acknowledged, lane.run_id, *lane.sent_bookmark(acknowledged), lane.ended]
+        low_water = min((entry[0] for entry in runs.values()), default=front)
         cursor = {
-            "front": self.front,
+            "front": front,
             "known_runs": self._known_runs,
-            "pending": sorted(self.reader.pending | in_flight),
-            "runs": {
-                run: [lane.acknowledged(self.front), lane.run_id, *lane.sent_bookmark(self.front), lane.ended]
-                for run, lane in self.lanes.items()
-            },
+            "pending": sorted(self.reader.pending | self._late),
+            "runs": runs,
         }
         if self.to is not None:
             cursor["to"] = self.to
@@ -368,8 +383,7 @@ class Source:
 
     def retire(self) -> int:
         """Delete the segments that everybody is past; how many. Raises OSError."""
-        late = [number for lane in self.lanes.values() for number in lane.in_flight()]
-        retired = self.reader.retire(min([self.low_water(), *late]))
+        retired = self.reader.retire(min([self.low_water(), *self._late]))
         if retired and self._saved_low_water < retired[-1].first + retired[-1].capacity:
             self.save_cursor()  # or the next reader would take what was empty there for missing
         for segment in retired:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import isfinite
 from typing import NamedTuple
 
@@ -30,12 +30,14 @@ __all__ = [
     "frame_places",
     "plain_streams",
     "records",
+    "shares",
 ]
 
 SLOT_SIZE = 64
 _HALF = SLOT_SIZE // 2
 _LAYOUT = struct.Struct("<qqdI4xqqdI4x")
 _FIRST_HALF = struct.Struct("<qqdI36x")
+_WHOLE = struct.Struct(f"{SLOT_SIZE}s")
 
 #: ``PACK(buffer, offset, timestamp, step, value, stream, timestamp, step, value, stream)``
 PACK = _LAYOUT.pack_into
@@ -104,6 +106,16 @@ def plain_streams(block: bytes) -> set[int] | None:
 def records(block: bytes) -> Iterator[Record]:
     """The records in a block of nothing but whole points (see `plain_streams`), in order."""
     return _FIRST_HALF.iter_unpack(block)
+
+
+def shares(block: bytes, owners: Mapping[int, int]) -> dict[int, bytes]:
+    """The slots of a block of nothing but points by the owners of their streams, in order; others' are left out."""
+    parts: dict[int, list[bytes]] = {owner: [] for owner in owners.values()}
+    take = {stream: parts[owner].append for stream, owner in owners.items()}
+    for stream, (slot,) in zip(memoryview(block).cast("I")[6::16], _WHOLE.iter_unpack(block), strict=True):
+        if stream in take:
+            take[stream](slot)
+    return {owner: b"".join(slots) for owner, slots in parts.items()}
 
 
 def all_finite(block: bytes) -> bool:

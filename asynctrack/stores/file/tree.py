@@ -149,6 +149,10 @@ class Tree:
                 return run_dir
         return None
 
+    def known_run_dir(self, run_id: str) -> str | None:
+        """Where the run was when it was last looked for."""
+        return self._run_dirs.get(run_id)
+
     def run_dir(self, run_id: str) -> str:
         """Raises `NotFoundError`."""
         found = self.find_run(run_id)
