@@ -37,9 +37,15 @@ class Tail(NamedTuple):
     #: bytes
     size: int
     #: the last lines, at most WINDOW, in our spelling
-    recent: bytes
+    recent: list[str]
     #: see `is_canonical`
     canonical: bool
+
+    @classmethod
+    def of(cls, size: int, before: list[str], lines: list[str], *, canonical: bool) -> Tail:
+        """Behind ``lines``, with those ``before`` them; ``canonical`` where both are known to be."""
+        recent = lines[-WINDOW:] if len(lines) >= WINDOW else [*before, *lines][-WINDOW:]
+        return cls(size, recent, canonical or is_canonical("".join(recent).encode("ascii")))
 
 
 def append(path: str, block: Block, folder: str, tail: Tail | None = None, mark: int | None = None) -> Tail:
@@ -52,7 +58,7 @@ def append(path: str, block: Block, folder: str, tail: Tail | None = None, mark:
     while True:
         fd = _open(path, block, folder)
         if fd is None:
-            return _tail_of(len(block.data), block.data)
+            return Tail.of(len(block.data), [], block.lines, canonical=block.canonical)
         try:
             with locked(fd, path):
                 about = os.fstat(fd)
@@ -81,20 +87,20 @@ def _open(path: str, block: Block, folder: str) -> int | None:
 
 def _append_locked(fd: int, path: str, size: int, block: Block, tail: Tail | None, mark: int | None) -> Tail:
     if tail is not None and tail.size == size and mark is None:
-        recent, fragment = tail.recent, b""
-        lines = block.without_lines(recent, canonical=tail.canonical)
+        recent, canonical, fragment = tail.recent, tail.canonical, b""
+        lines = block.without_lines(recent, canonical=canonical)
     else:
-        recent, fragment = _read_tail(fd, size, size if mark is None else min(mark, size))
-        points = parse_lines(recent)[0]
-        seen = {identity(*point) for point in points}
-        recent = encode(points)  # others may spell the same point otherwise, and the next append compares texts
-        lines = block.without(seen)
+        found, fragment = _read_tail(fd, size, size if mark is None else min(mark, size))
+        points = parse_lines(found)[0]
+        lines = block.without({identity(*point) for point in points})
+        # Others may spell the same point otherwise, and the next append compares texts.
+        recent, canonical = encode(points[-WINDOW:]), False
     data = block.data if lines is block.lines else "".join(lines).encode("ascii")
     if fragment and (mark is None or not data.startswith(fragment) or b"\n" in fragment):
         _cut(fd, path, size - len(fragment), fragment)
         size, fragment = size - len(fragment), b""
     _write(fd, path, size, data[len(fragment) :])
-    return _tail_of(size - len(fragment) + len(data), recent + data)
+    return Tail.of(size - len(fragment) + len(data), recent, lines, canonical=canonical and block.canonical)
 
 
 def _read_tail(fd: int, size: int, since: int) -> tuple[bytes, bytes]:
@@ -145,14 +151,6 @@ def _write(fd: int, path: str, size: int, data: bytes) -> None:
         except OSError:
             failure.ambiguous = True
         raise failure from error
-
-
-def _tail_of(size: int, data: bytes) -> Tail:
-    if len(data) > 2 * _WINDOW_BYTES:  # so that the split below does not pay for a whole batch
-        data = data[-_WINDOW_BYTES:]
-        data = data[data.find(b"\n") + 1 :]
-    recent = b"".join(data.splitlines(keepends=True)[-WINDOW:])
-    return Tail(size, recent, is_canonical(recent))
 
 
 def whole_size(path: str) -> int:

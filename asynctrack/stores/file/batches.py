@@ -23,7 +23,7 @@ __all__ = ["BatchWriter"]
 
 logger = logging.getLogger("asynctrack")
 
-_REMEMBERED = 1024  # metric files; each costs up to 16 kB
+_REMEMBERED = 1024  # metric files; each costs up to 25 kB
 
 
 class BatchWriter:

@@ -38,8 +38,6 @@ Identity = tuple[int, int, float | None]
 
 _FINITE = b"0123456789.e+- \n"
 _VALUE = itemgetter(2)
-#: lines that are looked for one by one among the last ones of the file
-_FEW = 8
 
 
 def identity(timestamp: int, step: int, value: float) -> Identity:
@@ -61,7 +59,7 @@ class Block:
 
     def __init__(self, points: Sequence[Point] = (), lines: Iterable[str] = ()) -> None:
         """Encode ``points`` (timestamps and steps are ints), with ``lines`` of ours behind them."""
-        self.lines = [*_encode(points), *lines] if points else list(lines)
+        self.lines = [*encode(points), *lines] if points else list(lines)
         self.data = "".join(self.lines).encode("ascii")
         self.canonical = is_canonical(self.data)
         self._unique = set(self.lines)
@@ -84,16 +82,14 @@ class Block:
         lines = [line for line, point in zip(self.lines, points, strict=True) if identity(*point) not in seen]
         return lines if len(lines) < len(self.lines) else self.lines
 
-    def without_lines(self, data: bytes, *, canonical: bool) -> list[str]:
+    def without_lines(self, lines: Sequence[str], *, canonical: bool) -> list[str]:
         """The same for the points of lines that this module has written, at a fraction of the price."""
         if not (self.canonical and canonical):
-            return self.without(identities(data))
-        if len(self.lines) <= _FEW:
-            text = "\n" + data.decode("ascii")
-            fresh = [line for line in self.lines if f"\n{line}" not in text]
-            return fresh if len(fresh) < len(self.lines) else self.lines
-        seen = self._unique.intersection(data.decode("ascii").splitlines(keepends=True))
-        return [line for line in self.lines if line not in seen] if seen else self.lines
+            return self.without(identities("".join(lines).encode("ascii")))
+        if self._unique.isdisjoint(lines):
+            return self.lines
+        seen = set(lines)
+        return [line for line in self.lines if line not in seen]
 
 
 def encode_records(blocks: Iterable[RecordBlock]) -> dict[str, list[str]]:
@@ -115,12 +111,8 @@ def is_canonical(data: bytes) -> bool:
     return not data.translate(None, _FINITE) and b" -0.0 " not in data and b"e+308" not in data
 
 
-def encode(points: Sequence[Point]) -> bytes:
-    """Any number of points, each as given, in our spelling."""
-    return "".join(_encode(points)).encode("ascii") if points else b""
-
-
-def _encode(points: Sequence[Any]) -> list[str]:
+def encode(points: Sequence[Any]) -> list[str]:
+    """The lines of any number of points, each as given, in our spelling."""
     # A NumPy float64 is a float, but its repr is no number.
     if not set(map(type, map(_VALUE, points))) <= {float}:
         points = [(point[0], point[1], float(point[2])) for point in points]

@@ -78,7 +78,7 @@ class FileStore(AbstractStore):
         return prepared.info
 
     async def bookmark(self, run_id: str, batch: Batch) -> dict[str, int]:
-        """The size in bytes of each metric's file, 0 where there is none; at least what it was after our last append."""
+        """The size in bytes of each metric's file, 0 where there is none; at least what it was after our append."""
         known = self._writer.known_bookmark(run_id, batch)
         return known if known is not None else await self._call(self._writer.bookmark, run_id, batch)
 

@@ -55,7 +55,7 @@ def test_a_new_file_appears_with_its_lines(path: str, tmp_path: pathlib.Path, mo
     assert not any(sizes)
     assert os.listdir(tmp_path) == ["metrics"]
     assert os.listdir(tmp_path / "metrics" / "a") == ["b"]
-    assert tail == Tail(len(OURS.data), OURS.data, True)
+    assert tail == Tail(len(OURS.data), OURS.lines, True)
 
 
 def test_a_file_system_without_links_gets_its_file_too(
