@@ -31,6 +31,8 @@ class EndOfRun(NamedTuple):
 
     status: str
     end_time: int
+    #: nobody has logged it: the program died. Whoever has ended the run since knows better.
+    assumed: bool = False
 
 
 class Part:

@@ -20,6 +20,8 @@ __all__ = ["Delivery"]
 
 logger = logging.getLogger("asynctrack")
 
+#: statuses of runs that have not ended
+_OPEN = {"RUNNING", "SCHEDULED"}
 #: attempts after which the events of a batch that the server fails at are suspected
 _SUSPECTED = 3
 #: seconds after which a trouble that comes and goes is spoken of again
@@ -143,12 +145,16 @@ class Delivery:
         # An attached run ends without a status when no more comes from here, and the store need not know.
         if work.ends is not None and work.ends.status:
             try:
-                await self.store.update_run(run_id, status=work.ends.status, end_time=work.ends.end_time)
+                if not work.ends.assumed or await self._is_open(run_id):
+                    await self.store.update_run(run_id, status=work.ends.status, end_time=work.ends.end_time)
             except StoreError as error:
                 if error.retryable:
                     raise
                 refusals.append(Refusal("end", work.ends.status, work.ends.end_time, str(error)))
         return refusals
+
+    async def _is_open(self, run_id: str) -> bool:
+        return (await self.store.get_run(run_id)).info.status in _OPEN
 
     # ── creating the run
 

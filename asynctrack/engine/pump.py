@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from collections.abc import Iterator
 
 from asynctrack.engine.batcher import Lane, Work
@@ -25,6 +26,10 @@ logger = logging.getLogger("asynctrack")
 _CROWD = 1 << 17
 
 
+#: all of this process
+_pumps: weakref.WeakSet[Pump] = weakref.WeakSet()
+
+
 class Pump:
     """Sources and the store they go to. Belongs to one thread."""
 
@@ -37,6 +42,7 @@ class Pump:
         #: the experiment, by name, for the runs of dead and other processes; None: the one that they chose
         self.experiment: str | None = None
         self._turn = 0
+        _pumps.add(self)
 
     # ── sources
 
@@ -144,12 +150,14 @@ class Pump:
         return loaded
 
     def _open_runs(self) -> set[str]:
-        """Ids of the runs of living processes, which a dead one's spool must not end."""
+        """Ids of the runs of living processes, which a dead one's spool must not end: those of this process's other
+        engines, too."""
         return {
             lane.run_id or lane.spec.uid
-            for source in self.sources
+            for pump in list(_pumps)
+            for source in list(pump.sources)
             if not source.adopted
-            for lane in source.lanes.values()
+            for lane in list(source.lanes.values())
             if not lane.ended
         }
 

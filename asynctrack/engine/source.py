@@ -428,7 +428,7 @@ class Source:
                 self._finished[lane.run] = self.lanes.pop(lane.run)
                 self.lanes.pop(-lane.run, None)
             elif (status := self.end_status()) is not None:
-                lane.add(Part(self.front, self.front, ends=EndOfRun(status, self._last_sign_of_life())))
+                lane.add(Part(self.front, self.front, ends=EndOfRun(status, self._last_sign_of_life(), assumed=True)))
         return not self.lanes
 
     def _end(self) -> int:
@@ -453,7 +453,10 @@ class Source:
 
     def _load_cursor(self) -> dict[str, Any]:
         try:
-            return self.spool.load_cursor() or {}
+            cursor = self.spool.load_cursor() or {}
+            if self.spool.is_copy():
+                raise ValueError(f"{self.spool.path} is a copy")  # what the other one has delivered is not known here
+            return cursor
         except (OSError, ValueError) as error:
             logger.warning("asynctrack: %s; everything in that spool is compared with the store again", error)
             return {"damaged": True}

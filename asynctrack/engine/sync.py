@@ -174,6 +174,15 @@ class _Job:
 
     def _take(self, path: str, owner_gone: bool) -> None:
         spool, followed = Spool.adopt(path), False
+        if spool is not None and spool.owner.host == host_name() and spool.is_copy() and not owner_gone:
+            spool.leave()
+            raise InvalidInputError(
+                f"it is a copy of {spool.owner.path}, whose program may deliver that itself: deliver that one, or this "
+                "one, if the other is gone, with --owner-gone"
+            )
+        if spool is None and _delivers_itself(path):
+            self._results[path] = Shipment(path, self._uri, "busy")
+            return
         if spool is None or (spool.owner.host != host_name() and not owner_gone):
             # Over a network file system a free lock does not say that the owner, on another host, is dead.
             if spool is not None:
@@ -244,6 +253,11 @@ class _Job:
             return Shipment(path, self._uri, "up to date", *counts, left=left)
         problem = self.pump.last_error or "it was interrupted"
         return Shipment(path, self._uri, "partly", *counts, left=left, problem=problem)
+
+
+def _delivers_itself(path: str) -> bool:
+    owner = read_owner(path)
+    return owner is not None and owner.ships and owner.host == host_name()
 
 
 def _check_target(spool: Spool, uri: str) -> None:

@@ -1,8 +1,9 @@
 """The spool: one directory per process and store that holds a journal, its owner's lock and its cursor.
 
 What is POSIX-only about the journal lives here: the record locks on the owner file, one byte each, that say whether
-the owner is alive and whether somebody delivers. (Record locks, because fork does not hand them on: with ``flock`` a
-forked child would keep a dead parent looking alive.)
+the owner is alive and whether somebody delivers. They belong to the open file (Linux's "open file description locks"):
+those that belong to the process are lost as soon as it opens and closes the file once more, as anything does that
+copies or reads the whole working directory. A forked child closes what it has got of them.
 """
 
 from __future__ import annotations
@@ -44,10 +45,12 @@ _OWNER, _CONSUMER = 0, 1
 
 #: struct flock of 64-bit Linux: type, whence, start, length, process id
 _FLOCK = struct.Struct("@hhqqi0q")
+#: elsewhere than on Linux they belong to the process
+_SET_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
+_GET_LOCK = getattr(fcntl, "F_OFD_GETLK", fcntl.F_GETLK)
 
-#: real paths of this process's own spools, and of those it has adopted: a record lock cannot tell them from free
-#: ones, and even opening the owner file a second time would drop the lock
-_held_here: set[str] = set()
+#: this process's own spools, and those it has adopted, by their real paths
+_held_here: dict[str, Spool] = {}
 #: held while an owner file is opened, locked or closed: two threads at one would take each other's lock away
 _owner_files = threading.RLock()
 
@@ -60,6 +63,15 @@ class Owner(NamedTuple):
     pid: int
     store: str
     created: int
+    #: where the spool was made, and its owner file's inode there: neither is right in a copy
+    path: str = ""
+    inode: int = 0
+    #: the owner, or its shipper, delivers: it is not offline
+    ships: bool = False
+
+    def made(self, path: str) -> bool:
+        """Whether the spool at ``path`` is the one that was made, moved maybe, and no copy of it. Raises OSError."""
+        return not self.path or self.path == os.path.realpath(path) or self.inode == _inode(path)
 
 
 class Spool:
@@ -75,9 +87,9 @@ class Spool:
         self._making_temporary = threading.RLock()
 
     @classmethod
-    def create(cls, home: str, store: str, *, consumed: bool = True) -> Spool:
+    def create(cls, home: str, store: str, *, consumed: bool = True, ships: bool = True) -> Spool:
         """A new spool in ``home``, owned and locked by this process, which also delivers it where it is ``consumed``
-        here. Raises OSError."""
+        here, or has it delivered where it ``ships``. Raises OSError."""
         owner = Owner(_FORMAT_VERSION, host_name(), os.getpid(), store, time.time_ns() // 1_000_000)
         os.makedirs(home, mode=0o700, exist_ok=True)
         _ignore_in_git(home)
@@ -89,22 +101,24 @@ class Spool:
             os.rmdir(path)
             raise
         try:
-            spool._take_possession(consumed)
+            spool._take_possession(consumed, ships)
         except OSError:
             spool.remove()
             raise
         return spool
 
-    def _take_possession(self, consumed: bool) -> None:
+    def _take_possession(self, consumed: bool, ships: bool) -> None:
         # Under another name until it is locked, so that nobody takes a spool in the making for an orphan.
         self._lock_fd = new_file(self._file("owner.new"))
         for byte in (_OWNER, _CONSUMER) if consumed else (_OWNER,):
             if not _lock(self._lock_fd, byte):
                 raise OSError(errno.EAGAIN, "locked by somebody else, just made", self._file("owner.new"))
+        place = os.path.realpath(self._file(""))
+        self.owner = self.owner._replace(path=place, inode=os.fstat(self._lock_fd).st_ino, ships=ships)
         write_all(self._lock_fd, encode_frame(self.owner), 0)
         self.registry.append(encode_frame(["owner", *self.owner]))  # a second copy, should the owner file be damaged
         with _owner_files:
-            _held_here.add(os.path.realpath(self._file("")))
+            _held_here[place] = self
             os.rename(self._file("owner.new"), self._file("owner"))
 
     @classmethod
@@ -161,8 +175,12 @@ class Spool:
         except ValueError:
             registry.close()
             raise
-        _held_here.add(os.path.realpath(path))
-        return cls(path, owner, fd, registry)
+        spool = _held_here[os.path.realpath(path)] = cls(path, owner, fd, registry)
+        return spool
+
+    def is_copy(self) -> bool:
+        """Whether it was made in another place, and copied to this one. Raises OSError."""
+        return self.path is not None and not self.owner.made(self.path)
 
     def segments(self) -> tuple[Segment | None, list[str]]:
         """The segments of a dead writer as a chain, oldest first, and a line for each file that cannot be read."""
@@ -351,7 +369,13 @@ class Spool:
         if self._cursor is not None:
             self._cursor.close()
         if self.path is not None:
-            _held_here.discard(os.path.realpath(self.path))
+            _held_here.pop(os.path.realpath(self.path), None)
+
+    def forget(self) -> None:
+        """In a forked child: the parent's lock is not held any longer than the parent lives."""
+        fd, self._lock_fd = self._lock_fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def leave(self) -> None:
         """`release`, and read no more from it."""
@@ -383,24 +407,30 @@ def _forget_held() -> None:
     """In a forked child: the parent's spools are not this process's."""
     global _owner_files
     _owner_files = threading.RLock()  # another thread of the parent may have held it at the fork
+    for spool in _held_here.values():
+        spool.forget()
     _held_here.clear()
 
 
 def spool_homes(configured: str | None) -> list[str]:
     """Folders for spools, best first: as configured, else ``.asynctrack/`` here, else the user's state folder."""
-    if configured:
-        return [os.path.abspath(os.path.expanduser(configured))]
     state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    return [os.path.abspath(".asynctrack"), os.path.join(state, "asynctrack")]
+    homes = [os.path.expanduser(configured)] if configured else [".asynctrack", os.path.join(state, "asynctrack")]
+    try:
+        return [os.path.abspath(home) for home in homes]
+    except FileNotFoundError:
+        return [home for home in homes if os.path.isabs(home)]  # somebody has deleted the working directory
 
 
-def open_spool(homes: list[str], store: str, slots: int, *, consumed: bool = True) -> tuple[Spool, Segment, list[str]]:
+def open_spool(
+    homes: list[str], store: str, slots: int, *, consumed: bool = True, ships: bool = True
+) -> tuple[Spool, Segment, list[str]]:
     """A new spool with a first segment of ``slots`` slots, in the first home that has room for both, else in memory;
     and why the others have not. Raises OSError when there is no memory either."""
     problems: list[str] = []
     for home in homes:
         try:
-            spool = Spool.create(home, store, consumed=consumed)
+            spool = Spool.create(home, store, consumed=consumed, ships=ships)
             try:
                 return spool, Segment.create(spool.segment_path(1), 0, slots), problems
             except OSError:
@@ -426,6 +456,8 @@ def find_orphans(home: str, store: str) -> Iterator[Spool]:
         owner = read_owner(path)
         if owner is None or (owner.version, owner.store, owner.host) != (_FORMAT_VERSION, store, host):
             continue
+        if not owner.made(path):
+            continue  # a copy: the program that wrote it may be alive, and delivers it itself
         spool = Spool.adopt(path)
         if spool is not None:
             yield spool
@@ -436,7 +468,7 @@ def read_owner(path: str) -> Owner | None:
     data, registry = b"", None
     try:
         with _owner_files:
-            # Opening the owner file of a spool of our own would drop our lock on it.
+            # Where locks belong to the process, opening the owner file of a spool of our own would drop ours.
             if os.path.realpath(path) not in _held_here:
                 with open(os.path.join(path, "owner"), "rb") as file:
                     data = file.read()
@@ -462,6 +494,10 @@ def is_held(path: str) -> tuple[bool, bool]:
             os.close(fd)
 
 
+def _inode(path: str) -> int:
+    return os.stat(os.path.join(path, "owner")).st_ino
+
+
 def _registry_of(path: str) -> FrameFile | None:
     try:
         return FrameFile(os.path.join(path, "registry"), create=False)
@@ -482,7 +518,10 @@ def _decode_owner(data: bytes, registry: FrameFile | None) -> Owner:
 def _lock(fd: int, byte: int) -> bool:
     """Lock one byte of an owner file, for as long as the process has it open; False where another process has."""
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+        if _SET_LOCK is None:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+        else:
+            fcntl.fcntl(fd, _SET_LOCK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False
@@ -492,7 +531,7 @@ def _lock(fd: int, byte: int) -> bool:
 
 def _is_locked(fd: int, byte: int) -> bool:
     asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
-    answer = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
+    answer = _FLOCK.unpack(fcntl.fcntl(fd, _GET_LOCK, asked))
     return bool(answer[0] != fcntl.F_UNLCK)
 
 

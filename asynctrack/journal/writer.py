@@ -60,12 +60,16 @@ class Journal:
         self.dropped = 0
         self._rolled = rolled
         self._wake = wake
+        #: of this process's children too, wherever they go before they log
+        self._homes = spool_homes(settings.spool_dir)
         self._open()
 
     def _open(self) -> None:
         slots = self._slots_for(_FIRST_SEGMENT_BYTES)
-        homes = spool_homes(self.settings.spool_dir)
-        self.spool, head, problems = open_spool(homes, self.store_uri, slots, consumed=self._consumed)
+        ships = self.settings.mode != "offline"
+        self.spool, head, problems = open_spool(
+            self._homes, self.store_uri, slots, consumed=self._consumed, ships=ships
+        )
         if problems and self.spool.path is None:
             logger.warning(
                 "asynctrack keeps events in memory only: no spool directory could be made (%s). Until they are "

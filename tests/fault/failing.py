@@ -45,7 +45,7 @@ KINDS: dict[str, tuple[Any, str, int]] = {
     "listdir": (os, "listdir", errno.EIO),
     "scandir": (os, "scandir", errno.EACCES),
     "flock": (fcntl, "flock", errno.ENOLCK),
-    "lockf": (fcntl, "lockf", errno.ENOLCK),
+    "fcntl": (fcntl, "fcntl", errno.ENOLCK),
 }
 EVENTS = 200
 #: seconds after which a program hangs

@@ -80,7 +80,7 @@ class BatchWriter:
         work = _Work(self._tree, run_dir, self._tails, self._cut)
         try:
             work.params(batch.params)
-            work.metrics(batch, bookmark or {})
+            work.metrics(batch, bookmark)
             work.tags(batch.tags)
             if durable:
                 work.sync()
@@ -127,12 +127,14 @@ class _Work:
                 reason = f"param {shorten(key)} already logged with {shorten(current)}, and params never change"
                 self.refusals.append(Refusal("param", key, value, f"{reason}; log it under another key"))
 
-    def metrics(self, batch: Batch, bookmark: dict[str, int]) -> None:
+    def metrics(self, batch: Batch, bookmark: dict[str, int] | None) -> None:
         lines = encode_records(batch.blocks)
         for key in dict.fromkeys([*batch.decoded, *lines]):
             block = Block(batch.decoded.get(key, ()), lines.get(key, ()))
             if block.lines:
-                self._try("metric", key, _points(batch, key), self._append, block, bookmark.get(key))
+                # A file that the bookmark does not know of may hold any of it, from its beginning.
+                mark = None if bookmark is None else bookmark.get(key, 0)
+                self._try("metric", key, _points(batch, key), self._append, block, mark)
 
     def _append(self, path: str, block: Block, mark: int | None) -> None:
         # Taken out and put back in, so that the least recently used come first.

@@ -103,7 +103,8 @@ def test_a_spool_says_whose_it_is_twice(spool: Spool) -> None:
     modes = [stat.S_IMODE(item.stat().st_mode) for item in (path.parent, path, path / "owner", path / "registry")]
     assert modes == [0o700, 0o700, 0o600, 0o600]
     assert sorted(os.listdir(path)) == ["owner", "registry"]
-    owner = [1, host_name(), os.getpid(), STORE, spool.owner.created]
+    inode = os.stat(path / "owner").st_ino
+    owner = [1, host_name(), os.getpid(), STORE, spool.owner.created, str(path), inode, True]
     assert decode_frame((path / "owner").read_bytes()) == owner
     assert scan_frames((path / "registry").read_bytes())[0] == [["owner", *owner]]
     assert (path.parent / ".gitignore").read_text("utf-8").endswith("*\n")

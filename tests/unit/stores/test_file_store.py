@@ -289,6 +289,14 @@ def test_a_store_that_is_gone_is_not_a_missing_run(store: FileStore, root: pathl
     assert drive(store.log_batch(UID, Batch(params=[("p", "1")]))) == []
 
 
+def test_behind_an_empty_bookmark_lies_the_whole_file(store: FileStore) -> None:
+    """A damaged cursor knows nothing: what the file holds already, however much, is not written again."""
+    points = [(step, step, 1.0) for step in range(1000)]
+    drive(store.log_batch(UID, Batch({"m": points})))
+    drive(store.log_batch(UID, Batch({"m": points[:500]}), bookmark={}))
+    assert len(drive(store.get_metric_history(UID, "m"))) == 1000
+
+
 def test_a_bookmark_holds_sizes(store: FileStore) -> None:
     """Bytes of each metric's file; what is not there, and what will be refused, is 0."""
     new_run(store)
