@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from asynctrack.constants import PARENT_RUN_TAG, RunStatus
 from asynctrack.context import automatic_tags
-from asynctrack.engine.lifecycle import after_fork, before_exit, engine_for, engine_for_store, heed_signals
+from asynctrack.engine.lifecycle import after_fork, before_exit, engine_for, engine_for_store, heed_signals, status_of
 from asynctrack.engine.progress import Waiting
 from asynctrack.engine.receipts import Receipt
 from asynctrack.errors import (
@@ -34,6 +33,7 @@ from asynctrack.errors import (
 )
 from asynctrack.runlog import RunLog, RunState
 from asynctrack.stores.base import AbstractStore, RunSpec
+from asynctrack.stores.io import delivers_here, in_event_loop
 from asynctrack.stores.uri import resolve_store_uri
 from asynctrack.tracking import get_tracking_uri
 from asynctrack.values import to_text
@@ -131,22 +131,23 @@ class ActiveRun(_Face):
         ``close_timeout`` seconds. What is not delivered then stays in the spool, and a warning says so (with
         ``strict=True`` it is an error). A second call does nothing."""
         receipt = _end(self._state, status, end_time)
-        if receipt is not None:
+        if receipt is not None and not delivers_here():  # a destructor may be called in any thread
             done = wait_blocking(self._state, receipt, self._state.engine.settings.close_timeout)
             _after_end(self._state, receipt, done)
 
     def __enter__(self) -> ActiveRun:
         _activate(self._state)
         receipt = self._state.engine.created(self._state.number)
-        with _entering(self._state):
-            _check_created(self._state, receipt.wait(_entry_timeout(self._state)), receipt)
+        if not delivers_here():
+            with _entering(self._state):
+                _check_created(self._state, receipt.wait(_entry_timeout(self._state)), receipt)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self.terminate(_status_for(kind, error))
+            self.terminate(status_of(error))
         except AsynctrackError:
             if error is None:
                 raise
@@ -167,7 +168,7 @@ class ActiveRun(_Face):
         try:
             # Delivering goes on although the task is being cancelled; terminate() bounds it.
             with CancelScope(shield=True):
-                await AsyncActiveRun(self._state).terminate(_status_for(kind, error))
+                await AsyncActiveRun(self._state).terminate(status_of(error))
         except AsynctrackError:
             if error is None:
                 raise
@@ -290,7 +291,7 @@ def logging_run() -> ActiveRun | None:
     candidates = [state for state in list(_open.values()) if not state.ended and not state.attached]
     if not candidates:
         return None
-    if _in_task():
+    if in_event_loop():
         raise NoActiveRunError(
             "no run is active in this task; open one with `async with asynctrack.start_run()`, or log through the run "
             "object: run.log_metric(…)"
@@ -382,7 +383,7 @@ def _entering(state: RunState) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _end(state, _status_for(type(error), error), None)
+        _end(state, status_of(error), None)
         # The store does not answer, or not to us: the interpreter's end does not wait for it once more.
         state.engine.gave_up |= isinstance(error, StoreError)
         raise
@@ -426,37 +427,16 @@ def _after_end(state: RunState, receipt: Receipt[RunInfo | None], done: bool) ->
         logger.warning("asynctrack: %s", error)
 
 
-def _status_for(kind: type[BaseException] | None, error: BaseException | None) -> str:
-    """The honest status of a run whose block is left by ``error``."""
-    if kind is None or isinstance(error, GeneratorExit):
-        return "FINISHED"
-    if isinstance(error, SystemExit):
-        return "FINISHED" if error.code in (None, 0) else "FAILED"
-    if issubclass(kind, (KeyboardInterrupt, *_cancellations())):
-        return "KILLED"
-    return "FAILED"
-
-
-def _cancellations() -> tuple[type[BaseException], ...]:
-    """What a cancelled task raises, in the libraries that are loaded."""
-    asyncio, trio = sys.modules.get("asyncio"), sys.modules.get("trio")
-    found: list[type[BaseException]] = []
-    if asyncio is not None:
-        found.append(asyncio.CancelledError)
-    if trio is not None:
-        found.append(trio.Cancelled)
-    return tuple(found)
-
-
-def _in_task() -> bool:
-    asyncio, trio = sys.modules.get("asyncio"), sys.modules.get("trio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:
-        return True
-    return trio is not None and bool(trio.lowlevel.in_trio_run())
-
-
 def wait_blocking(state: RunState, receipt: Receipt[Any], timeout: float | None) -> bool:
-    """Hold up this thread for at most ``timeout`` seconds, with a progress line; whether the receipt is settled."""
+    """Hold up this thread for at most ``timeout`` seconds, with a progress line; whether the receipt is settled.
+
+    Raises AsynctrackError in a thread that delivers, which would wait for itself.
+    """
+    if delivers_here():
+        raise AsynctrackError(
+            f"run {state.run_id}: this is a thread that delivers (on_error and some destructors are called in it), so "
+            "it cannot wait for the delivery; flush in another one"
+        )
     with Waiting(state.engine.pending, state.engine.pending_artifact_bytes) as waiting:
         return waiting.until(receipt.wait, _FOREVER if timeout is None else timeout)
 

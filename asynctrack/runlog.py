@@ -245,7 +245,7 @@ class RunLog(ArtifactLog):
             stream = new
         if timestamp is None:
             timestamp = _now() // 1_000_000
-        elif type(timestamp) is not int or timestamp < 0:
+        elif type(timestamp) is not int or not 0 <= timestamp < 1 << 63:
             try:
                 timestamp = to_timestamp(key, timestamp)
             except InvalidInputError as error:
@@ -318,8 +318,10 @@ class RunLog(ArtifactLog):
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags. All are checked before any is set."""
+        if not isinstance(tags, Mapping):
+            raise InvalidInputError(f"set_tags takes a dictionary of names and values, not {shortened(tags)}")
         entries = {}
-        for key, value in dict(tags).items():
+        for key, value in tags.items():
             self._state.check_key("tag", key)
             entries[key] = to_text("tag", key, value)
         if entries:

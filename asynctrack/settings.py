@@ -117,6 +117,8 @@ def _check_token_function(token: object) -> None:
         raise InvalidInputError("token is a coroutine function; it must be an ordinary one, which may block")
 
 
+#: longest time in seconds, ten years
+_LONGEST = 10 * 366 * 86400.0
 #: settings that an environment variable cannot hold
 _FUNCTIONS = ("on_error", "token")
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -148,4 +150,11 @@ def configure(**settings: Any) -> None:
 
 def current_settings() -> Settings:
     """The settings a run started now would get."""
-    return Settings.from_environment()._replace(**_configured)
+    settings = Settings.from_environment()._replace(**_configured)
+    seconds = {name: getattr(settings, name) for name, default in Settings._field_defaults.items() if _is_time(default)}
+    # Infinity, too, is a long time; but no lock can be waited for as long.
+    return settings._replace(**{name: min(value, _LONGEST) for name, value in seconds.items()})
+
+
+def _is_time(default: object) -> bool:
+    return isinstance(default, float)

@@ -65,14 +65,21 @@ def to_text(kind: str, key: object, value: Any) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def flatten(params: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(params: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
     """The entries of nested dictionaries, keys joined with dots: ``{"opt": {"lr": 1}}`` gives ``("opt.lr", 1)``."""
     if not isinstance(params, Mapping):
         raise InvalidInputError(f"expected a dictionary of names and values, not {shortened(params)}")
+    yield from _flatten(params, "", ())
+
+
+def _flatten(params: Mapping[Any, Any], prefix: str, around: tuple[object, ...]) -> Iterator[tuple[str, Any]]:
+    around = (*around, params)
     for key, value in params.items():
         name = f"{prefix}{key}" if prefix else key
+        if any(value is outer for outer in around):
+            raise InvalidInputError(f"param {shortened(name)}: the dictionary contains itself")
         if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{name}.")
+            yield from _flatten(value, f"{name}.", around)
         else:
             yield name, value
 

@@ -289,7 +289,7 @@ class Delivery:
         for refusal in refusals if self._on_refusal is not None else ():
             try:
                 self._on_refusal(run_id, refusal)  # type: ignore[misc]  # not None: tested above
-            except Exception:
+            except BaseException:  # sys.exit(), too, would end this thread and with it all delivery
                 logger.exception("asynctrack: on_error failed for %s %r of run %s", refusal.kind, refusal.key, run_id)
         if run_id not in self._told_refused:
             self._told_refused.add(run_id)

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 from asynctrack.engine.batcher import Lane, Work
-from asynctrack.engine.loading import load
+from asynctrack.engine.loading import load, load_first
 from asynctrack.engine.pump import Pump
 from asynctrack.engine.receipts import Receipt
 from asynctrack.engine.source import Loaded, Source
@@ -26,7 +26,7 @@ from asynctrack.journal.slots import SLOT_SIZE
 from asynctrack.journal.writer import Journal
 from asynctrack.settings import Settings
 from asynctrack.stores.base import AbstractStore, RunSpec
-from asynctrack.stores.io import InlineIO, ThreadedIO, drive
+from asynctrack.stores.io import InlineIO, ThreadedIO, deliver_here, drive
 from asynctrack.stores.uri import open_store
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ class Engine:
         #: somebody wants a look at the journal now; else it is looked at again at _look_at (monotonic seconds)
         self._asked = True
         self._look_at = 0.0
+        #: the last trouble that was said once
+        self._said = ""
         #: nothing more is loaded until some piece of work is done
         self._no_room = False
         # An Event is not re-entrant: a signal handler that wakes us while this very thread does would hang for ever.
@@ -230,13 +232,24 @@ class Engine:
                 self.journal.reopen()
                 self._reset()
             if self._thread is None:
-                self._open()
-                self._thread = threading.Thread(target=self._main, name="asynctrack", daemon=True)
+                if self._own is None:
+                    self._open()
+                load_first()
+                thread = threading.Thread(target=self._main, name="asynctrack", daemon=True)
                 try:
-                    self._thread.start()
-                except RuntimeError:
+                    thread.start()
+                except RuntimeError as error:
                     # At interpreter exit (Python 3.12 and later) no thread can be started: close() drains by itself.
-                    self._leaving_loop = True
+                    self._leaving_loop |= "shutdown" in str(error)
+                    if not self._leaving_loop:
+                        self._say_once(f"cannot start the background thread: {error}. Events are kept; trying again")
+                        return
+                self._thread = thread
+
+    def _say_once(self, trouble: str) -> None:
+        if trouble != self._said:
+            self._said = trouble
+            logger.error("asynctrack: %s", trouble)
 
     def _open(self) -> None:
         spool, head = self.journal.spool, self.journal.head
@@ -262,6 +275,7 @@ class Engine:
             self.finished.set()
 
     def _main(self) -> None:
+        deliver_here()
         try:
             if not self._leaving_loop:
                 load(remote=self.store.client is not None)

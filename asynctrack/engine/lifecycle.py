@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from asynctrack.engine.engine import Engine
 from asynctrack.engine.progress import Waiting
@@ -107,7 +107,27 @@ def exit_status() -> str:
     error = getattr(sys, "last_value", None)
     if error is None or error is _errors_before or hasattr(sys, "ps1"):
         return "FINISHED"
-    return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+    return status_of(error)
+
+
+def status_of(error: BaseException | None) -> str:
+    """The honest `RunStatus` of a run that ``error`` ends; where there are several, the worst."""
+    if error is None or isinstance(error, GeneratorExit):
+        return "FINISHED"
+    if isinstance(error, BaseExceptionGroup):  # as trio's nurseries raise it, with a single error too
+        found = {status_of(one) for one in error.exceptions}
+        return next(status for status in ("FAILED", "KILLED", "FINISHED") if status in found)
+    if isinstance(error, SystemExit):
+        return "FINISHED" if error.code in (None, 0) else "FAILED"
+    return "KILLED" if isinstance(error, (KeyboardInterrupt, *_cancellations())) else "FAILED"
+
+
+def _cancellations() -> Iterator[type[BaseException]]:
+    """What a cancelled task raises, in the libraries that are loaded: wholly, for another thread may be importing."""
+    for library, name in (("asyncio", "CancelledError"), ("trio", "Cancelled")):
+        found = getattr(sys.modules.get(library), name, None)
+        if found is not None:
+            yield found
 
 
 def shutdown(status: str = "FINISHED") -> None:
@@ -202,7 +222,7 @@ def _close(deadlines: dict[Engine, float]) -> None:
 def _report_left(engine: Engine) -> None:
     path, uri = engine.journal.spool.path, engine.store.uri
     error = f" ({engine.last_error})" if engine.last_error else ""
-    if path is None or not os.path.isdir(path):
+    if path is None or _is_gone(path):
         gone = "" if path is None else f": its spool {path} was deleted"
         logger.error("asynctrack: could not deliver everything to %s%s; what is left is lost%s", uri, error, gone)
         return
@@ -223,6 +243,16 @@ def _report_left(engine: Engine) -> None:
             "asynctrack: not everything could be delivered to %s%s: %s wait in %s. `%s` delivers them, and so does the "
             "next program that logs to that store with the same spool folder.", uri, error, left, path, command,
         )  # fmt: skip
+
+
+def _is_gone(path: str) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass  # it is there, and not for this user any more
+    return False
 
 
 def _in_forked_child() -> None:

@@ -12,7 +12,7 @@ import threading
 from contextlib import suppress
 from importlib import import_module
 
-__all__ = ["load"]
+__all__ = ["load", "load_first"]
 
 _lock = threading.RLock()
 _COMMON = (
@@ -25,6 +25,13 @@ _COMMON = (
 _REMOTE = ("certifi", "encodings.idna", "h11", "httpcore", "httpx")
 
 
+def load_first() -> None:
+    """What has to be imported before the thread is started: it wants every fork to call it before and after, and a fork
+    that waits for us has asked already who wants to be called before."""
+    with suppress(RuntimeError):  # the interpreter is ending: the engine does without threads then
+        import_module("concurrent.futures.thread")
+
+
 def load(*, remote: bool) -> None:
     """Import what a background thread needs; ``remote``: of an engine that speaks HTTP. Costs nothing a second time."""
     with _lock:
@@ -33,8 +40,6 @@ def load(*, remote: bool) -> None:
         anyio.run(anyio.sleep, 0)  # anyio imports its backend when it is first run
         for name in (*_COMMON, *(_REMOTE if remote else ())):
             import_module(name)
-        with suppress(RuntimeError):  # the interpreter is ending: from here on the engine does without threads
-            import_module("concurrent.futures.thread")
 
 
 if hasattr(os, "register_at_fork"):

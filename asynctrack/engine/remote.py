@@ -20,6 +20,7 @@ from asynctrack.engine.reports import take_report
 from asynctrack.journal.reader import JournalReader
 from asynctrack.settings import Settings
 from asynctrack.stores.base import AbstractStore, Refusal, RunSpec
+from asynctrack.stores.io import deliver_here
 
 __all__ = ["RemoteEngine"]
 
@@ -128,6 +129,7 @@ class RemoteEngine(Engine):
         self._keep_shipper()
 
     def _main(self) -> None:
+        deliver_here()
         try:
             while not self._leaving_loop:
                 self._keep()
@@ -232,7 +234,7 @@ class RemoteEngine(Engine):
                 for line in self._refusals.lines():
                     self._call_on_error(line)
         except OSError as error:
-            logger.error("asynctrack: the spool %s cannot be read: %s", self.journal.spool.path, error)
+            self._say_once(f"the spool {self.journal.spool.path} cannot be read: {error}")
 
     def _call_on_error(self, line: bytes) -> None:
         try:
@@ -268,7 +270,7 @@ class RemoteEngine(Engine):
         try:
             self._shipper.start(path, shipper_environment(self.store.uri, self.settings))
         except (OSError, RuntimeError) as error:
-            logger.error("asynctrack: cannot start the shipper process: %s. Events are kept; trying again.", error)
+            self._say_once(f"cannot start the shipper process: {error}. Events are kept; trying again")
 
     def _renew_credentials(self) -> None:
         """A process's environment cannot be changed from outside: where the credentials are refused and the program has

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from asynctrack.engine.pump import Pump
 from asynctrack.engine.shipping import ship
@@ -17,7 +16,7 @@ from asynctrack.errors import AsynctrackError, InvalidInputError
 from asynctrack.journal.spool import Spool, host_name, read_owner
 from asynctrack.settings import Settings, current_settings
 from asynctrack.stores.base import AbstractStore
-from asynctrack.stores.io import ThreadedIO
+from asynctrack.stores.io import ThreadedIO, in_event_loop
 from asynctrack.stores.uri import open_store, resolve_store_uri
 
 __all__ = ["Shipment", "spool_paths", "sync"]
@@ -127,7 +126,7 @@ def _carry_out(jobs: list[_Job], watch: bool, progress: Callable[[int, int], Non
 
     if not jobs:
         return
-    if not _loop_is_running():
+    if not in_event_loop():
         anyio.run(main)
         return
     from concurrent.futures import ThreadPoolExecutor
@@ -139,13 +138,6 @@ def _carry_out(jobs: list[_Job], watch: bool, progress: Callable[[int, int], Non
         except BaseException:
             cancelled.set()  # Ctrl-C, which only the main thread hears of
             raise
-
-
-def _loop_is_running() -> bool:
-    asyncio: Any = sys.modules.get("asyncio")
-    trio: Any = sys.modules.get("trio")
-    running = asyncio is not None and asyncio._get_running_loop() is not None
-    return running or (trio is not None and bool(trio.lowlevel.in_trio_run()))
 
 
 class _Job:

@@ -8,19 +8,34 @@ through (`drive`), because nothing in them ever suspends.
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import IO, Any, Protocol, TypeVar, TypeVarTuple
 
 from asynctrack.errors import UnavailableError
 
-__all__ = ["PIECE", "InlineIO", "StoreIO", "ThreadedIO", "drive", "this_loop", "write_file_atomically"]
+__all__ = [
+    "PIECE",
+    "InlineIO",
+    "StoreIO",
+    "ThreadedIO",
+    "deliver_here",
+    "delivers_here",
+    "drive",
+    "in_event_loop",
+    "this_loop",
+    "write_file_atomically",
+]
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 #: bytes of one piece of a streamed file: large enough that a thread hop for each costs nothing
 PIECE = 1 << 20
+
+_thread = threading.local()
 
 
 def drive(work: Coroutine[Any, Any, T]) -> T:
@@ -88,6 +103,32 @@ async def _pieces_async(file: Any, path: str, length: int | None) -> AsyncGenera
 def _check_complete(path: str, missing: int | None) -> None:
     if missing:
         raise UnavailableError(f"{path} became {missing} bytes shorter while it was read; do not write to it meanwhile")
+
+
+def in_event_loop() -> bool:
+    """Whether this thread runs an event loop: then nothing may block it."""
+    # Another thread may be importing either.
+    running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    in_trio_run = getattr(getattr(sys.modules.get("trio"), "lowlevel", None), "in_trio_run", None)
+    return (running_loop is not None and running_loop() is not None) or (in_trio_run is not None and in_trio_run())
+
+
+def deliver_here() -> None:
+    """Say that this thread delivers from now on."""
+    _thread.delivers = True
+
+
+def delivers_here() -> bool:
+    """Whether this thread delivers: what waits in it for the delivery waits for itself."""
+    return getattr(_thread, "delivers", False)
+
+
+def _delivering(function: Callable[[*Args], T], *args: *Args) -> T:
+    _thread.delivers = True
+    try:
+        return function(*args)
+    finally:
+        _thread.delivers = False
 
 
 def _on_asyncio() -> bool:
@@ -162,7 +203,7 @@ class ThreadedIO:
     async def call(self, function: Callable[[*Args], T], *args: *Args) -> T:
         from anyio import to_thread
 
-        return await to_thread.run_sync(function, *args)
+        return await to_thread.run_sync(_delivering, function, *args)
 
     async def read(self, path: str) -> bytes:
         if not _on_asyncio():

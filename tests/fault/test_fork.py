@@ -152,6 +152,22 @@ if __name__ == "__main__":
     assert lab.spools() == []
 
 
+def test_a_fork_right_after_the_start(lab: Lab) -> None:
+    """The background thread is still importing what it needs; nobody sees a traceback, nor a message of a lock."""
+    program = """
+        run = asynctrack.start_run()
+        run.log_metric("loss", 0.0, 0)
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        run.terminate()
+    """
+    for _ in range(3):
+        result = lab.run(program, **FORK)
+        assert (result.returncode, result.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("late", ["asyncio.tasks", "anyio.abc", "yaml.loader", "asynctrack.artifacts.proxied"])
 def test_a_fork_in_the_middle_of_a_late_import(late: str, lab: Lab) -> None:
     """The background thread is just importing something: the child has the whole module, or can import it itself."""

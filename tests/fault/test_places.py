@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import textwrap
 
@@ -88,6 +89,30 @@ def test_a_child_that_logs_elsewhere_leaves_its_events_where_they_are_found(lab:
     lab.recover()
     assert steps(lab.only_run()) == list(range(500))
     assert lab.spools() == []
+
+
+@SHIPPERS
+def test_a_program_that_gives_up_its_rights(shipper: str, lab: Lab) -> None:
+    """A service that becomes another user: what it cannot reach any more is left, truthfully, to the next program."""
+    if os.geteuid():
+        pytest.skip("needs to be root")
+    lab.folder.chmod(0o755)
+    program = """
+        import shlex, asynctrack.engine.spools  # the interpreter may lie where only root can read it
+        run = asynctrack.start_run()
+        run.flush()
+        os.setgid(65534); os.setuid(65534)
+        for number in range(4):
+            log_some(run, 10_000, f"loss{number}")
+    """
+    result = lab.run(program, ASYNCTRACK_SHIPPER=shipper, ASYNCTRACK_CLOSE_TIMEOUT="3")
+    assert result.returncode == 0, result.stderr
+    assert "deleted" not in result.stderr
+    assert len(result.stderr.splitlines()) < 10, result.stderr
+    lab.recover()
+    for number in range(4):
+        stored = steps(lab.only_run(), f"loss{number}")
+        assert stored == list(range(len(stored)))
 
 
 def test_a_working_directory_that_is_gone(lab: Lab) -> None:

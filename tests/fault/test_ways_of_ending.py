@@ -104,6 +104,34 @@ def test_a_cancelled_task_leaves_its_run_killed_and_complete(library: str, lab: 
     check_complete(lab, "KILLED")
 
 
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [
+        ("os.kill(os.getpid(), signal.SIGINT); await trio.sleep(60)", "KILLED"),
+        ("sys.exit()", "FINISHED"),
+        ("sys.exit(1)", "FAILED"),
+        ("raise ValueError('mine')", "FAILED"),
+    ],
+    ids=["Ctrl-C", "sys.exit", "sys.exit(1)", "exception"],
+)
+def test_the_status_is_that_of_what_a_nursery_raises_in_a_group(ending: str, status: str, lab: Lab) -> None:
+    """trio wraps what ends a task, a single error too."""
+    program = f"""
+        import trio
+        async def work():
+            {ending}
+        async def main():
+            async with asynctrack.start_run() as run:
+                log(run)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(work)
+                    nursery.start_soon(trio.sleep, 60)
+        trio.run(main)
+    """
+    lab.run(LOG + textwrap.dedent(program))
+    check_complete(lab, status)
+
+
 def test_a_loop_closed_under_the_run(lab: Lab) -> None:
     """A run left open when its loop is closed is delivered when the interpreter ends."""
     program = """
@@ -256,6 +284,37 @@ def test_logging_from_del(lab: Lab) -> None:
     run = lab.only_run()
     assert (steps(run), steps(run, "gone")) == (list(range(2000)), list(range(2000)))
     assert run.status == "FINISHED"
+
+
+def test_a_destructor_that_ends_its_run_in_the_thread_that_delivers(lab: Lab) -> None:
+    """The garbage collector calls it wherever it happens to run: the thread does not wait for itself."""
+    program = """
+        import gc
+        class Trainer:
+            def __init__(self):
+                self.run = asynctrack.start_run(nested=True)
+                self.me = self  # so that only the collector finds it
+            def __del__(self):
+                self.run.terminate()
+                done.append(threading.current_thread().name)
+        gc.disable()
+        done = []
+        for _ in range(5):
+            log_some(Trainer().run, 10)
+        gc.set_threshold(5, 1, 1)
+        gc.enable()
+        with asynctrack.start_run(run_name="other", nested=True) as run:
+            begun = time.monotonic()
+            while len(done) < 5:
+                time.sleep(0.05)  # allocates nothing that is collected: the others have to find them
+            run.flush()
+        print(time.monotonic() - begun)
+    """
+    result = lab.run(program, ASYNCTRACK_FLUSH_INTERVAL="0.05")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert float(result.stdout) < 20.0, "close_timeout is 60 s"
+    runs = [run for run in lab.runs().values() if run.tags["mlflow.runName"] != "other"]
+    assert [(steps(run), run.status) for run in runs] == [(list(range(10)), "FINISHED")] * 5
 
 
 def test_logging_from_atexit(lab: Lab) -> None:

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import math
 import os
+import sys
 import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +116,7 @@ def test_a_bad_step_leaves_no_trace(tmp_path: Path) -> None:
         run.log_metric("loss", 1.0, 3.0)  # type: ignore[arg-type]  # forgiven
         run.log_metric("loss", 1.0, np.int64(4))
         run.log_metric("loss", 1.0, -5)
-        for timestamp in (-1, 0.5, "now"):
+        for timestamp in (-1, 0.5, "now", 1 << 63):
             with pytest.raises(InvalidInputError, match="timestamp="):
                 run.log_metric("loss", 1.0, 1, timestamp)  # type: ignore[arg-type]  # the mistake under test
     assert [step for _, _, step in only_run(tmp_path / "mlruns").metrics["loss"]] == [3, 4, -5]
@@ -516,3 +518,71 @@ def test_a_segment_sealed_under_a_log_call_costs_nothing(tmp_path: Path, monkeyp
             run.log_metric("loss", float(step), step)
     assert seen
     assert sorted(step for _, _, step in only_run(tmp_path / "mlruns").metrics["loss"]) == list(range(200))
+
+
+def test_while_another_thread_imports_asyncio_a_run_is_ended_and_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The module is there, and half of what is in it is not."""
+    half = types.ModuleType("asyncio")
+    with pytest.raises(KeyboardInterrupt), asynctrack.start_run() as run:  # noqa: PT012  # what a block does
+        monkeypatch.setitem(sys.modules, "asyncio", half)
+        monkeypatch.setitem(sys.modules, "trio", types.ModuleType("trio"))
+        thread = threading.Thread(target=asynctrack.log_metric, args=("loss", 1.0))
+        thread.start()
+        thread.join()
+        raise KeyboardInterrupt
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    run_ = only_run(tmp_path / "mlruns")
+    assert (run_.run_id, run_.status, len(run_.metrics["loss"])) == (run.run_id, "KILLED", 1)
+
+
+def test_on_error_can_neither_wait_for_its_own_thread_nor_end_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A callback that flushes gets an error at once, one that exits ends nothing: what comes later is delivered."""
+    told = []
+
+    def on_error(run_id: str, refusal: object) -> None:
+        told.append(run_id)
+        if len(told) == 1:
+            run.flush()
+        sys.exit(1)
+
+    asynctrack.configure(on_error=on_error)
+    with asynctrack.start_run() as run:
+        run.flush()
+        for name in ("first", "second"):
+            (tmp_path / "mlruns" / "0" / run.run_id / "params" / name).mkdir(parents=True)
+            run.log_param(name, 1)
+            with pytest.raises(asynctrack.DeliveryError):
+                run.flush()
+        run.log_metric("loss", 1.0)
+    assert told == [run.run_id] * 2
+    assert "it cannot wait for the delivery" in caplog.text
+    assert len(only_run(tmp_path / "mlruns").metrics["loss"]) == 1
+
+
+def test_a_thread_that_cannot_be_started_now_is_started_later(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The limit of processes is reached for a moment: said once, and whoever waits next starts the thread."""
+    asynctrack.configure(connect_timeout=0.2)
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name == "asynctrack":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    run = asynctrack.start_run()
+    run.log_metric("loss", 1.0)
+    with pytest.raises(FlushTimeoutError):
+        run.flush(0.1)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    run.flush(20)
+    assert len(only_run(tmp_path / "mlruns").metrics["loss"]) == 1
+    assert caplog.text.count("can't start new thread") == 1
+    run.terminate()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 import asynctrack
@@ -34,3 +36,11 @@ def test_an_argument_beats_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     assert current_settings().handle_sigterm is False
     asynctrack.configure(handle_sigterm=None)
     assert current_settings().handle_sigterm is True
+
+
+def test_for_ever_is_a_long_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Infinity is a number greater than 0, and more than a lock can wait for."""
+    asynctrack.configure(close_timeout=float("inf"))
+    monkeypatch.setenv("ASYNCTRACK_TERM_TIMEOUT", "1e300")
+    for seconds in (current_settings().close_timeout, current_settings().term_timeout):
+        assert 1e8 < seconds < threading.TIMEOUT_MAX / 2

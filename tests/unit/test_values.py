@@ -109,3 +109,12 @@ def test_nested_dictionaries_are_joined_with_dots() -> None:
     assert dict(flatten(nested)) == {"a.b.c": 1, "a.2": 2, "e": {}}
     with pytest.raises(InvalidInputError, match="dictionary"):
         dict(flatten([("a", 1)]))  # type: ignore[arg-type]  # the mistake under test
+
+
+def test_a_dictionary_within_itself_is_refused() -> None:
+    """At any depth; one that stands in two places is none."""
+    inner: dict[str, object] = {"a": 1}
+    assert dict(flatten({"x": inner, "y": {"z": inner}})) == {"x.a": 1, "y.z.a": 1}
+    inner["b"] = {"c": inner}
+    with pytest.raises(InvalidInputError, match=r"'x\.b\.c': the dictionary contains itself"):
+        dict(flatten({"x": inner}))

@@ -19,7 +19,7 @@ import yaml
 import asynctrack
 from asynctrack.entities import ViewType
 from asynctrack.errors import NotFoundError, RefusedError, UnavailableError
-from asynctrack.stores.base import Batch, RunSpec
+from asynctrack.stores.base import Batch, Point, RunSpec
 from asynctrack.stores.file import FileStore
 from asynctrack.stores.io import InlineIO, drive
 
@@ -291,7 +291,8 @@ def test_a_store_that_is_gone_is_not_a_missing_run(store: FileStore, root: pathl
 
 def test_behind_an_empty_bookmark_lies_the_whole_file(store: FileStore) -> None:
     """A damaged cursor knows nothing: what the file holds already, however much, is not written again."""
-    points = [(step, step, 1.0) for step in range(1000)]
+    new_run(store)
+    points: list[Point] = [(step, step, 1.0) for step in range(1000)]
     drive(store.log_batch(UID, Batch({"m": points})))
     drive(store.log_batch(UID, Batch({"m": points[:500]}), bookmark={}))
     assert len(drive(store.get_metric_history(UID, "m"))) == 1000
