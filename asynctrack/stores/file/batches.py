@@ -145,7 +145,10 @@ class _Work:
             value = self._truncated("tag", key, value, MAX_TAG_LENGTH)
             given = [every for name, every in tags if name == key]
             if key == layout.RUN_NAME_TAG and value:
-                change_run(self._tree, self._run_dir, run_name=value)
+                try:
+                    change_run(self._tree, self._run_dir, run_name=value)
+                except NotFoundError as error:
+                    raise self._tree.gone(self._run_dir) from error  # it was there when the batch began
             self._try("tag", key, given, write_tag, value, self._run_dir)
 
     def sync(self) -> None:

@@ -43,7 +43,10 @@ def prepare_run(tree: Tree, spec: RunSpec) -> Prepared:
         raise RefusedError(f"{shorten(spec.uid)} cannot be a run's id")
     existing = tree.find_run(spec.uid)
     if existing is not None:
-        return Prepared(tree.run_info(existing))
+        try:
+            return Prepared(tree.run_info(existing))
+        except NotFoundError as error:
+            raise tree.gone(existing) from error  # found just before; if it is deleted, the next attempt makes it anew
     if tree.unended and tree.is_gone():
         # Unmounted, it seems: in an empty store in its place those runs' events would be refused for good.
         tree.written_run_dir(next(iter(tree.unended)))

@@ -7,10 +7,11 @@ import errno
 import logging
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, TypeVarTuple
 
 import pytest
@@ -21,6 +22,7 @@ from asynctrack.entities import ViewType
 from asynctrack.errors import NotFoundError, RefusedError, UnavailableError
 from asynctrack.stores.base import Batch, Point, RunSpec
 from asynctrack.stores.file import FileStore
+from asynctrack.stores.file.tree import Tree
 from asynctrack.stores.io import InlineIO, drive
 
 T = TypeVar("T")
@@ -287,6 +289,36 @@ def test_a_store_that_is_gone_is_not_a_missing_run(store: FileStore, root: pathl
     root.rmdir()
     root.with_name("away").rename(root)
     assert drive(store.log_batch(UID, Batch(params=[("p", "1")]))) == []
+
+
+def test_a_store_that_goes_while_a_run_is_looked_at_is_tried_again(
+    store: FileStore, root: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between finding the run's folder and reading its meta.yaml: no event is refused for that."""
+    new_run(store)
+    find = Tree.find_run
+
+    def found_and_gone(tree: Tree, run_id: str) -> str | None:
+        run_dir = find(tree, run_id)
+        root.rename(root.with_name("away"))
+        return run_dir
+
+    spec = RunSpec(uid=UID, run_name="again")
+    works: list[Callable[[], Coroutine[Any, Any, Any]]] = [
+        lambda: store.create_run(spec),
+        lambda: store.log_batch(UID, Batch(tags=[("mlflow.runName", "new")])),
+        lambda: store.update_run(UID, status="FINISHED"),
+    ]
+    for work in works:
+        monkeypatch.setattr(Tree, "find_run", found_and_gone)
+        with pytest.raises(UnavailableError):
+            drive(work())
+        monkeypatch.setattr(Tree, "find_run", find)
+        if root.exists():
+            shutil.rmtree(root)
+        root.with_name("away").rename(root)
+        drive(work())
+    assert drive(store.get_run(UID)).info.status == "FINISHED"
 
 
 def test_behind_an_empty_bookmark_lies_the_whole_file(store: FileStore) -> None:
