@@ -14,10 +14,11 @@ from asynctrack.engine.delivery import Delivery
 from asynctrack.engine.source import Loaded, Source
 from asynctrack.entities import RunInfo
 from asynctrack.errors import RefusedError
+from asynctrack.journal.frames import encode_frame
 from asynctrack.journal.reader import JournalReader
 from asynctrack.journal.segment import HEADER_SIZE, Segment
 from asynctrack.journal.slots import SLOT_SIZE
-from asynctrack.journal.spool import Spool
+from asynctrack.journal.spool import Spool, read_owner
 from asynctrack.journal.writer import Journal
 from asynctrack.settings import Settings
 from asynctrack.stores.base import Batch, Limits, Refusal, RunSpec
@@ -89,8 +90,15 @@ def journal_in(home: Path, **settings: Any) -> Iterator[Journal]:
 
 def die(journal: Journal, to: Path) -> Path:
     """The spool as the journal's process would leave it if it were killed now: a copy, whose owner is dead."""
-    # Reading the owner file drops this process's own lock on it, which does not matter: the journal is given up.
-    shutil.copytree(spool_path(journal), to)
+    return leave_behind(spool_path(journal), to)
+
+
+def leave_behind(spool: str | Path, to: Path) -> Path:
+    """A copy of a spool that does not know that it is one."""
+    shutil.copytree(spool, to)
+    owner = read_owner(str(to))
+    assert owner is not None
+    (to / "owner").write_bytes(encode_frame(owner._replace(path=os.path.realpath(to))))
     return to
 
 

@@ -13,7 +13,14 @@ from asynctrack.engine.limiter import Limiter
 from asynctrack.engine.retry import retry_delay
 from asynctrack.engine.source import Source
 from asynctrack.engine.uploads import Upload, deliver_upload, remove_delivered
-from asynctrack.errors import InvalidInputError, RefusedError, StoreError, UnavailableError, WrongServerError
+from asynctrack.errors import (
+    InvalidInputError,
+    NotFoundError,
+    RefusedError,
+    StoreError,
+    UnavailableError,
+    WrongServerError,
+)
 from asynctrack.stores.base import AbstractStore, Batch, Refusal, RunSpec
 
 __all__ = ["Delivery"]
@@ -154,7 +161,10 @@ class Delivery:
         return refusals
 
     async def _is_open(self, run_id: str) -> bool:
-        return (await self.store.get_run(run_id)).info.status in _OPEN
+        try:
+            return (await self.store.get_run(run_id)).info.status in _OPEN
+        except NotFoundError:
+            return True  # it will say so when the run is ended
 
     # ── creating the run
 

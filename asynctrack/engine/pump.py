@@ -123,13 +123,23 @@ class Pump:
                 logger.error("asynctrack: cannot write the cursor in %s: %s", source.spool.path, error)
 
     def load(self) -> set[Loaded]:
-        """Load what there is room for, once from each source."""
+        """Load what there is room for, once from each source; more where many runs get little of it each, for it is
+        batches that cost, and not events."""
+        while True:
+            loaded, _ = self._loaded()
+            for source in self.sources:
+                source.depth, source.crowded = self.delivery.depth, loaded > _CROWD
+            found = {self._load(source) for source in list(self.sources)}
+            before, (loaded, runs) = loaded, self._loaded()
+            if Loaded.MORE not in found or not before < loaded < min(_CROWD, runs * self.store.limits.entities // 4):
+                return found
+
+    def _loaded(self) -> tuple[int, int]:
+        """How many events are loaded for runs that get on, and for how many runs."""
         now = time.monotonic()
-        lanes = [lane for source in self.sources for lane in source.lanes.values()]
-        crowded = sum(lane.loaded_weight for lane in lanes if not lane.stalled(now)) > _CROWD
-        for source in self.sources:
-            source.depth, source.crowded = self.delivery.depth, crowded
-        return {self._load(source) for source in list(self.sources)}
+        lanes = [lane for source in self.sources for lane in source.lanes.values() if lane.loaded_weight]
+        weights = [lane.loaded_weight for lane in lanes if not lane.stalled(now)]
+        return sum(weights), len(weights)
 
     def _load(self, source: Source) -> Loaded:
         try:

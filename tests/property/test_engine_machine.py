@@ -25,7 +25,7 @@ from asynctrack.journal.spool import Spool
 from asynctrack.journal.writer import Journal
 from asynctrack.stores.base import Batch, Limits, Refusal
 from asynctrack.stores.io import drive
-from tests.journals import ExactStore, bits, let_go, new_journal, register, uid
+from tests.journals import ExactStore, bits, leave_behind, let_go, new_journal, register, uid
 
 
 class Killed(BaseException):
@@ -291,7 +291,7 @@ class EngineMachine(RuleBasedStateMachine):
         orphans: list[Path] = []
         for path in old.spools():
             orphans.append(self.folder / f"orphan{self.lives}-{len(orphans)}")
-            shutil.copytree(path, orphans[-1])
+            leave_behind(path, orphans[-1])
         for run in old.runs:
             self.status[self.run_ids[self.lives, run]] = "KILLED", 0
         old.close()
