@@ -92,7 +92,8 @@ def test_a_full_disk_drops_new_events_and_says_so(lab: Lab) -> None:
     assert f"{dropped} events" in result.stderr
     lab.recover()
     assert len(steps(lab.only_run())) == accepted >= delivered
-    assert lab.only_run().status == "KILLED"  # its end could be written nowhere
+    # Its end finds room only where delivering is quicker than logging, as it may be to a server.
+    assert lab.only_run().status == ("KILLED" if "no room in the spool for its end" in result.stderr else "FINISHED")
     assert lab.spools() == []
 
 
