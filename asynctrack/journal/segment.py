@@ -18,6 +18,8 @@ from asynctrack.journal.slots import PACK, SLOT_SIZE, VOID, begun
 
 __all__ = ["HEADER_SIZE", "Segment"]
 
+#: <linux/mman.h>
+_POPULATE_WRITE = 23
 _MAGIC = b"ATRKSLOT"
 _VERSION = 1
 _HEADER = struct.Struct("<8sIIQQQI")  # magic, version, slot size, first sequence number, slots, created ms, CRC-32
@@ -86,6 +88,15 @@ class Segment:
         if self.slots is not None:
             with open("/dev/zero", "rb", buffering=0) as zeros, memoryview(self.slots)[HEADER_SIZE:] as pages:
                 zeros.readinto(pages)
+
+    def populate(self) -> None:
+        """The same, for a small segment that is wanted at once: 3 µs a page, in the calling thread and in one go. The
+        first log call to a page would pay 30 µs for it, with the processor's caches full of other things."""
+        if self.slots is not None:
+            try:
+                self.slots.madvise(_POPULATE_WRITE)
+            except (OSError, AttributeError):
+                pass  # before Linux 5.14, or elsewhere
 
     def append_frame(self, frame: bytes) -> int:
         """Write one encoded frame beside the slots and return its offset. Raises OSError."""

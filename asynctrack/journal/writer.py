@@ -76,6 +76,7 @@ class Journal:
                 "delivered they do not survive the end of this process. Set ASYNCTRACK_SPOOL_DIR to a writable folder.",
                 "; ".join(problems),
             )
+        head.populate()
         self.pid = os.getpid()
         self.closed = False
         # Re-entrant: a signal handler may log while this very thread is rolling.

@@ -92,8 +92,8 @@ def test_a_full_disk_drops_new_events_and_says_so(lab: Lab) -> None:
     assert f"{dropped} events" in result.stderr
     lab.recover()
     assert len(steps(lab.only_run())) == accepted >= delivered
-    # Its end finds room only where delivering is quicker than logging, as it may be to a server.
-    assert lab.only_run().status == ("KILLED" if "no room in the spool for its end" in result.stderr else "FINISHED")
+    # Its end could be kept in memory only: there while the program could deliver it, and gone with the program.
+    assert lab.only_run().status == ("FINISHED" if delivered == accepted else "KILLED")
     assert lab.spools() == []
 
 
