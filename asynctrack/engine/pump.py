@@ -27,7 +27,7 @@ _CROWD = 1 << 17
 
 
 #: all of this process
-_pumps: weakref.WeakSet[Pump] = weakref.WeakSet()
+_pumps: list[weakref.ref[Pump]] = []
 
 
 class Pump:
@@ -42,7 +42,7 @@ class Pump:
         #: the experiment, by name, for the runs of dead and other processes; None: the one that they chose
         self.experiment: str | None = None
         self._turn = 0
-        _pumps.add(self)
+        _pumps.append(weakref.ref(self, _pumps.remove))
 
     # ── sources
 
@@ -125,8 +125,8 @@ class Pump:
     def load(self) -> set[Loaded]:
         """Load what there is room for, once from each source; more where many runs get little of it each, for it is
         batches that cost, and not events."""
+        loaded, _ = self._loaded()
         while True:
-            loaded, _ = self._loaded()
             for source in self.sources:
                 source.depth, source.crowded = self.delivery.depth, loaded > _CROWD
             found = {self._load(source) for source in list(self.sources)}
@@ -164,7 +164,9 @@ class Pump:
         engines, too."""
         return {
             lane.run_id or lane.spec.uid
-            for pump in list(_pumps)
+            # Copies: of a set, or a weak one, another thread's change would be noticed as an error.
+            for reference in list(_pumps)
+            if (pump := reference()) is not None
             for source in list(pump.sources)
             if not source.adopted
             for lane in list(source.lanes.values())

@@ -244,7 +244,7 @@ class RemoteEngine(Engine):
                 value = entry["timestamp"], entry["step"], float(value)
             refusal = Refusal(entry["kind"], entry["key"], value, entry["reason"])
             self.settings.on_error(entry["run_id"], refusal)  # type: ignore[misc]  # not None: tested above
-        except Exception:
+        except BaseException:  # as in `Delivery`: sys.exit(), too, would end this thread
             logger.exception("asynctrack: on_error failed for %s", line.decode("utf-8", "replace"))
 
     # ── the shipper process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import textwrap
@@ -69,6 +70,46 @@ def test_a_copied_spool_is_nobody_s_orphan(lab: Lab) -> None:
     delivered = finish(start_command(other, "sync", "--owner-gone", **environment))
     assert delivered.returncode == 0, delivered.stderr
     assert (steps(lab.only_run()), lab.only_run().status) == (list(range(3000)), "FINISHED")
+
+
+def test_a_run_that_was_taken_up_elsewhere_and_ended_keeps_its_status(lab: Lab) -> None:
+    """Killed on one node, resumed on another with a spool folder of its own, finished; then the first node's spool is
+    delivered: its events arrive, and nobody says KILLED."""
+    first = lab.run(
+        """
+        run = asynctrack.start_run()
+        run.flush()
+        print(run.run_id, flush=True)
+        log_some(run, 500)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        ASYNCTRACK_SPOOL_DIR="first", ASYNCTRACK_FLUSH_INTERVAL="30",
+    )  # fmt: skip
+    resumed = f"with asynctrack.start_run(run_id={first.stdout.strip()!r}) as run:\n    log_some(run, 10, 'second')"
+    second = lab.run(resumed, ASYNCTRACK_SPOOL_DIR="second")
+    assert second.returncode == 0, second.stderr
+    sync = finish(start_command(lab.folder, "sync", "--dir", "first", **lab.environment))
+    assert sync.returncode == 0, sync.stderr
+    run = lab.only_run()
+    assert (steps(run), steps(run, "second"), run.status) == (list(range(500)), list(range(10)), "FINISHED")
+
+
+def test_sync_leaves_a_program_alone_whose_shipper_is_just_starting(lab: Lab) -> None:
+    """Nobody delivers yet, and somebody is about to."""
+    process = lab.start(
+        """
+        from asynctrack.journal.spool import Spool
+        from asynctrack.stores.uri import resolve_store_uri
+        store = resolve_store_uri(os.environ["MLFLOW_TRACKING_URI"])
+        spool = Spool.create(os.path.abspath(".asynctrack"), store, consumed=False, ships=True)
+        print("made", flush=True)
+        sys.stdin.readline()
+        """
+    )
+    line_for(process)
+    result = finish(start_command(lab.folder, "sync", "--json", **lab.environment))
+    assert [entry["state"] for entry in json.loads(result.stdout)] == ["busy"], result.stderr
+    process.communicate("end\n", timeout=60)
 
 
 def test_a_child_that_logs_elsewhere_leaves_its_events_where_they_are_found(lab: Lab) -> None:
