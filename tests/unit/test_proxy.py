@@ -410,7 +410,7 @@ def test_an_overloaded_server_refuses_what_is_too_much_at_once(proxy: FaultProxy
     assert len(answers) == 12
     assert set(answers) <= {200, 429}
     assert all(record.server_status is None for record in proxy.requests if record.status == 429)
-    assert proxy.in_flight == 0
+    eventually(lambda: proxy.in_flight == 0)  # a client may read the whole answer before the proxy has counted it
     assert 1 <= proxy.peak <= 12
 
 
