@@ -96,7 +96,7 @@ def _place(artifact_uri: str | None, run_id: str | None, path: str | None, track
     store = store_for(tracking_uri)
     flush_all(get_tracking_uri() if tracking_uri is None else store.uri)
     if run_id is not None:
-        base = drive(store.get_run(run_id)).info.artifact_uri
+        base = drive(store.get_run_info(run_id)).artifact_uri
         if not base:
             raise NotFoundError(f"run {run_id} in {store.uri} has no artifact location")
         return _Place(open_artifacts(base, store.uri, store.io, store.client), path or "")

@@ -114,7 +114,7 @@ class Delivery:
             if run.refused is not None:
                 raise RefusedError(f"the run could not be created: {run.refused}")
             if run.artifact_uri is None:
-                info = run.info or (await self.store.get_run(lane.name)).info
+                info = run.info or await self.store.get_run_info(lane.name)
                 run.artifact_uri = info.artifact_uri or ""
             await deliver_upload(
                 self.store, folder, run.artifact_uri, upload, may_be_stored=work.uncertain, suspected=work.isolate
@@ -162,7 +162,7 @@ class Delivery:
 
     async def _is_open(self, run_id: str) -> bool:
         try:
-            return (await self.store.get_run(run_id)).info.status in _OPEN
+            return (await self.store.get_run_info(run_id)).status in _OPEN
         except NotFoundError:
             return True  # it will say so when the run is ended
 

@@ -75,7 +75,7 @@ def repository_at(target: Target, artifact_uri: str) -> ArtifactRepository:
 
 async def repository_of(target: Target, run_id: str | int) -> ArtifactRepository:
     """Where a run's artifacts are kept."""
-    info = (await target.store.get_run(run_id_of(run_id))).info
+    info = await target.store.get_run_info(run_id_of(run_id))
     if not info.artifact_uri:
         raise NotFoundError(f"run {info.run_id} in {target.uri} has no artifact location")
     return repository_at(target, info.artifact_uri)

@@ -243,7 +243,7 @@ class AbstractStore(ABC):
         Asked where a run's id is the store's choice, before a creation is repeated.
         """
         try:
-            return (await self.get_run(spec.run_id or spec.uid)).info
+            return await self.get_run_info(spec.run_id or spec.uid)
         except NotFoundError:
             return None
 
@@ -277,6 +277,13 @@ class AbstractStore(ABC):
     @abstractmethod
     async def get_run(self, run_id: str) -> Run:
         """The run with its latest metrics. Raises `NotFoundError`."""
+
+    async def get_run_info(self, run_id: str) -> RunInfo:
+        """The run without its data. Raises `NotFoundError`.
+
+        For stores where the data costs something: the file store reads all points of a run for its latest ones.
+        """
+        return (await self.get_run(run_id)).info
 
     @abstractmethod
     async def search_runs(

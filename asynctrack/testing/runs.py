@@ -111,6 +111,13 @@ class RunsContract(ContractHooks):
         for verb in (store.delete_run, store.restore_run):
             self.raised(NotFoundError, verb("f" * 32))
 
+    def test_a_run_is_told_without_its_data(self, store: AbstractStore) -> None:
+        run_id = self.new_run(store)
+        self.run(store.log_batch(run_id, Batch(metrics={"m": [(1, 0, 1.0)]})))
+        self.run(store.update_run(run_id, status="FINISHED", end_time=5_000))
+        assert self.run(store.get_run_info(run_id)) == self.run(store.get_run(run_id)).info
+        self.raised(NotFoundError, store.get_run_info("f" * 32))
+
     def test_a_run_that_does_not_exist_is_not_found(self, store: AbstractStore) -> None:
         """Nor one whose id could lead elsewhere."""
         assert "f" * 32 in self.raised(NotFoundError, store.get_run("f" * 32))

@@ -18,13 +18,22 @@ from asynctrack.stores.file.lines import latest, parse_lines
 from asynctrack.stores.file.tree import Tree
 from asynctrack.stores.keys import check_key
 
-__all__ = ["get_run", "history", "history_path", "list_run_infos", "search_experiments", "search_runs"]
+__all__ = ["get_run", "get_run_info", "history", "history_path", "list_run_infos", "search_experiments", "search_runs"]
 
 
 def get_run(tree: Tree, run_id: str) -> Run:
     """Raises `NotFoundError`, `DamagedError`, OSError."""
     run_dir = tree.run_dir(run_id)
     return _whole(tree, run_dir, tree.run_info(run_dir))
+
+
+def get_run_info(tree: Tree, run_id: str) -> RunInfo:
+    """Raises `NotFoundError`, `DamagedError`, OSError."""
+    run_dir = tree.run_dir(run_id)
+    info = tree.run_info(run_dir)
+    if info.run_name:
+        return info
+    return _named(info, read_entry(layout.key_path(run_dir, "tag", layout.RUN_NAME_TAG), tree.warn_once))
 
 
 def _whole(tree: Tree, run_dir: str, info: RunInfo) -> Run:

@@ -96,6 +96,9 @@ class FileStore(AbstractStore):
     async def get_run(self, run_id: str) -> Run:
         return await self._call(reading.get_run, self._tree, run_id)
 
+    async def get_run_info(self, run_id: str) -> RunInfo:
+        return await self._call(reading.get_run_info, self._tree, run_id)
+
     async def search_runs(
         self,
         experiment_ids: Sequence[str],

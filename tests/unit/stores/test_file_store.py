@@ -552,3 +552,16 @@ def test_refusals_say_what_to_do(store: FileStore) -> None:
             drive(store.create_run(RunSpec(uid=uid or " ")))
     with pytest.raises(RefusedError):
         drive(store.create_run(RunSpec(uid=uuid.uuid4().hex, experiment_name="x" * 501)))
+
+
+def test_what_a_run_is_told_by_two_small_files(store: FileStore) -> None:
+    """The run's end asks for its status: no file of points is opened for that. MLflow before 1.29 kept the name in the
+    tag only."""
+    run_dir = new_run(store, run_name="r")
+    drive(store.log_batch(UID, Batch(metrics={"m": [(1, 0, 1.0)]})))
+    (run_dir / "meta.yaml").write_text((run_dir / "meta.yaml").read_text().replace("run_name: r\n", ""))
+    expected = drive(store.get_run(UID)).info
+    (run_dir / "metrics" / "m").unlink()
+    (run_dir / "metrics" / "m").mkdir()
+    assert drive(store.get_run_info(UID)) == expected
+    assert expected.run_name == "r"
