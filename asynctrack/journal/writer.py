@@ -76,7 +76,6 @@ class Journal:
                 "delivered they do not survive the end of this process. Set ASYNCTRACK_SPOOL_DIR to a writable folder.",
                 "; ".join(problems),
             )
-        head.populate()
         self.pid = os.getpid()
         self.closed = False
         # Re-entrant: a signal handler may log while this very thread is rolling.
@@ -257,9 +256,7 @@ class Journal:
                 small = min(_SMALL_RUN, segment.capacity // 2)
                 if not segment.first and not any(segment.read(small, 1)):
                     return  # small runs do with one
-                prepared = self._make(segment.first + segment.capacity, self._slots_after(segment))
-                prepared.prefault()
-                self._prepared = prepared
+                self._prepared = self._make(segment.first + segment.capacity, self._slots_after(segment))
             except OSError:
                 pass  # the roll will meet the same and apply the policy
 

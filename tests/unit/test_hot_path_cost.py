@@ -42,19 +42,19 @@ FIGURES: dict[tuple[int, int], dict[str, Cost]] = {
         "log_metric(key, float, step)": Cost(54, 1),
         "log_metric(key, float)": Cost(56, 1),
         "log_metric(key, int, step)": Cost(69, 1),
-        "log_metrics(20 floats, step)": Cost(1068, 4),
+        "log_metrics(20 floats, step)": Cost(918, 2),
     },
     (3, 12): {
         "log_metric(key, float, step)": Cost(48, 1),
         "log_metric(key, float)": Cost(50, 1),
         "log_metric(key, int, step)": Cost(60, 1),
-        "log_metrics(20 floats, step)": Cost(995, 3),
+        "log_metrics(20 floats, step)": Cost(848, 1),
     },
     (3, 13): {
         "log_metric(key, float, step)": Cost(42, 1),
         "log_metric(key, float)": Cost(44, 1),
         "log_metric(key, int, step)": Cost(54, 1),
-        "log_metrics(20 floats, step)": Cost(876, 3),
+        "log_metrics(20 floats, step)": Cost(706, 1),
     },
 }
 

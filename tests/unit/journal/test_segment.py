@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
+import resource
 import stat
 import struct
+import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -14,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from asynctrack.journal import segment as module
-from asynctrack.journal.disk import write_all
+from asynctrack.journal.disk import CHUNK, allocate, new_file, write_all
 from asynctrack.journal.segment import HEADER_SIZE, Segment
 from asynctrack.journal.slots import PACK, SLOT_SIZE, decode_block
 
@@ -85,16 +88,27 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_behind(path: str, monkeypatc
     assert open_files() == before
 
 
-def test_making_every_page_ready_changes_nothing(segment: Segment) -> None:
-    """It writes zeros where zeros are, behind the header, or nothing at all."""
-    segment.prefault()
-    put(segment, 7)
-    segment.populate()
-    assert steps(segment) == [7]
-    if segment.path is not None:
-        again = Segment.open(segment.path)
-        assert (again.first, again.capacity) == (FIRST, 4)
-        again.close()
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere pages are mapped as they are touched")
+def test_no_page_fault_waits_for_the_log_calls() -> None:
+    """In memory, where no file system maps many pages at one fault."""
+    segment = Segment.create(None, 0, 3 * CHUNK // SLOT_SIZE + 7)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for step in range(segment.capacity):
+        put(segment, step)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert faults < segment.size // mmap.PAGESIZE // 10  # some are Python's own
+    assert steps(segment) == list(range(segment.capacity))
+    segment.seal()
+    segment.close()
+
+
+@pytest.mark.parametrize("size", [1, CHUNK - 1, CHUNK, CHUNK + 1, 70 * CHUNK + 9])
+def test_a_file_has_all_its_blocks_and_zeros_alone(size: int, tmp_path: Path) -> None:
+    fd = new_file(str(tmp_path / "file"))
+    allocate(fd, size)
+    assert (tmp_path / "file").read_bytes() == bytes(size)
+    assert os.fstat(fd).st_blocks * 512 >= size
+    os.close(fd)
 
 
 # ── written
