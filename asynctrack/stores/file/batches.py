@@ -130,7 +130,7 @@ class _Work:
     def metrics(self, batch: Batch, bookmark: dict[str, int] | None) -> None:
         lines = encode_records(batch.blocks)
         for key in dict.fromkeys([*batch.decoded, *lines]):
-            block = Block(batch.decoded.get(key, ()), lines.get(key, ()))
+            block = Block(batch.decoded.get(key, ()), lines.get(key))
             if block.lines:
                 # A file that the bookmark does not know of may hold any of it, from its beginning.
                 mark = None if bookmark is None else bookmark.get(key, 0)
