@@ -96,11 +96,13 @@ def encode_records(blocks: Iterable[RecordBlock]) -> dict[str, list[str]]:
     lines: dict[str, list[str]] = {}
     for block in blocks:
         of_stream = {stream: lines.setdefault(key, []) for stream, key in block.keys.items()}
-        last, text = -1, ""
+        at, head, last, tail = -1, "", None, ""
         for timestamp, step, value, stream in records(block.data):
-            if timestamp != last:  # at full speed a thousand points share their millisecond
-                last, text = timestamp, str(timestamp)
-            of_stream[stream].append(f"{text} {value!r} {step}\n")
+            if timestamp != at:  # at full speed a thousand points share their millisecond
+                at, head = timestamp, f"{timestamp} "
+            if step != last:  # as metrics of one step do, mostly
+                last, tail = step, f" {step}\n"
+            of_stream[stream].append(f"{head}{value!r}{tail}")
     return lines
 
 

@@ -37,7 +37,7 @@ class FileStore(AbstractStore):
     from any thread. OSErrors come as `UnavailableError`, with the path and what to do.
     """
 
-    limits = Limits(metrics=32768, params=32768, tags=32768, entities=32768, bytes=1 << 30)
+    limits = Limits(metrics=65536, params=65536, tags=65536, entities=65536, bytes=1 << 30)
     keys_are_paths = True
     uri_says_all = True
 
