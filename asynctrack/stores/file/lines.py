@@ -108,8 +108,11 @@ def encode_records(blocks: Iterable[RecordBlock]) -> dict[str, list[str]]:
 
 def is_canonical(data: bytes) -> bool:
     """Whether, among these lines of ours, points are identical exactly if their lines are the same text."""
-    # "nan" and "inf" have an n, and nothing else has; Inf is the largest double to SQL, and -0.0 is 0.0.
-    return b"n" not in data and b" -0.0 " not in data and b"e+308" not in data
+    # "nan" and "inf" have an n, and nothing else has; Inf is the largest double to SQL, and -0.0 is 0.0. One byte is
+    # looked for ten times as fast as several.
+    return (
+        b"n" not in data and (b"-" not in data or b" -0.0 " not in data) and (b"+" not in data or b"e+308" not in data)
+    )
 
 
 def encode(points: Sequence[Any]) -> list[str]:
