@@ -23,7 +23,7 @@ logger = logging.getLogger("asynctrack")
 
 
 #: events that are enough to have loaded, of all runs together that get on: some 25 MB
-_CROWD = 1 << 17
+_CROWD = 1 << 18
 
 
 #: all of this process
