@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -98,16 +99,19 @@ class LoseAnswer(Fault):
 
 @dataclass(frozen=True)
 class Drip(Fault):
-    """The answer arrives ``size`` bytes every ``seconds``."""
+    """The answer arrives ``size`` bytes every ``seconds``; more, where a piece that the server sends would take longer
+    than ``longest``."""
 
     size: int = 1
     seconds: float = 0.01
+    longest: float = math.inf
 
     async def act(self, exchange: Exchange) -> None:
         await exchange.forward()
         async for data in exchange.response():
-            for start in range(0, len(data), self.size):
-                await exchange.send(data[start : start + self.size])
+            size = max(self.size, int(len(data) * self.seconds / self.longest))
+            for start in range(0, len(data), size):
+                await exchange.send(data[start : start + size])
                 await asyncio.sleep(self.seconds)
         exchange.answered()
 
@@ -248,7 +252,8 @@ KINDS: dict[str, Callable[[random.Random], Fault]] = {
     "cut request": lambda rng: CutRequest(rng.randrange(1, 2000)),
     "cut response": lambda rng: CutResponse(rng.randrange(0, 200), reset=rng.random() < 0.5),
     "lose answer": lambda rng: LoseAnswer(),
-    "drip": lambda rng: Drip(rng.randrange(20, 200), rng.uniform(0.001, 0.01)),
+    # A run's history is 300 kB: at the pace of a short answer it would take minutes.
+    "drip": lambda rng: Drip(rng.randrange(20, 200), rng.uniform(0.001, 0.01), longest=0.05),
     "delay": lambda rng: Delay(rng.uniform(0, 0.2), rng.uniform(0, 0.2)),
     "close after": lambda rng: CloseAfter(),
     "429": lambda rng: too_many(),

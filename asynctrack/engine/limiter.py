@@ -6,52 +6,96 @@ from asynctrack.errors import StoreError
 
 __all__ = ["Limiter"]
 
-#: requests that may queue inside the server: fewer than one, and it has time to spare; more than two only wait
-_SPARE, _QUEUED = 0.7, 2.0
-#: requests after which the fastest times are measured anew, with less under way: the server's tables grow, its
-#: neighbours come and go. Merely letting them fade would take the waiting of a busy server for its work
-_MEASURED = 500
+#: of the gain that one more request at once would bring to a server with a worker for it, what it has to bring to
+#: stay. Less than half: to wait for a server is cheap, and to leave it idle is not
+_PAYS = 0.15
+#: requests that make one measurement, at least
+_WINDOW = 6
+#: requests after which one more at once is tried again: at first, and after it has not paid time and again
+_TRY_MORE, _TRY_MORE_AT_LAST = 30, 240
+#: and one fewer: the server's tables grow, its neighbours come and go
+_TRY_LESS = 500
 
 
 class Limiter:
-    """Finds the number of concurrent requests at which a server is busy and none waits for long (as TCP Vegas does).
+    """Finds the number of concurrent requests beyond which a server does not get on faster: there more would only wait.
 
-    ``limit`` requests that each take ``t`` seconds, of which ``t0`` are work, have ``limit * (1 - t0/t)`` of them
-    queueing. ``t0`` is the fastest time seen lately for requests of about that size.
+    It climbs: one more at once is tried, and taken back where it does not pay. ``limit`` requests that take ``t``
+    seconds each are ``limit / t`` a second (Little's law). So a server that writes for one at a time, as MLflow on
+    SQLite does, is given one, one with two workers two, and a distant one as many as keep it busy.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
         #: how many requests may be under way now
         self.limit = 1
+        #: it has just been raised
+        self._on_trial = False
+        #: what was measured last at each limit that counts: the sizes of requests, and their seconds
+        self._seen: dict[int, list[tuple[int, float]]] = {}
         self._fastest: dict[int, float] = {}
-        self._since_change = 0
-        self._since_measured = 0
+        self._until_more, self._until_less, self._pause = 0, _TRY_LESS, _TRY_MORE
+        self._change(1)
 
     def succeeded(self, entities: int, seconds: float, in_flight: int) -> None:
         """A request with so many ``entities`` took so long, while ``in_flight`` were under way, itself among them."""
         size = entities.bit_length()
-        fastest = self._fastest[size] = min(seconds, self._fastest.get(size, seconds))
-        self._since_change += 1
-        self._since_measured += 1
-        if self._since_measured >= _MEASURED:
-            self._since_measured = 0
-            self._fastest.clear()
-            self._change(max(1, self.limit // 2))
+        seconds = max(seconds, 1e-9)
+        self._fastest[size] = min(seconds, self._fastest.get(size, seconds))
+        if in_flight < self.limit:
+            return  # the limit was not what held us back
+        self._until_more -= 1
+        self._until_less -= 1
+        if self._unchanged < self.limit:
+            self._unchanged += 1  # it began before the last change
             return
-        if self._since_change < self.limit or in_flight < self.limit:
-            return  # those under way began before the last change, or the limit was not what held us back
-        queued = self.limit * (1 - fastest / seconds) if seconds > 0 else 0.0
-        if queued < _SPARE and self.limit < self.most:
-            self._change(self.limit + 1)
-        elif queued > _QUEUED and self.limit > 1:
-            self._change(self.limit - 1)
+        self._times.append((size, seconds))
+        if len(self._times) >= max(_WINDOW, self.limit):
+            self._measured()
+
+    def _measured(self) -> None:
+        if not self._pays():
+            if self._on_trial:
+                self._until_more, self._pause = self._pause, min(2 * self._pause, _TRY_MORE_AT_LAST)
+                self._change(self.limit - 1)
+            else:
+                self._measure_anew()  # it did once
+            return
+        if self._on_trial:
+            self._pause = _TRY_MORE
+        self._seen[self.limit] = self._times
+        if self._until_less <= 0:
+            self._measure_anew()
+        elif self._until_more <= 0 and self.limit < self.most:
+            self._change(self.limit + 1, on_trial=True)
+        else:
+            self._change(self.limit)
+
+    def _measure_anew(self) -> None:
+        """With one fewer, and then with one more again."""
+        self._until_more, self._until_less = 0, _TRY_LESS
+        self._seen, self._fastest = {}, {}
+        self._change(max(1, self.limit - 1))
+
+    def _pays(self) -> bool:
+        """Whether the server does enough more a second than with one fewer at once."""
+        before, fewer = self._seen.get(self.limit - 1), self.limit - 1
+        return before is None or (
+            self.limit / self._slowness(self._times) >= fewer / self._slowness(before) * (1 + _PAYS / fewer)
+        )
+
+    def _slowness(self, times: list[tuple[int, float]]) -> float:
+        """How long requests take, against the fastest of about their size; few very slow ones count for no more."""
+        found = sorted(seconds / self._fastest.get(size, seconds) for size, seconds in times)
+        return found[len(found) // 2]
 
     def failed(self, error: StoreError) -> None:
         """The server could not be reached, or said that it has too much to do."""
         if error.retryable and not error.suspicious:
             self._change(max(1, self.limit // 2))
 
-    def _change(self, limit: int) -> None:
+    def _change(self, limit: int, *, on_trial: bool = False) -> None:
+        self._unchanged = limit if limit == self.limit else 0
+        self._on_trial = on_trial
         self.limit = limit
-        self._since_change = 0
+        self._times: list[tuple[int, float]] = []

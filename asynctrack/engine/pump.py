@@ -131,7 +131,7 @@ class Pump:
                 source.depth, source.crowded = self.delivery.depth, loaded > _CROWD
             found = {self._load(source) for source in list(self.sources)}
             before, (loaded, runs) = loaded, self._loaded()
-            if Loaded.MORE not in found or not before < loaded < min(_CROWD, runs * self.store.limits.entities // 4):
+            if Loaded.MORE not in found or not before < loaded < min(_CROWD, runs * self.store.limits.entities // 2):
                 return found
 
     def _loaded(self) -> tuple[int, int]:

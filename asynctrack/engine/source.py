@@ -201,13 +201,18 @@ class Source:
         level = [lane for lane in self.lanes.values() if lane.position is None]
         if level and not any(lane.has_room(self.limits, self.depth, now) for lane in level):
             return Loaded.NO_ROOM
-        chunk = self.reader.read(self.front, self.limits.entities)
+        chunk = self.reader.read(self.front, self._count(self.front))
         self.front = chunk.end
         self._distribute(chunk, None)
         return Loaded.MORE if chunk.more else Loaded.ALL
 
+    def _count(self, start: int) -> int:
+        """How many slots to read from there on: up to a multiple of what fits a batch. So the few slots at the end of
+        a segment are filled up with the next one's, and are no batch of their own."""
+        return self.limits.entities - start % self.limits.entities
+
     def _load_behind(self, start: int, end: int, lanes: list[Lane]) -> Loaded:
-        count = min(self.limits.entities, end - start)
+        count = min(self._count(start), end - start)
         chunk = self.reader.read(start, count)
         # Nothing there, although something stands behind it (before the front): these slots are all holes.
         position = min(chunk.end if chunk.end > start else start + count, self.front)
