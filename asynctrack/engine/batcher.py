@@ -146,7 +146,7 @@ class Lane:
         self.suspects: set[int] = set()
         #: times in a row that the store failed; what was under way together counts once
         self.attempts = 0
-        self.failed_at = 0.0
+        self.failed_at = self.failing_since = 0.0
         #: monotonic seconds; success brings it forward, but not to before what the store has asked for
         self.retry_at = 0.0
         self.not_before = 0.0

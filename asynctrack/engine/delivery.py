@@ -230,13 +230,15 @@ class Delivery:
         if self.limiter is not None and work.upload is None:
             self.limiter.failed(error)
         now = time.monotonic()
+        if not lane.attempts:
+            lane.failing_since = now
         if work.begun > lane.failed_at:
             lane.attempts += 1
         lane.failed_at = now
         work.attempts += 1
         lane.retries += 1
         lane.not_before = max(lane.not_before, now + (error.retry_after or 0.0))
-        lane.retry_at = max(lane.not_before, now + retry_delay(error, lane.attempts, random()))
+        lane.retry_at = max(lane.not_before, now + retry_delay(error, now - lane.failing_since, random()))
         work.isolate = error.suspicious and work.attempts >= _SUSPECTED
         if work.upload is not None and self._failing_since is None and not error.held:
             # Where artifacts are kept may fail alone: the run's metrics, and other runs, know nothing of it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from asynctrack.engine.limiter import Limiter
@@ -85,3 +87,31 @@ def test_small_and_large_batches_are_not_compared() -> None:
         limiter.succeeded(10, 0.001, limiter.limit)
         limiter.succeeded(1000, 0.1, limiter.limit)
     assert limiter.limit == 16
+
+
+def test_a_server_that_writes_for_one_at_a_time_is_given_one_mostly() -> None:
+    """Two would only wait for one another, and MLflow on SQLite gets slower by that."""
+    limits = settle(Limiter(16), 0.1, 1, requests=2000)
+    assert sum(limit == 1 for limit in limits) > 0.9 * len(limits)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_single_slow_answers_do_not_hide_that_more_at_once_pays(seed: int) -> None:
+    """One in ten takes three times as long, as servers' answers do."""
+    random, limiter, limits = Random(seed), Limiter(16), []
+    for _ in range(4000):
+        limits.append(limiter.limit)
+        slow = 3.0 if random.random() < 0.1 else random.uniform(0.9, 1.2)
+        limiter.succeeded(1000, 0.1 * max(1.0, limiter.limit / 4) * slow, limiter.limit)
+    assert sum(limit >= 3 for limit in limits[400:]) > 0.7 * len(limits[400:])
+
+
+def test_a_server_that_does_less_when_it_is_asked_for_more_is_given_less_again() -> None:
+    """It took two at once well, but now they lock one another out."""
+    limiter = Limiter(16)
+    settle(limiter, 0.1, 2)
+    limits = []
+    for _ in range(1000):
+        limits.append(limiter.limit)
+        limiter.succeeded(1000, 0.1 if limiter.limit == 1 else 0.15 * limiter.limit, limiter.limit)
+    assert sum(limit == 1 for limit in limits) > 0.7 * len(limits)
