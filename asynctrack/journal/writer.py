@@ -6,6 +6,7 @@ to write; it is one attribute, replaced in one store, so no writer ever sees hal
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
@@ -78,6 +79,8 @@ class Journal:
             )
         self.pid = os.getpid()
         self.closed = False
+        #: a file descriptor for the end of a run, in a program that leaks them up to its limit; -1: used up
+        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         # Re-entrant: a signal handler may log while this very thread is rolling.
         self._lock = threading.RLock()
         self._file_numbers = itertools.count(2)  # the first one is made with the spool
@@ -166,7 +169,7 @@ class Journal:
                     if not segment.holds(at):
                         continue  # sealed, read and deleted between claim and write: not for want of room
                     segment.void(at)
-                    if deadline and self._roll_into_memory(segment):
+                    if deadline and (self._give_up_reserve(error) or self._roll_into_memory(segment)):
                         continue
                     if not self._without_room(f"{error.strerror or error}", deadline):
                         return False
@@ -231,15 +234,30 @@ class Journal:
         process delivers, which could not see it."""
         if not self._consumed:
             return False
+        try:
+            segment = Segment.create(None, full.first + full.capacity, 1)
+        except OSError:
+            return False  # no file descriptor, no memory
         while full.holds(at := full.claim()):
             full.void(at)  # nobody is to wait for what will never be written
         with self._lock:
             if self.current[2] is full and not self.closed:
-                segment = Segment.create(None, full.first + full.capacity, 1)
                 self.current = (segment.claim, segment.slots, segment)
                 full.next = segment
                 full.seal()
+            else:
+                segment.close()
         return True
+
+    def _give_up_reserve(self, error: OSError) -> bool:
+        """Whether there is a free file descriptor now, where ``error`` is that there was none."""
+        return error.errno in (errno.EMFILE, errno.ENFILE) and self._close_reserve()
+
+    def _close_reserve(self) -> bool:
+        fd, self._reserve = self._reserve, -1
+        if fd >= 0:
+            os.close(fd)
+        return fd >= 0
 
     def seal_behind(self) -> None:
         """Seal every segment but the current one (`roll` could not where another thread was writing)."""
@@ -325,6 +343,7 @@ class Journal:
         prepared, self._prepared = self._prepared, None
         if prepared is not None:
             _discard(prepared)
+        self._close_reserve()
 
     # ── fork
 
@@ -332,6 +351,7 @@ class Journal:
         """In a forked child, before anything else runs: never touch the parent's files again."""
         # Another thread of the parent may have held it at the fork; here nobody would ever let go of it.
         self._lock = threading.RLock()
+        self._close_reserve()
         # A segment past whose end everybody is: the first write comes to roll(), which opens a spool of our own.
         gone = Segment(None, 0, 0, fd=-1, sealed=True)
         self.current = (gone.claim, bytearray(0), gone)
