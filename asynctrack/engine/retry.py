@@ -16,7 +16,7 @@ def retry_delay(error: StoreError, failing: float, random: float) -> float:
     """Seconds to wait before the next attempt after ``error``, where all have failed for ``failing`` seconds.
 
     Anything (``random`` in 0 … 1) up to as long again, so that everybody is back soon after an outage, and not in twice
-    its time, as the unlucky ones are where each attempt doubles the wait. At least up to 0.5 s and at most 30; 5 … 120 s
+    its time, as the unlucky ones are where each attempt doubles the wait. At least up to 0.5 s and at most 30; 5 … 120
     where the user has to mend something first. A ``retry_after`` is never undercut.
     """
     base, cap = (_HELD_BASE, _HELD_CAP) if error.held else (_BASE, _CAP)
