@@ -239,7 +239,8 @@ class Delivery:
         lane.retries += 1
         lane.not_before = max(lane.not_before, now + (error.retry_after or 0.0))
         lane.retry_at = max(lane.not_before, now + retry_delay(error, now - lane.failing_since, random()))
-        work.isolate = error.suspicious and work.attempts >= _SUSPECTED
+        # Once suspected it stays so: a connection lost in between says nothing for it.
+        work.isolate |= error.suspicious and work.attempts >= _SUSPECTED
         if work.upload is not None and self._failing_since is None and not error.held:
             # Where artifacts are kept may fail alone: the run's metrics, and other runs, know nothing of it.
             self._report_upload_trouble(source, lane, work.upload, error)

@@ -40,6 +40,10 @@ def load(*, remote: bool) -> None:
         anyio.run(anyio.sleep, 0)  # anyio imports its backend when it is first run
         for name in (*_COMMON, *(_REMOTE if remote else ())):
             import_module(name)
+        # With the interpreter daemon threads are ended from outside, for which glibc loads this library; where there is
+        # no memory left for it, it aborts the program.
+        with suppress(OSError):
+            import_module("ctypes").CDLL("libgcc_s.so.1")
 
 
 if hasattr(os, "register_at_fork"):

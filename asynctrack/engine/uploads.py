@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asynctrack.errors import RefusedError, StoreError
+from asynctrack.errors import RefusedError, StoreError, UnavailableError
 from asynctrack.stores.base import AbstractStore
 from asynctrack.stores.io import StoreIO
 
@@ -68,7 +68,10 @@ async def deliver_upload(
             raise
     else:
         return
-    await repository.probe()
+    try:
+        await repository.probe()
+    except UnavailableError:
+        await repository.probe()  # with its failure the server may have closed the connection, too
     try:
         await _upload(repository, upload, path)  # the server may have recovered just before it took the other one
     except StoreError as error:
