@@ -29,6 +29,8 @@ __all__ = ["Chunk", "JournalReader", "Stream"]
 
 #: slots to look ahead for one that has been written: as many as threads may be between claim and write
 _AHEAD = 64
+#: slots that are read at first of a segment that is being written: most looks find fewer
+_FEW = 1024
 
 
 class Stream(NamedTuple):
@@ -142,6 +144,8 @@ class JournalReader:
         start = max(start, segment.first)  # slots in a file that is missing: their loss was reported on opening
         index = start - segment.first
         sealed = segment.sealed  # before reading: what is written later is then read later
+        if not sealed:
+            count = self._worth_reading(segment, index, count)
         data = segment.read(index, count)
         if not sealed and not self._behind(segment, index, count):
             data = _begun(data)
@@ -228,6 +232,13 @@ class JournalReader:
             if 0 <= number - start < len(data) // SLOT_SIZE:
                 PACK(slots, (number - start) * SLOT_SIZE, 0, 0, 0.0, VOID, 0, 0, 0.0, VOID)
         return bytes(slots)
+
+    def _worth_reading(self, segment: Segment, index: int, most: int) -> int:
+        """How many slots to read of ``most``: not megabytes of empty ones for the few that a quiet program writes."""
+        count = _FEW
+        while count < most and self._behind(segment, index, count):
+            count *= 4
+        return min(count, most)
 
     def _behind(self, segment: Segment, index: int, count: int) -> bool:
         """Whether something stands right behind these slots: then even the last of them have been claimed."""

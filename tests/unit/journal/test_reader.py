@@ -10,7 +10,7 @@ import pytest
 
 from asynctrack.journal.frames import FrameFile, encode_frame
 from asynctrack.journal.reader import JournalReader, Stream
-from asynctrack.journal.segment import HEADER_SIZE
+from asynctrack.journal.segment import HEADER_SIZE, Segment
 from asynctrack.journal.slots import PACK, SLOT_SIZE
 from asynctrack.journal.spool import Spool
 from asynctrack.journal.writer import Journal
@@ -128,6 +128,27 @@ def test_points_alone_are_handed_on_undecoded(written: Written) -> None:
     mixed = written.reader.read(0, 100)
     assert mixed.plain is None
     assert (len(mixed.streams[written.stream]), mixed.frames) == (2, [["params", written.run, {"a": "1"}]])
+
+
+@pytest.mark.parametrize("events", [0, 1, 999, 1024, 1025, 1100, 4000])
+def test_a_look_at_a_few_events_does_not_read_the_empty_rest_of_their_segment(
+    events: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many it reads them in one go."""
+    read: list[int] = []
+    with journal_in(tmp_path / "spools", slots=20_000) as journal:
+        written = Written(journal)
+        written.log(*range(events))
+        original = Segment.read
+
+        def counted(segment: Segment, index: int, count: int) -> bytes:
+            read.append(count)
+            return original(segment, index, count)
+
+        monkeypatch.setattr(Segment, "read", counted)
+        chunk = written.reader.read(journal.head.first, 65536)
+    assert chunk.end - chunk.start == events
+    assert sum(read) <= 4 * max(events, 1024) + 64 * len(read)
 
 
 def test_counting_changes_nothing(written: Written) -> None:
