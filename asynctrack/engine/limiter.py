@@ -10,7 +10,7 @@ __all__ = ["Limiter"]
 #: stay. Less than half: to wait for a server is cheap, and to leave it idle is not
 _PAYS = 0.15
 #: requests that make one measurement, at least
-_WINDOW = 6
+_WINDOW = 4
 #: requests after which one more at once is tried again: at first, and after it has not paid time and again
 _TRY_MORE, _TRY_MORE_AT_LAST = 30, 240
 #: and one fewer: the server's tables grow, its neighbours come and go
