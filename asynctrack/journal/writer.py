@@ -79,8 +79,8 @@ class Journal:
             )
         self.pid = os.getpid()
         self.closed = False
-        #: a file descriptor for the end of a run, in a program that leaks them up to its limit; -1: used up
-        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        #: a file descriptor for the end of a run, in a program that leaks them up to its limit
+        self._reserve = _spare_descriptor()
         # Re-entrant: a signal handler may log while this very thread is rolling.
         self._lock = threading.RLock()
         self._file_numbers = itertools.count(2)  # the first one is made with the spool
@@ -254,10 +254,12 @@ class Journal:
         return error.errno in (errno.EMFILE, errno.ENFILE) and self._close_reserve()
 
     def _close_reserve(self) -> bool:
-        fd, self._reserve = self._reserve, -1
-        if fd >= 0:
-            os.close(fd)
-        return fd >= 0
+        try:
+            fd = self._reserve.pop()  # in one step: of two threads that end their runs, one closes it
+        except IndexError:
+            return False
+        os.close(fd)
+        return True
 
     def seal_behind(self) -> None:
         """Seal every segment but the current one (`roll` could not where another thread was writing)."""
@@ -432,6 +434,14 @@ class Journal:
 
 def _closed() -> RunEndedError:
     return RunEndedError("asynctrack has been shut down in this process; the event was not logged")
+
+
+def _spare_descriptor() -> list[int]:
+    """None where there is none to spare, or no /dev/null: it is wanted rarely, and never worth a failure."""
+    try:
+        return [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)]
+    except OSError:
+        return []
 
 
 def _discard(segment: Segment) -> None:

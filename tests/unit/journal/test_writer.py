@@ -605,3 +605,22 @@ def test_sync_hands_everything_to_the_disk(journal: Journal, monkeypatch: pytest
 def test_the_space_of_a_header_and_a_slot_is_known() -> None:
     """max_spool_bytes counts 64 bytes an event."""
     assert (HEADER_SIZE, SLOT_SIZE) == (128, 64)
+
+
+def test_two_threads_that_end_runs_without_a_descriptor_left_close_the_spare_one_once(tmp_path: Path) -> None:
+    """Closed twice, the second time it would be somebody else's."""
+    with journal_in(tmp_path / "spools") as journal:
+        error = OSError(errno.EMFILE, "Too many open files")
+        assert not journal._give_up_reserve(OSError(errno.ENOSPC, "No space left on device"))
+        before = len(os.listdir("/proc/self/fd"))
+        assert [journal._give_up_reserve(error) for _ in range(3)] == [True, False, False]
+        assert len(os.listdir("/proc/self/fd")) == before - 1
+
+
+def test_a_program_without_a_null_device_or_a_descriptor_to_spare_logs_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "devnull", str(tmp_path / "nowhere"))
+    with journal_in(tmp_path / "spools") as journal:
+        register(journal)
+        assert not journal._give_up_reserve(OSError(errno.EMFILE, "Too many open files"))
