@@ -165,6 +165,10 @@ class Exchange:
         if self.server is not None:
             self.server[1].close()
 
+    async def closed(self) -> None:
+        """Return once the client's connection has ended, after ``close()``."""
+        await self._writer.wait_closed()
+
     async def _request(self) -> AsyncIterator[bytes]:
         """Unchanged, but for the form that a client uses with a configured HTTP proxy: an absolute URL as target."""
         method, target, version = self._head.start

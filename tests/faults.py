@@ -139,6 +139,7 @@ class CloseAfter(Fault):
     async def act(self, exchange: Exchange) -> None:
         await exchange.relay()
         exchange.close()
+        await exchange.closed()  # nobody who waits for this request is to meet a connection that is about to end
 
 
 @dataclass(frozen=True)

@@ -257,6 +257,7 @@ def test_a_delay_holds_the_request_or_its_answer_up(
 def test_a_connection_closed_after_its_answer_is_found_stale(proxy: FaultProxy, client: httpx.Client) -> None:
     proxy.plan(CloseAfter())
     assert client.get("/health").headers.get("connection") != "close"
+    proxy.wait_for(1)
     assert client.get("/health").text == "OK"
     assert proxy.connections == 2
 
