@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,8 @@ WORKER = Path(__file__).with_name("worker.py")
 REAPER = Path(__file__).with_name("reaper.py")
 #: seconds for one installation
 _INSTALLATION = 900
+#: seconds that a worker which takes orders is given to end by itself
+_PARTING = 10
 
 _QUIET = {
     "AIM_UI_TELEMETRY_ENABLED": "0",
@@ -179,5 +181,8 @@ def start(subject: Subject, **job: Any) -> Iterator[subprocess.Popen[str]]:
         try:
             yield process
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # with what it has started
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=_PARTING)  # no more orders: it closes its client, if that can be done
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with what it has started
             process.communicate()

@@ -106,13 +106,16 @@ class Pump:
 
     # ── one round
 
-    def take_over(self) -> None:
-        """Of the spools that are delivered beside their owners, keep those whose owners have died since."""
+    def take_over(self) -> bool:
+        """Of the spools that are delivered beside their owners, keep those whose owners have died since; whether there
+        are any."""
+        found = False
         for source in list(self.sources):
             try:
-                source.take_over()
+                found |= source.take_over()
             except OSError as error:
                 logger.error("asynctrack: cannot read the spool %s: %s", source.spool.path, error)
+        return found
 
     def publish(self) -> None:
         """Tell the owners that want to know what became of their runs."""

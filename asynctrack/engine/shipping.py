@@ -23,8 +23,10 @@ async def ship(
 ) -> None:
     """Deliver what is in the pump's sources until ``stop(idle)`` is true; it is asked after each round.
 
-    ``idle``: everything that can be read now is delivered. ``wake`` is given a function that any thread may call to
-    have the next round at once. Runs on asyncio or trio; cancelling it leaves the rest in the spools.
+    ``idle``: everything that could be read at the last look is delivered. Where all was read, the next look is
+    `Settings.flush_interval` later, so that a program that logs a little all the time gets batches. ``wake`` is given a
+    function that any thread may call to have a look at once. Runs on asyncio or trio; cancelling it leaves the rest in
+    the spools.
     """
     import anyio
     from anyio.lowlevel import current_token
@@ -32,35 +34,43 @@ async def ship(
     native: Any = current_token().native_token
     soon = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
     event = anyio.Event()
+    look_at = 0.0
+    found: set[Loaded] = set()
+
+    def woken() -> None:
+        nonlocal look_at
+        look_at = 0.0
+        event.set()
+
     if wake is not None:
-        wake(lambda: soon(lambda: event.set()))
+        wake(lambda: soon(woken))
 
     async def step(source: Source, lane: Lane, work: Work) -> None:
+        nonlocal look_at
         try:
             await pump.step(source, lane, work)
         finally:
+            if Loaded.NO_ROOM in found or (source.adopted and source.drained):
+                look_at = 0.0  # there is room now; or nothing comes any more, and the spool is deleted at once
             event.set()
 
     try:
         async with anyio.create_task_group() as steps:
             while True:
                 event = anyio.Event()
-                pump.take_over()
-                found = pump.load()
+                if pump.take_over() or time.monotonic() >= look_at:
+                    look_at = time.monotonic() + min(_TICK, pump.settings.flush_interval)
+                    found = pump.load()
+                    if Loaded.MORE in found:
+                        look_at = 0.0
                 for due in pump.due():
                     steps.start_soon(step, *due)
                 pump.publish()
                 if stop(pump.drained and not found & {Loaded.MORE, Loaded.NO_ROOM}):
                     steps.cancel_scope.cancel()
                     break
-                with anyio.move_on_after(_pause(pump, found)):
+                with anyio.move_on_after(max(min(look_at, pump.next_retry()) - time.monotonic(), 0.0)):
                     await event.wait()
     finally:
         with anyio.move_on_after(_GOODBYE, shield=True):
             await pump.store.aclose()  # its connections belong to this loop
-
-
-def _pause(pump: Pump, found: set[Loaded]) -> float:
-    if Loaded.MORE in found:
-        return 0.0
-    return max(min(_TICK, pump.settings.flush_interval, pump.next_retry() - time.monotonic()), 0.0)

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import IO, Any, Protocol, TypeVar, TypeVarTuple
 
 from asynctrack.errors import UnavailableError
@@ -55,18 +55,32 @@ def this_loop() -> object:
     return current_token()
 
 
-def write_file_atomically(path: str, data: bytes) -> None:
-    """Replace ``path``: a reader sees the old bytes or the new ones, also after a crash. Raises OSError."""
+def write_file_atomically(path: str, data: bytes, durable: bool = True) -> None:
+    """Replace ``path``: a reader sees the old bytes or the new ones, also after a power cut. Raises OSError.
+
+    Without ``durable``, for a file that did not exist before, the disk begins to write but is not waited for (an fsync
+    takes from 0.4 ms on an idle disk to 10 on a busy one): a power cut in that moment can leave an empty file.
+    """
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
+            else:
+                _begin_writing(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         _remove_quietly(temporary)
         raise
+
+
+def _begin_writing(fd: int) -> None:
+    # What is said to be needed no more is written at once, not in the half minute that the kernel gives itself.
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError):  # it is advice
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _open_file(path: str) -> IO[bytes]:
@@ -160,7 +174,7 @@ class StoreIO(Protocol):
     async def read(self, path: str) -> bytes:
         """A whole file. Raises OSError."""
 
-    async def replace(self, path: str, data: bytes) -> None:
+    async def replace(self, path: str, data: bytes, durable: bool) -> None:
         """`write_file_atomically`. Raises OSError."""
 
     def stream(
@@ -185,8 +199,8 @@ class InlineIO:
     async def read(self, path: str) -> bytes:
         return _read_file(path)
 
-    async def replace(self, path: str, data: bytes) -> None:
-        write_file_atomically(path, data)
+    async def replace(self, path: str, data: bytes, durable: bool) -> None:
+        write_file_atomically(path, data, durable)
 
     @asynccontextmanager
     async def stream(self, path: str, offset: int = 0, length: int | None = None) -> AsyncIterator[Iterable[bytes]]:
@@ -213,8 +227,8 @@ class ThreadedIO:
         async with aiofiles.open(path, "rb") as file:
             return await file.read()
 
-    async def replace(self, path: str, data: bytes) -> None:
-        await self.call(write_file_atomically, path, data)
+    async def replace(self, path: str, data: bytes, durable: bool) -> None:
+        await self.call(write_file_atomically, path, data, durable)
 
     @asynccontextmanager
     async def stream(

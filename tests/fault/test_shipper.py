@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -398,6 +399,27 @@ def test_credentials_reach_the_shipper_through_its_environment_alone(
         assert {record.header("authorization") for record in proxy.requests} == {"Basic YWRhOnMzY3IzdCE="}
     until(lambda: gone(place), "the shipper is gone")
     assert place.only_run().points == POINTS
+
+
+@pytest.mark.parametrize("shipper", ["thread", "process"])
+def test_a_program_that_logs_a_little_all_the_time_is_delivered_in_batches(
+    shipper: str, sqlite_server: MlflowServer
+) -> None:
+    """A request every ``flush_interval``, not one for whatever was logged while the last was under way."""
+    asynctrack.configure(shipper=shipper, flush_interval=0.25, connect_timeout=30.0)
+    with FaultProxy(sqlite_server.url) as proxy:
+        with asynctrack.start_run(tracking_uri=proxy.url, experiment_name=support.fresh()) as run:
+            run.flush(timeout=support.PATIENCE)
+            started = time.monotonic()
+            for step in range(1500):
+                run.log_metric("loss", step * 0.25, step)
+                time.sleep(0.001)
+            took = time.monotonic() - started
+            requests = len(proxy.requests_to("log-batch"))
+        asynctrack.shutdown()
+    assert len(support.stored(sqlite_server, run.run_id).points) == 1500
+    # None at all would be a flusher that only works at the end.
+    assert 2 <= requests <= took / 0.25 + 3
 
 
 # ── a server that goes away in the middle of a run

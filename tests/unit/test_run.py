@@ -430,7 +430,33 @@ def test_durability_system_syncs_before_it_acknowledges(tmp_path: Path, monkeypa
         stored = {str(path) for kind in ("metrics", "params") for path in tmp_path.glob(f"mlruns/*/*/{kind}/*")}
         assert len(stored) == 2
         assert stored <= synced
-        assert {os.path.basename(path) for path in synced} >= {"registry", "000001.slots", "000001.frames", "cursor"}
+        meta = f"meta.yaml.{os.getpid()}.tmp"
+        names = {os.path.basename(path) for path in synced}
+        assert names >= {"registry", "000001.slots", "000001.frames", "cursor", meta}
+
+
+def test_by_default_the_start_of_a_run_does_not_wait_for_the_disk_but_has_it_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An fsync takes ten times as long as the rest of a run's creation where the disk is busy."""
+    with asynctrack.start_run():
+        pass  # the experiment is created once, with fsync
+    begun: list[str] = []
+    waited_for: list[int] = []
+    advise = os.posix_fadvise
+
+    def advised(fd: int, offset: int, length: int, advice: int) -> None:
+        begun.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+        advise(fd, offset, length, advice)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fadvise", advised)
+        patched.setattr(os, "fsync", waited_for.append)
+        run = asynctrack.start_run()
+        run.flush()
+    asynctrack.end_run()
+    assert begun == [f"meta.yaml.{os.getpid()}.tmp"]
+    assert not waited_for
 
 
 def test_threads_without_a_run_use_the_only_open_one(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ class FileStore(AbstractStore):
         prepared = await self._call(runs.prepare_run, self._tree, spec)
         if prepared.path is not None and prepared.data is not None:
             try:
-                await self.io.replace(prepared.path, prepared.data)
+                await self.io.replace(prepared.path, prepared.data, self.durable)
             except OSError as error:
                 raise unavailable(error, prepared.path) from error
         return prepared.info
