@@ -31,6 +31,9 @@ logger = logging.getLogger("asynctrack")
 _OPEN = {"RUNNING", "SCHEDULED"}
 #: attempts after which the events of a batch that the server fails at are suspected
 _SUSPECTED = 3
+#: seconds of rest after which connections are opened anew, one after another: opened at once, all may come to the same
+#: worker of a server, which delivers half as fast as two
+_RESTED = 2.0
 #: seconds after which a trouble that comes and goes is spoken of again
 _QUIET = 60.0
 
@@ -42,6 +45,8 @@ class Delivery:
         self.store = store
         self.limiter = Limiter(store.most_requests) if store.most_requests else None
         self.under_way = 0
+        #: requests that were answered since the last rest, and when the last was
+        self._answered, self._answered_at = 0, 0.0
         self._on_refusal = on_refusal
         self._failing_since: float | None = None
         self._told_failing = -_QUIET
@@ -57,6 +62,8 @@ class Delivery:
         """The work to begin now, marked busy; whoever takes it calls `step`."""
         now = time.monotonic()
         candidates = [(source, lane) for source, lane in lanes if not lane.idle]
+        if not self.under_way and now > self._answered_at + _RESTED:
+            self._answered = 0
         stuck = {lane: count for _, lane in candidates if (count := lane.stuck(now))}
         for source, lane in candidates:
             if lane.retry_at > now or lane in stuck or lane.blocked():
@@ -72,7 +79,7 @@ class Delivery:
     def _has_room(self, stuck: int) -> bool:
         """Whether the store may be given one more request. A run whose answers do not come delays no other."""
         limiter = self.limiter
-        return limiter is None or self.under_way < min(limiter.limit + stuck, limiter.most)
+        return limiter is None or self.under_way < min(limiter.limit + stuck, self._answered + 1 + stuck, limiter.most)
 
     async def step(self, source: Source, lane: Lane, work: Work) -> None:
         """Carry out a work that is `due`: when it returns, it is dealt with or the lane has a time to try again."""
@@ -106,6 +113,7 @@ class Delivery:
             # Also when the step is cancelled: what was sent may have arrived.
             work.busy = False
             self.under_way -= 1
+            self._answered, self._answered_at = self._answered + 1, time.monotonic()
 
     async def _upload(self, source: Source, lane: Lane, work: Work, upload: Upload) -> list[Refusal]:
         """Store an artifact of the run that ``lane`` is for."""

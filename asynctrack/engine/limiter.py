@@ -9,11 +9,14 @@ __all__ = ["Limiter"]
 #: of the gain that one more request at once would bring to a server with a worker for it, what it has to bring to
 #: stay. Less than half: to wait for a server is cheap, and to leave it idle is not
 _PAYS = 0.15
-#: requests that make one measurement, at least
-_WINDOW = 4
+#: requests that make one measurement, at least; of the first, which has nothing to be compared with and leaves a
+#: server idle that has a worker for more
+_WINDOW, _FIRST = 4, 3
 #: requests after which one more at once is tried again: at first, and after it has not paid time and again
-_TRY_MORE, _TRY_MORE_AT_LAST = 30, 240
-#: and one fewer: the server's tables grow, its neighbours come and go
+_TRY_MORE, _TRY_MORE_AT_LAST = 10, 240
+#: or at once, when requests take so many times as long as they did: their connections may all have come to one worker
+_WORSE = 1.25
+#: requests after which one fewer is tried: the server's tables grow, its neighbours come and go
 _TRY_LESS = 500
 
 
@@ -50,7 +53,8 @@ class Limiter:
             self._unchanged += 1  # it began before the last change
             return
         self._times.append((size, seconds))
-        if len(self._times) >= max(_WINDOW, self.limit):
+        enough = len(self._times) >= max(_WINDOW if self._seen else _FIRST, self.limit)
+        if enough or (self._on_trial and len(self._times) >= self.limit and not self._pays(at_best=True)):
             self._measured()
 
     def _measured(self) -> None:
@@ -63,6 +67,9 @@ class Limiter:
             return
         if self._on_trial:
             self._pause = _TRY_MORE
+        before = self._seen.get(self.limit, self._times)
+        if self._slowness(self._times) > _WORSE * self._slowness(before):
+            self._until_more = 0
         self._seen[self.limit] = self._times
         if self._until_less <= 0:
             self._measure_anew()
@@ -77,17 +84,20 @@ class Limiter:
         self._seen, self._fastest = {}, {}
         self._change(max(1, self.limit - 1))
 
-    def _pays(self) -> bool:
-        """Whether the server does enough more a second than with one fewer at once."""
+    def _pays(self, *, at_best: bool = False) -> bool:
+        """Whether the server does enough more a second than with one fewer at once; ``at_best``: if all its answers
+        were as quick as the quickest."""
         before, fewer = self._seen.get(self.limit - 1), self.limit - 1
-        return before is None or (
-            self.limit / self._slowness(self._times) >= fewer / self._slowness(before) * (1 + _PAYS / fewer)
-        )
+        if before is None:
+            return True
+        needed = fewer / self._slowness(before) * (1 + _PAYS / fewer)
+        return self.limit / self._slowness(self._times, at_best=at_best) >= needed
 
-    def _slowness(self, times: list[tuple[int, float]]) -> float:
-        """How long requests take, against the fastest of about their size; few very slow ones count for no more."""
+    def _slowness(self, times: list[tuple[int, float]], *, at_best: bool = False) -> float:
+        """How long requests take, against the fastest of about their size: half of them may be very slow, as those are
+        during which the server collects its garbage. ``at_best``: the quickest of them."""
         found = sorted(seconds / self._fastest.get(size, seconds) for size, seconds in times)
-        return found[len(found) // 2]
+        return found[0 if at_best else (len(found) - 1) // 2]
 
     def failed(self, error: StoreError) -> None:
         """The server could not be reached, or said that it has too much to do."""

@@ -281,6 +281,32 @@ def test_a_request_without_an_answer_takes_no_place_from_other_runs(program: Pro
     assert (program.stored(1), program.stored(2)) == (2, 1)
 
 
+def test_after_a_rest_a_server_s_connections_are_opened_one_after_another(program: Program) -> None:
+    """All at once, they may all come to one worker of several. While they are open, all that is due is sent."""
+    program.store.most_requests = 16
+    program.delivery = Delivery(program.store)
+    assert program.delivery.limiter is not None
+    program.delivery.limiter.limit = 8
+    runs = [program.start(number) for number in range(1, 9)]
+
+    def sent_at_once() -> list[int]:
+        for run in runs:
+            program.log(run, 1.0)
+        counts = []
+        while count := program.deliver():
+            counts.append(count)
+        return counts
+
+    while program.deliver():
+        pass  # the runs are created
+    program.clock.now += 1.0
+    assert sent_at_once() == [8]
+    program.clock.now += 5.0
+    assert sent_at_once() == [1, 2, 4, 1]
+    program.clock.now += 1.0
+    assert sent_at_once() == [8]
+
+
 def test_a_callback_that_fails_does_no_harm(program: Program, caplog: pytest.LogCaptureFixture) -> None:
     """``on_error`` is the user's; what it raises is logged."""
 
