@@ -32,7 +32,7 @@ SERVERS: dict[str, Callable[[Path], servers.MlflowServer]] = {
     "SQLite": lambda folder: servers.sqlite(folder),
     "PostgreSQL": lambda folder: servers.postgres(folder, workers=2),
 }
-EVENTS, ROUNDS, SECONDS = 40_000, 3, 3.0
+EVENTS, ROUNDS, SECONDS = 40_000, 5, 3.0
 QUICK_EVENTS, QUICK_ROUNDS, QUICK_SECONDS = 8_000, 1, 0.3
 
 
