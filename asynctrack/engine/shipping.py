@@ -59,7 +59,7 @@ async def ship(
             while True:
                 event = anyio.Event()
                 if pump.take_over() or time.monotonic() >= look_at:
-                    look_at = time.monotonic() + min(_TICK, pump.settings.flush_interval)
+                    look_at = time.monotonic() + _until_next(pump)
                     found = pump.load()
                     if Loaded.MORE in found:
                         look_at = 0.0
@@ -69,8 +69,16 @@ async def ship(
                 if stop(pump.drained and not found & {Loaded.MORE, Loaded.NO_ROOM}):
                     steps.cancel_scope.cancel()
                     break
-                with anyio.move_on_after(max(min(look_at, pump.next_retry()) - time.monotonic(), 0.0)):
+                rest = min(look_at, pump.next_retry()) - time.monotonic()
+                with anyio.move_on_after(min(max(rest, 0.0), _TICK)):
                     await event.wait()
     finally:
         with anyio.move_on_after(_GOODBYE, shield=True):
             await pump.store.aclose()  # its connections belong to this loop
+
+
+def _until_next(pump: Pump) -> float:
+    """Seconds from one look to the next."""
+    interval = pump.settings.flush_interval
+    # Nothing is added to a dead process's spool, but how that has ended may become known any moment.
+    return interval if all(source.followed for source in pump.sources) else min(interval, _TICK)
