@@ -25,7 +25,7 @@ class Settings(NamedTuple):
     """How asynctrack behaves. Each field ``name`` is also the environment variable ``ASYNCTRACK_NAME``, but for the
     functions."""
 
-    #: seconds between two looks at the journal; flush, terminate and a full segment wake the engine earlier
+    #: seconds between two looks at the journal; flush, the end of a run and a full spool wake the engine earlier
     flush_interval: float = 0.5
     #: seconds that leaving a run, or the interpreter, waits for delivery before the rest stays in the spool
     close_timeout: float = 60.0

@@ -32,8 +32,8 @@ _OPEN = {"RUNNING", "SCHEDULED"}
 #: attempts after which the events of a batch that the server fails at are suspected
 _SUSPECTED = 3
 #: seconds of rest after which connections are opened anew, one after another: opened at once, all may come to the same
-#: worker of a server, which delivers half as fast as two
-_RESTED = 2.0
+#: worker of a server, which delivers half as fast as two: with each answer one more, and one every so many seconds
+_RESTED, _APART = 2.0, 0.25
 #: seconds after which a trouble that comes and goes is spoken of again
 _QUIET = 60.0
 
@@ -45,8 +45,8 @@ class Delivery:
         self.store = store
         self.limiter = Limiter(store.most_requests) if store.most_requests else None
         self.under_way = 0
-        #: requests that were answered since the last rest, and when the last was
-        self._answered, self._answered_at = 0, 0.0
+        #: requests that were answered since the last rest, when that ended, and when the last answer came
+        self._answered, self._rested_at, self._answered_at = 0, 0.0, 0.0
         self._on_refusal = on_refusal
         self._failing_since: float | None = None
         self._told_failing = -_QUIET
@@ -63,12 +63,12 @@ class Delivery:
         now = time.monotonic()
         candidates = [(source, lane) for source, lane in lanes if not lane.idle]
         if not self.under_way and now > self._answered_at + _RESTED:
-            self._answered = 0
+            self._answered, self._rested_at = 0, now
         stuck = {lane: count for _, lane in candidates if (count := lane.stuck(now))}
         for source, lane in candidates:
             if lane.retry_at > now or lane in stuck or lane.blocked():
                 continue
-            while self._has_room(sum(stuck.values())):
+            while self._has_room(sum(stuck.values()), now):
                 work = lane.next_work(self.store.limits, self.store.overlap)
                 if work is None:
                     break
@@ -76,10 +76,11 @@ class Delivery:
                 self.under_way += 1
                 yield source, lane, work
 
-    def _has_room(self, stuck: int) -> bool:
+    def _has_room(self, stuck: int, now: float) -> bool:
         """Whether the store may be given one more request. A run whose answers do not come delays no other."""
         limiter = self.limiter
-        return limiter is None or self.under_way < min(limiter.limit + stuck, self._answered + 1 + stuck, limiter.most)
+        opened = 1 + self._answered + int((now - self._rested_at) / _APART)
+        return limiter is None or self.under_way < min(limiter.limit + stuck, opened, limiter.most)
 
     async def step(self, source: Source, lane: Lane, work: Work) -> None:
         """Carry out a work that is `due`: when it returns, it is dealt with or the lane has a time to try again."""

@@ -329,7 +329,7 @@ class Engine:
         finally:
             if source.adopted and source.drained:
                 self._look_at = 0.0  # nothing comes any more: its runs are ended, and it is deleted, at once
-            elif self._no_room:
+            elif self._no_room or self._pump.can_catch_up:
                 self._look_at = min(self._look_at, time.monotonic() + self._rest(started))
             self._event.set()
 

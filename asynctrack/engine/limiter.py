@@ -13,10 +13,8 @@ _PAYS = 0.15
 #: server idle that has a worker for more
 _WINDOW, _FIRST = 4, 3
 #: requests after which one more at once is tried again: at first, and after it has not paid time and again
-_TRY_MORE, _TRY_MORE_AT_LAST = 10, 240
-#: or at once, when requests take so many times as long as they did: their connections may all have come to one worker
-_WORSE = 1.25
-#: requests after which one fewer is tried: the server's tables grow, its neighbours come and go
+_TRY_MORE, _TRY_MORE_AT_LAST = 30, 240
+#: and one fewer: the server's tables grow, its neighbours come and go
 _TRY_LESS = 500
 
 
@@ -67,9 +65,6 @@ class Limiter:
             return
         if self._on_trial:
             self._pause = _TRY_MORE
-        before = self._seen.get(self.limit, self._times)
-        if self._slowness(self._times) > _WORSE * self._slowness(before):
-            self._until_more = 0
         self._seen[self.limit] = self._times
         if self._until_less <= 0:
             self._measure_anew()

@@ -137,6 +137,11 @@ class Pump:
             if Loaded.MORE not in found or not before < loaded < min(_CROWD, runs * self.store.limits.entities // 2):
                 return found
 
+    @property
+    def can_catch_up(self) -> bool:
+        """Whether there is room now for what did not have any at the last look, although others had."""
+        return any(source.can_catch_up for source in self.sources)
+
     def _loaded(self) -> tuple[int, int]:
         """How many events are loaded for runs that get on, and for how many runs."""
         now = time.monotonic()

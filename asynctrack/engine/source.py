@@ -206,6 +206,14 @@ class Source:
         self._distribute(chunk, None)
         return Loaded.MORE if chunk.more else Loaded.ALL
 
+    @property
+    def can_catch_up(self) -> bool:
+        """Whether a run that had fallen behind has room again."""
+        now = time.monotonic()
+        return any(
+            lane.position is not None and lane.has_room(self.limits, self.depth, now) for lane in self.lanes.values()
+        )
+
     def _count(self, start: int) -> int:
         """How many slots to read from there on: up to a multiple of what fits a batch. So the few slots at the end of
         a segment are filled up with the next one's, and are no batch of their own."""

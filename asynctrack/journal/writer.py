@@ -417,6 +417,7 @@ class Journal:
         if now >= self._full_until:
             # Not renewed by calls that made no attempt: those of a fast loop would put the next attempt off for ever.
             self._full_until, self._full_because = now + _RETRY_FULL, problem
+            self._wake()  # whoever delivers may be resting until its time comes
         policy = ("block" if now < deadline else "drop_new") if deadline else self.settings.spool_full
         where = self.spool.path or "the spool in memory"
         if policy == "raise":

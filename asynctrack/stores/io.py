@@ -69,18 +69,19 @@ def write_file_atomically(path: str, data: bytes, durable: bool = True) -> None:
             if durable:
                 os.fsync(file.fileno())
             else:
-                _begin_writing(file.fileno())
+                _begin_writing(file.fileno(), len(data))
         os.replace(temporary, path)
     except BaseException:
         _remove_quietly(temporary)
         raise
 
 
-def _begin_writing(fd: int) -> None:
-    # What is said to be needed no more is written at once, not in the half minute that the kernel gives itself.
+def _begin_writing(fd: int, size: int) -> None:
+    # What is said to be needed no more is written at once, not in the half minute that the kernel gives itself. But for
+    # the last byte: a page that is needed in part is not dropped, for which Linux may wait for every processor.
     if hasattr(os, "posix_fadvise"):
         with suppress(OSError):  # it is advice
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(fd, 0, max(size - 1, 1), os.POSIX_FADV_DONTNEED)
 
 
 def _open_file(path: str) -> IO[bytes]:

@@ -305,6 +305,14 @@ def test_after_a_rest_a_server_s_connections_are_opened_one_after_another(progra
     assert sent_at_once() == [1, 2, 4, 1]
     program.clock.now += 1.0
     assert sent_at_once() == [8]
+    program.clock.now += 5.0
+    for run in runs:
+        program.log(run, 1.0)
+    begun = []
+    for _ in range(4):  # without any answer
+        begun.append(len(program.begin()))
+        program.clock.now += 0.25
+    assert begun == [1, 1, 1, 1]
 
 
 def test_a_callback_that_fails_does_no_harm(program: Program, caplog: pytest.LogCaptureFixture) -> None:

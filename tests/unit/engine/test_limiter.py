@@ -109,20 +109,6 @@ def test_what_cannot_pay_whatever_comes_is_over_at_once() -> None:
         assert asked - 2 == most, "two had begun before"
 
 
-def test_more_is_tried_at_once_where_requests_take_longer_than_they_did() -> None:
-    """Its connections have all come to one of a server's two workers: the next may come to the other."""
-    limiter = Limiter(16)
-    settle(limiter, 0.1, 2, requests=400)
-    while limiter.limit != 2:
-        limiter.succeeded(1000, 0.1 * max(1.0, limiter.limit / 2), limiter.limit)
-    asked = 0
-    while limiter.limit == 2:
-        limiter.succeeded(1000, 0.17, 2)
-        asked += 1
-    assert limiter.limit == 3
-    assert asked <= 8
-
-
 @pytest.mark.parametrize("seed", range(10))
 def test_single_slow_answers_do_not_hide_that_more_at_once_pays(seed: int) -> None:
     """One in ten takes three times as long, as servers' answers do."""
