@@ -23,7 +23,7 @@ class Limiter:
 
     It climbs: one more at once is tried, and taken back where it does not pay. ``limit`` requests that take ``t``
     seconds each are ``limit / t`` a second (Little's law). So a server that writes for one at a time, as MLflow on
-    SQLite does, is given one, one with two workers two, and a distant one as many as keep it busy.
+    SQLite does, is given one, one with two workers three, and a distant one as many as keep it busy.
     """
 
     def __init__(self, most: int) -> None:
@@ -59,7 +59,7 @@ class Limiter:
         if not self._pays():
             if self._on_trial:
                 self._until_more, self._pause = self._pause, min(2 * self._pause, _TRY_MORE_AT_LAST)
-                self._change(self.limit - 1)
+                self._change(self._fewer)
             else:
                 self._measure_anew()  # it did once
             return
@@ -68,7 +68,7 @@ class Limiter:
         self._seen[self.limit] = self._times
         if self._until_less <= 0:
             self._measure_anew()
-        elif self._until_more <= 0 and self.limit < self.most:
+        elif (self._until_more <= 0 or self.limit == 2) and self.limit < self.most:
             self._change(self.limit + 1, on_trial=True)
         else:
             self._change(self.limit)
@@ -77,15 +77,21 @@ class Limiter:
         """With one fewer, and then with one more again."""
         self._until_more, self._until_less = 0, _TRY_LESS
         self._seen, self._fastest = {}, {}
-        self._change(max(1, self.limit - 1))
+        self._change(self._fewer)
+
+    @property
+    def _fewer(self) -> int:
+        # Two is a step only: both connections come to the same of two workers every other time, three rarely.
+        return self.limit - 1 if self.limit > 3 else 1
 
     def _pays(self, *, at_best: bool = False) -> bool:
-        """Whether the server does enough more a second than with one fewer at once; ``at_best``: if all its answers
-        were as quick as the quickest."""
-        before, fewer = self._seen.get(self.limit - 1), self.limit - 1
-        if before is None:
+        """Whether the server does enough more a second than with fewer at once; ``at_best``: if all its answers were as
+        quick as the quickest."""
+        fewer = self._fewer
+        before = self._seen.get(fewer)
+        if before is None or fewer == self.limit:
             return True
-        needed = fewer / self._slowness(before) * (1 + _PAYS / fewer)
+        needed = (fewer + _PAYS * (self.limit - fewer)) / self._slowness(before)
         return self.limit / self._slowness(self._times, at_best=at_best) >= needed
 
     def _slowness(self, times: list[tuple[int, float]], *, at_best: bool = False) -> float:
