@@ -26,7 +26,7 @@ from benchmarks.measuring import clean_settings, work_folder
 from benchmarks.report import Chart, Report, Table
 from tests import servers
 
-CONNECTIONS = (1, 2, 4, 8)
+CONNECTIONS, PROBES = (1, 2, 4, 8), 3
 KEYS = [f"metric{number}" for number in range(10)]
 SERVERS: dict[str, Callable[[Path], servers.MlflowServer]] = {
     "SQLite": lambda folder: servers.sqlite(folder),
@@ -110,8 +110,11 @@ def compare(kind: str, server: servers.MlflowServer, quick: bool, table: Table) 
     """Add a row for each round; the median ratio of our speed to the best raw one, and our median speed."""
     events, rounds = (QUICK_EVENTS, QUICK_ROUNDS) if quick else (EVENTS, ROUNDS)
     probe = max(events // 4, 8_000)
-    speeds = {number: probe / raw(server.url, probe, number) for number in (CONNECTIONS[-1:] if quick else CONNECTIONS)}
-    best = max(speeds, key=lambda number: speeds[number])
+    # Several times: of two workers, now and then one gets all connections.
+    tries: dict[int, list[float]] = {number: [] for number in (CONNECTIONS[-1:] if quick else CONNECTIONS)}
+    for number in list(tries) * (1 if quick else PROBES):
+        tries[number].append(raw(server.url, probe, number))
+    best = min(tries, key=lambda number: statistics.median(tries[number]))
     found = []
     for number in range(1, rounds + 1):
         # The server slows down as its table grows: raw before and after ours, so that neither has the better place.
