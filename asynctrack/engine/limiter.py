@@ -74,7 +74,7 @@ class Limiter:
             self._change(self.limit)
 
     def _measure_anew(self) -> None:
-        """With one fewer, and then with one more again."""
+        """With fewer, and then with more again."""
         self._until_more, self._until_less = 0, _TRY_LESS
         self._seen, self._fastest = {}, {}
         self._change(self._fewer)

@@ -112,6 +112,23 @@ def test_leaving_the_block_warns_of_what_was_dropped(store: Store, caplog: pytes
     assert steps(store) == list(range(1000 - dropped))
 
 
+@pytest.mark.parametrize("shipper", ["thread", "process"])
+def test_a_full_spool_is_emptied_although_it_is_not_time_to_look(shipper: str, store: Store) -> None:
+    """Nobody flushes, and the next look would be in ten minutes: events are dropped for a moment and not until then."""
+    asynctrack.configure(flush_interval=600.0, shipper=shipper)
+    store.back()
+    with asynctrack.start_run() as run:
+
+        def log_once() -> bool:
+            """Whether it was accepted."""
+            before = run.stats().dropped
+            run.log_metric("loss", 0.5, 0)
+            return run.stats().dropped == before
+
+        until(lambda: not log_once())
+        until(log_once)
+
+
 def test_block_waits_for_the_store_and_loses_nothing(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """The loop stands still while there is no room, says so, and goes on when the store takes events again."""
     asynctrack.configure(spool_full="block")
