@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from asynctrack.constants import VERSION as __version__
 from asynctrack.constants import RunStatus, SourceType, ViewType
 from asynctrack.engine.lifecycle import shutdown
 from asynctrack.errors import (
@@ -12,6 +13,9 @@ from asynctrack.errors import (
     DeliveryError,
     FlushTimeoutError,
     InvalidInputError,
+    InvalidTypeError,
+    MissingFileError,
+    MlflowException,
     NoActiveRunError,
     NotFoundError,
     RefusedError,
@@ -55,8 +59,10 @@ from asynctrack.fluent import (
     set_tag,
     set_tags,
 )
-from asynctrack.run import ActiveRun, AsyncActiveRun, active_run, last_active_run, start_run
+from asynctrack.runs.faces import AsyncAttachedRun, AttachedRun, attach
+from asynctrack.runs.run import ActiveRun, AsyncActiveRun, active_run, last_active_run, start_run
 from asynctrack.settings import Settings, configure
+from asynctrack.stores.keys import clean_key
 from asynctrack.tracking import (
     get_async_service,
     get_service,
@@ -67,28 +73,34 @@ from asynctrack.tracking import (
 
 if TYPE_CHECKING:
     from asynctrack import entities as entities
-    from asynctrack.engine.sync import Shipment, sync
+    from asynctrack import exceptions as exceptions
     from asynctrack.entities import Experiment, FileInfo, Metric, Param, Run, RunData, RunInfo, RunTag
+    from asynctrack.importing.runs import Import, import_runs
+    from asynctrack.recovery.sync import Shipment, sync
     from asynctrack.tracking import AsyncMLflowService, MlflowClient, MLflowService
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ActiveRun",
     "AlreadyExistsError",
     "AmbiguousRunError",
     "AsyncActiveRun",
+    "AsyncAttachedRun",
     "AsyncMLflowService",
     "AsynctrackError",
+    "AttachedRun",
     "AuthenticationError",
     "DeliveryError",
     "Experiment",
     "FileInfo",
     "FlushTimeoutError",
+    "Import",
     "InvalidInputError",
+    "InvalidTypeError",
     "MLflowService",
     "Metric",
+    "MissingFileError",
     "MlflowClient",
+    "MlflowException",
     "NoActiveRunError",
     "NotFoundError",
     "Param",
@@ -109,6 +121,8 @@ __all__ = [
     "ViewType",
     "__version__",
     "active_run",
+    "attach",
+    "clean_key",
     "configure",
     "create_experiment",
     "delete_experiment",
@@ -125,6 +139,7 @@ __all__ = [
     "get_run",
     "get_service",
     "get_tracking_uri",
+    "import_runs",
     "is_tracking_uri_set",
     "last_active_run",
     "log_artifact",
@@ -153,10 +168,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What is loaded when somebody asks: dataclasses alone are a quarter of what importing the rest takes."""
+    """Load some names on first use: importing dataclasses alone takes a quarter as long as all the rest."""
     from importlib import import_module
 
-    if name in ("artifacts", "entities"):
+    if name in ("artifacts", "entities", "exceptions"):
         return import_module(f"asynctrack.{name}")
     home = import_module(_HOMES.get(name, "asynctrack.entities"))
     if name in __all__ and hasattr(home, name):
@@ -165,9 +180,11 @@ def __getattr__(name: str) -> Any:
 
 
 _HOMES = {
+    "Import": "asynctrack.importing.runs",
+    "import_runs": "asynctrack.importing.runs",
     "AsyncMLflowService": "asynctrack.tracking",
     "MLflowService": "asynctrack.tracking",
     "MlflowClient": "asynctrack.tracking",
-    "Shipment": "asynctrack.engine.sync",
-    "sync": "asynctrack.engine.sync",
+    "Shipment": "asynctrack.recovery.sync",
+    "sync": "asynctrack.recovery.sync",
 }

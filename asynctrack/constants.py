@@ -1,17 +1,39 @@
-"""MLflow's enumerations: plain integers and names, as its servers and files hold them."""
+"""Our version; and MLflow's enumerations, as plain integers and names: MLflow's servers and files use both."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = ["PARENT_RUN_TAG", "LifecycleStage", "RunStatus", "SourceType", "ViewType"]
+from asynctrack.values import shortened
 
-#: the tag by which MLflow knows the run that a run is nested in
+__all__ = [
+    "LONGEST_VALUE",
+    "PARENT_RUN_TAG",
+    "UID_TAG",
+    "UID_TAGS",
+    "VERSION",
+    "LifecycleStage",
+    "RunStatus",
+    "SourceType",
+    "ViewType",
+]
+
+#: of asynctrack; `pyproject.toml` reads it here. Where the package is in a zip file, frozen, or a bare folder of
+#: sources, there is no metadata to ask
+VERSION = "0.1.0"
+
+#: the tag that holds the id of a nested run's parent
 PARENT_RUN_TAG = "mlflow.parentRunId"
+#: holds a run's `RunSpec.uid` on a server that gives it an id of its own; MLflow's UI hides tags of this prefix
+UID_TAG = "mlflow.asynctrack.uid"
+#: where the uid of a run may be found: asynctrack 0.1 used the second, and a spool may be of that version
+UID_TAGS = (UID_TAG, "asynctrack.uid")
+#: most characters of a param's and a tag's value; MLflow cuts the rest off
+LONGEST_VALUE = {"param": 6000, "tag": 8000}
 
 
 class _Named:
-    """An enumeration whose members are MLflow's integers, with the names MLflow's servers send."""
+    """An enumeration. Its members are MLflow's integers; their names are those that MLflow's servers send."""
 
     _numbers: ClassVar[dict[str, int]]
     _names: ClassVar[dict[int, str]]
@@ -22,27 +44,27 @@ class _Named:
 
     @classmethod
     def from_string(cls, name: str) -> int:
-        """The number of ``name``; raises ValueError naming the legal names."""
+        """The number of ``name``. Raises ValueError, with the legal names."""
         if not isinstance(name, str) or name not in cls._numbers:
-            raise ValueError(f"{name!r} is not a {cls.__name__}; it must be one of {', '.join(cls._numbers)}")
+            raise ValueError(f"{shortened(name)} is not a {cls.__name__}; it must be one of {', '.join(cls._numbers)}")
         return cls._numbers[name]
 
     @classmethod
     def to_string(cls, number: int) -> str:
-        """The name of ``number``; raises ValueError naming the legal numbers."""
+        """The name of ``number``. Raises ValueError, with the legal numbers."""
         if type(number) is not int or number not in cls._names:
             legal = ", ".join(f"{number} ({name})" for number, name in cls._names.items())
-            raise ValueError(f"{number!r} is not a {cls.__name__}; it must be one of {legal}")
+            raise ValueError(f"{shortened(number)} is not a {cls.__name__}; it must be one of {legal}")
         return cls._names[number]
 
     @classmethod
     def name_of(cls, value: str | int) -> str:
-        """The name of what is given by its name or, as before MLflow 1.0, its number. Raises ValueError."""
+        """The name of a member, given by name or, as in MLflow before 1.0, by number. Raises ValueError."""
         return cls.to_string(cls.from_string(value) if isinstance(value, str) else value)
 
 
 class RunStatus(_Named):
-    """Where a run is in its life."""
+    """The status of a run."""
 
     RUNNING = 1
     SCHEDULED = 2
@@ -52,17 +74,19 @@ class RunStatus(_Named):
 
     @classmethod
     def is_terminated(cls, status: str | int) -> bool:
-        """Whether a run of this status (a name, as `RunInfo.status` is, or a number) has ended."""
+        """Whether a run of this status (a name or a number) has ended. Raises
+        ValueError."""
         return cls.name_of(status) in ("FINISHED", "FAILED", "KILLED")
 
     @classmethod
     def all_status(cls) -> list[int]:
-        """Every status."""
+        """The numbers of all statuses."""
         return list(cls._names)
 
 
 class SourceType(_Named):
-    """What kind of program wrote a run; in a run it is the tag ``mlflow.source.type``, which holds the name."""
+    """The kind of program that wrote a run. A run has its name in the tag
+    ``mlflow.source.type``."""
 
     NOTEBOOK = 1
     JOB = 2
@@ -72,7 +96,7 @@ class SourceType(_Named):
 
 
 class ViewType(_Named):
-    """Which runs or experiments a search shows."""
+    """Which runs or experiments a search finds."""
 
     ACTIVE_ONLY = 1
     DELETED_ONLY = 2
@@ -87,7 +111,7 @@ class LifecycleStage:
 
     @classmethod
     def matches(cls, view_type: int, stage: str) -> bool:
-        """Whether a search for ``view_type`` shows an entity of this stage."""
+        """Whether a search with ``view_type`` finds an entity of this stage."""
         if view_type == ViewType.ALL:
             return True
         return (stage == cls.DELETED) == (view_type == ViewType.DELETED_ONLY)

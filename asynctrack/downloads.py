@@ -1,29 +1,37 @@
-"""MLflow's functions of `mlflow.artifacts`: list, download and read what runs have stored.
+"""The functions of `mlflow.artifacts`: list, download and read the artifacts of runs.
 
-They are reached as ``asynctrack.artifacts.download_artifacts`` and so on. Each waits first until what this process has
-logged to that store is delivered, so that a script finds it.
+Users call them as ``asynctrack.artifacts.download_artifacts`` and so on. Each first waits until everything that this
+process logged to that run is delivered, so a script finds what it has just logged.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import posixpath
+import re
 import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from asynctrack.arguments import run_id_of, text_of
+from asynctrack.current import current_store_uri, store_for
 from asynctrack.errors import InvalidInputError, NotFoundError
-from asynctrack.run import flush_all
+from asynctrack.runs.active import flush_states, open_states
 from asynctrack.stores.io import drive
-from asynctrack.tracking import get_tracking_uri, store_for
+from asynctrack.values import shortened
 
 if TYPE_CHECKING:
     from asynctrack.artifacts.base import ArtifactRepository
     from asynctrack.entities import FileInfo
+    from asynctrack.runs.state import RunState
 
 __all__ = ["download_artifacts", "list_artifacts", "load_dict", "load_text"]
 
 _RUNS = "runs:/"
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+#: bytes that are read into memory
+_MOST_TEXT = 1 << 30
 
 
 def download_artifacts(
@@ -34,12 +42,18 @@ def download_artifacts(
     tracking_uri: str | None = None,
     registry_uri: str | None = None,
 ) -> str:
-    """Copy an artifact, or a folder of them, to this machine; returns where it is.
+    """Copy an artifact, or a folder of artifacts, to this machine and return
+    its local path.
 
-    Either ``artifact_uri`` (``runs:/<run id>/<path>``, or what `get_artifact_uri` says), or ``run_id`` with
-    ``artifact_path`` (None: everything). It goes to ``dst_path``, which is created, else to a new temporary folder; a
-    file store's artifacts stay where they are then. ``registry_uri`` is not used. Raises InvalidInputError and
-    `StoreError` classes, NotFoundError among them.
+    Give either ``artifact_uri`` (``runs:/<run id>/<path>``, or a URI from
+    `get_artifact_uri`), or ``run_id`` with ``artifact_path`` (None: all
+    artifacts of the run). The copy goes to ``dst_path``, which is created, or
+    to a new temporary folder. Without ``dst_path``, artifacts of a file store
+    are not copied: the path is theirs. ``registry_uri`` is ignored.
+
+    Raises InvalidInputError, NotFoundError or another StoreError, and
+    FlushTimeoutError when the events of this process are not delivered in
+    time.
     """
     place = _place(artifact_uri, run_id, artifact_path, tracking_uri)
     return drive(place.repository.download_artifacts(place.path, dst_path))
@@ -51,30 +65,57 @@ def list_artifacts(
     artifact_path: str | None = None,
     tracking_uri: str | None = None,
 ) -> list[FileInfo]:
-    """What is in a folder of a run's artifacts, named as for `download_artifacts`. Paths are from the run's root; with
-    an ``artifact_uri`` other than ``runs:/``, from the folder above. Empty for a file, as MLflow's is."""
+    """The files and folders directly in an artifact folder; an empty list for
+    a file, as in MLflow.
+
+    Arguments and errors are those of `download_artifacts`. Paths are relative
+    to the run's artifact root; with an ``artifact_uri``, as in MLflow, to the
+    parent of the folder it names.
+    """
+    from asynctrack.entities import FileInfo
+
     place = _place(artifact_uri, run_id, artifact_path, tracking_uri)
-    return drive(place.repository.list_artifacts(place.path))
+    found = drive(place.repository.list_artifacts(place.path))
+    above, slash, _ = posixpath.normpath(place.path).rpartition("/")
+    if run_id is not None or not slash:
+        return list(found)
+    return [FileInfo(info.path.removeprefix(f"{above}/"), info.is_dir, info.file_size) for info in found]
 
 
 def load_text(artifact_uri: str) -> str:
-    """The text of an artifact in UTF-8. Raises as `download_artifacts`."""
+    """The text of an artifact in UTF-8, of at most 1 GiB. Raises
+    InvalidInputError for a larger one, what `download_artifacts` raises, and
+    UnicodeDecodeError."""
     place = _place(artifact_uri, None, None, None)
     with tempfile.TemporaryDirectory() as folder:
         path = drive(place.repository.download_artifacts(place.path, folder))
         if os.path.isdir(path):
             raise InvalidInputError(f"artifact {artifact_uri} is a folder; name a file in it")
+        size = os.path.getsize(path)
+        if size > _MOST_TEXT:
+            raise InvalidInputError(
+                f"artifact {artifact_uri} has {size} bytes, and {_MOST_TEXT} are read into memory at most; use "
+                f"download_artifacts, and read the file piece by piece"
+            )
         with open(path, encoding="utf-8") as file:
             return file.read()
 
 
 def load_dict(artifact_uri: str) -> Any:
-    """What an artifact in JSON holds. Raises InvalidInputError where it is none, and as `download_artifacts`."""
+    """The content of a JSON artifact. Raises InvalidInputError if it is not
+    JSON, and what `load_text` raises."""
     text = load_text(artifact_uri)
     try:
         return json.loads(text)
-    except ValueError as error:
-        raise InvalidInputError(f"artifact {artifact_uri} is no JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"artifact {artifact_uri} is not JSON: {error}") from None
+
+
+def _runs_at(tracking_uri: str, artifact_uri: str) -> list[RunState]:
+    """The open runs whose artifacts may be at this address: it names the run, or is above all of them."""
+    states = open_states(tracking_uri)
+    named = [state for state in states if state.run_id in artifact_uri or state.spec.uid in artifact_uri]
+    return named if named or _RUN_ID.search(artifact_uri) else states
 
 
 class _Place(NamedTuple):
@@ -89,19 +130,27 @@ def _place(artifact_uri: str | None, run_id: str | None, path: str | None, track
         raise InvalidInputError("give either artifact_uri or run_id")
     if artifact_uri is not None and path is not None:
         raise InvalidInputError(
-            f"artifact_path={path!r} belongs to a run_id; put it into artifact_uri={artifact_uri!r}"
+            f"artifact_path={shortened(path)} belongs to a run_id; put it into artifact_uri={shortened(artifact_uri)}"
         )
-    if artifact_uri is not None and str(artifact_uri).startswith(_RUNS):
-        run_id, _, path = str(artifact_uri).removeprefix(_RUNS).strip("/").partition("/")
+    if artifact_uri is not None:
+        artifact_uri = text_of(
+            "artifact_uri", os.fspath(artifact_uri) if isinstance(artifact_uri, os.PathLike) else artifact_uri
+        )
+    if run_id is not None:
+        run_id = run_id_of(run_id)
+    if artifact_uri is not None and artifact_uri.startswith(_RUNS):
+        named, _, path = artifact_uri.removeprefix(_RUNS).strip("/").partition("/")
+        run_id = run_id_of(named)
     store = store_for(tracking_uri)
-    flush_all(get_tracking_uri() if tracking_uri is None else store.uri)
+    uri = current_store_uri() if tracking_uri is None else store.uri
+    flush_states(open_states(uri, run_id) if artifact_uri is None or run_id else _runs_at(uri, artifact_uri))
     if run_id is not None:
         base = drive(store.get_run_info(run_id)).artifact_uri
         if not base:
             raise NotFoundError(f"run {run_id} in {store.uri} has no artifact location")
         return _Place(open_artifacts(base, store.uri, store.io, store.client), path or "")
-    folder, _, name = str(artifact_uri).rstrip("/").rpartition("/")
+    folder, _, name = (artifact_uri or "").rstrip("/").rpartition("/")
     name = unquote(name) if urlsplit(folder).scheme else name
     if not name or not folder:
-        raise InvalidInputError(f"artifact_uri={artifact_uri!r} names no artifact")
+        raise InvalidInputError(f"artifact_uri={shortened(artifact_uri)} names no artifact")
     return _Place(open_artifacts(folder, store.uri, store.io, store.client), name)

@@ -1,20 +1,21 @@
-"""Which experiment a new run belongs to, and the fluent functions about experiments."""
+"""MLflow's functions about experiments. Any thread may call them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from asynctrack.arguments import checked_name, experiment_id_of, most_of, search_of, tags_of, text_of
 from asynctrack.constants import LifecycleStage, ViewType
+from asynctrack.current import choose_experiment, remember_experiment, store_for
 from asynctrack.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from asynctrack.settings import current_settings
 from asynctrack.stores.base import AbstractStore
-from asynctrack.stores.io import drive
-from asynctrack.tracking import store_for
 
 if TYPE_CHECKING:
     from asynctrack.entities import Experiment
+    from asynctrack.service.client import MlflowClient
 
 __all__ = [
     "choose_experiment",
@@ -29,95 +30,85 @@ __all__ = [
     "store_here",
 ]
 
-_NAME, _ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
-#: the experiment of new runs, as (id, name): one of them where `set_experiment` was called
-_chosen: tuple[str | None, str | None] | None = None
+#: experiments in one page
+_PAGE = 1000
 
 
 def store_here() -> AbstractStore:
-    """The store of the current tracking URI, for blocking calls in this thread."""
+    """The store of the current tracking URI, for blocking calls."""
     return store_for()
 
 
-def choose_experiment(experiment_id: str | int | None, experiment_name: str | None) -> tuple[str | None, str | None]:
-    """The experiment of a new run, as (id, name), one or both None: the arguments, else `set_experiment`, else
-    ``MLFLOW_EXPERIMENT_NAME`` (created if missing), else ``MLFLOW_EXPERIMENT_ID``, else the default experiment."""
-    if experiment_id is not None and experiment_name is not None:
-        raise InvalidInputError("give experiment_id or experiment_name, not both")
-    if experiment_id not in (None, ""):  # "": an experiment chosen by name, offline
-        return str(experiment_id), None
-    if experiment_name is not None:
-        return None, experiment_name
-    if _chosen is not None:
-        return _chosen
-    if os.environ.get(_NAME):
-        return None, os.environ[_NAME]
-    return os.environ.get(_ID) or None, None
+def _client() -> MlflowClient:
+    from asynctrack.service.client import MlflowClient
+
+    return MlflowClient()
 
 
 def set_experiment(experiment_name: str | None = None, experiment_id: str | int | None = None) -> Experiment:
-    """Make an experiment the one for runs from now on; one that is named and missing is created.
+    """Choose the experiment of new runs, by name or by id. An experiment that
+    is named and missing is created.
 
-    Also sets ``MLFLOW_EXPERIMENT_ID``, as MLflow does, for child processes. Raises InvalidInputError unless exactly one
-    argument is given or when the experiment is deleted, NotFoundError for an unknown id.
+    Also sets ``MLFLOW_EXPERIMENT_ID``, as MLflow does, for child processes.
+    Raises InvalidInputError unless exactly one argument is given, and for a
+    deleted experiment; NotFoundError for an unknown id; other StoreErrors.
 
-    Offline the store is not asked: what is given is remembered, in the environment too, and used when the runs are
-    created. What is returned then holds that alone, and "" for what only the store knows.
+    With ``mode="offline"`` the store is not asked. The name or id is kept,
+    also in the environment, and used when the runs are created. The
+    `Experiment` returned then has "" in the fields that only the store knows.
     """
-    global _chosen
     if (experiment_name is None) == (experiment_id is None):
         raise InvalidInputError("set_experiment takes exactly one of experiment_name and experiment_id")
+    name = None if experiment_name is None else checked_name(experiment_name)
+    by_id = None if experiment_id is None else experiment_id_of(experiment_id)
     if current_settings().mode == "offline":
-        return _choose_unseen(experiment_name, experiment_id)
-    store = store_here()
-    if experiment_name is not None:
-        experiment = drive(store.get_experiment_by_name(experiment_name))
-        if experiment is None:
-            try:
-                drive(store.create_experiment(experiment_name))
-            except AlreadyExistsError:
-                pass  # another process has created it since we looked
-            experiment = drive(store.get_experiment_by_name(experiment_name))
-        if experiment is None:
-            raise NotFoundError(f"experiment {experiment_name!r} disappeared from {store.uri} while it was created")
-    else:
-        experiment = drive(store.get_experiment(str(experiment_id)))
+        from asynctrack.entities import Experiment
+
+        remember_experiment(experiment_id=by_id, experiment_name=name)
+        return Experiment(by_id or "", name or "", "")
+    experiment = _client().get_experiment(by_id or "") if name is None else _named(name)
     if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
         raise InvalidInputError(
             f"experiment {experiment.name!r} ({experiment.experiment_id}) is deleted; restore it, or use another name"
         )
-    _chosen = experiment.experiment_id, None
-    os.environ[_ID] = experiment.experiment_id
+    remember_experiment(experiment_id=experiment.experiment_id)
     return experiment
 
 
-def _choose_unseen(name: str | None, experiment_id: str | int | None) -> Experiment:
-    global _chosen
-    from asynctrack.entities import Experiment
+def _named(name: str) -> Experiment:
+    """The experiment of that name. It is created if it is missing."""
+    client = _client()
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            client.create_experiment(name)
+        except AlreadyExistsError:
+            pass  # another process created it in the meantime
+        experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        raise NotFoundError(f"experiment {name!r} disappeared from {client.tracking_uri} while it was created")
+    return experiment
 
-    if name is not None:
-        _chosen = None, name
-        os.environ[_NAME] = name
-        return Experiment("", name, "")
-    _chosen = str(experiment_id), None
-    os.environ[_ID] = str(experiment_id)
-    return Experiment(str(experiment_id), "", "")
 
-
-def create_experiment(name: str, artifact_location: str | None = None, tags: dict[str, Any] | None = None) -> str:
-    """Create an experiment; its id. Raises AlreadyExistsError, InvalidInputError."""
-    texts = {key: str(value) for key, value in (tags or {}).items()}
-    return drive(store_here().create_experiment(name, artifact_location, texts))
+def create_experiment(
+    name: str, artifact_location: str | os.PathLike[str] | None = None, tags: Mapping[str, Any] | None = None
+) -> str:
+    """Create an experiment and return its id. Raises AlreadyExistsError (also
+    when a deleted experiment has the name) or another StoreError, and
+    InvalidInputError."""
+    return _client().create_experiment(name, artifact_location, tags)
 
 
 def get_experiment(experiment_id: str | int) -> Experiment:
-    """An experiment, also a deleted one. Raises NotFoundError."""
-    return drive(store_here().get_experiment(str(experiment_id)))
+    """An experiment, also a deleted one. Raises NotFoundError or another
+    StoreError."""
+    return _client().get_experiment(experiment_id)
 
 
-def get_experiment_by_name(name: str) -> Experiment | None:
-    """An experiment, also a deleted one; None where there is none of that name."""
-    return drive(store_here().get_experiment_by_name(name))
+def get_experiment_by_name(name: str | None) -> Experiment | None:
+    """An experiment, also a deleted one, or None if no experiment has that
+    name. Raises a StoreError when the store cannot answer."""
+    return _client().get_experiment_by_name(name)
 
 
 def search_experiments(
@@ -126,34 +117,47 @@ def search_experiments(
     filter_string: str | None = None,
     order_by: Sequence[str] | None = None,
 ) -> list[Experiment]:
-    """All experiments that match, or the first ``max_results``."""
-    store = store_here()
+    """All experiments that match a filter in MLflow's syntax, or the first
+    ``max_results`` (none, if that is not positive, as in MLflow). Raises InvalidInputError for a bad filter, or a
+    StoreError."""
+    client = _client()
+    most = most_of(max_results)
+    search_of(view_type, 1, filter_string, order_by)
     found: list[Experiment] = []
     token: str | None = None
-    while True:
-        wanted = 1000 if max_results is None else min(1000, max_results - len(found))
-        page = drive(store.search_experiments(view_type, wanted, filter_string or "", tuple(order_by or ()), token))
-        found += page.items
+    while most is None or len(found) < most:
+        wanted = _PAGE if most is None else min(_PAGE, most - len(found))
+        page = client.search_experiments(view_type, wanted, filter_string, order_by, token)
+        found += page
         token = page.token
-        if token is None or (max_results is not None and len(found) >= max_results):
-            return found
+        if token is None:
+            break
+    return found
 
 
 def delete_experiment(experiment_id: str | int) -> None:
-    """Mark an experiment deleted. Raises NotFoundError."""
-    drive(store_here().delete_experiment(str(experiment_id)))
+    """Mark an experiment deleted. Raises NotFoundError or another StoreError;
+    FlushTimeoutError when the events of this process are not delivered in
+    time."""
+    _client().delete_experiment(experiment_id)
 
 
 def set_experiment_tag(key: str, value: Any) -> None:
-    """Set a tag of the experiment that runs started now belong to."""
-    set_experiment_tags({key: value})
+    """Set one tag of the experiment of new runs. Raises what
+    `set_experiment_tags` raises."""
+    set_experiment_tags({text_of("key", key): value})
 
 
-def set_experiment_tags(tags: dict[str, Any]) -> None:
-    """Set tags of the experiment that runs started now belong to."""
-    store = store_here()
+def set_experiment_tags(tags: Mapping[str, Any]) -> None:
+    """Set tags of the experiment of new runs, which is created if it is
+    missing. All are checked before any is set. Raises InvalidInputError, and
+    NotFoundError or another StoreError."""
+    texts = tags_of(tags)
+    for key in texts:
+        store_here().check_key("tag", key)
     experiment_id, name = choose_experiment(None, None)
     if name is not None:
         experiment_id = set_experiment(name).experiment_id
-    for key, value in tags.items():
-        drive(store.set_experiment_tag(experiment_id or "0", key, str(value)))
+    client = _client()
+    for key, text in texts.items():
+        client.set_experiment_tag(experiment_id or "0", key, text)

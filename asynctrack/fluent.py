@@ -1,23 +1,32 @@
 """MLflow's functions on the active run: ``import asynctrack as mlflow`` runs an ordinary training script.
 
-Names and keywords are MLflow's. Logging never waits; what reads (`get_run`, `search_runs`) first waits until this
-process's own events are delivered, so that a script finds what it has just logged.
+Names and keywords are MLflow's. Any thread may call these functions. Logging does not wait for the store. Functions
+that read (`get_run`, `search_runs`) first wait until the events of this process are delivered, so a script finds what
+it has just logged.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsIndex, overload
 
+from asynctrack.arguments import experiment_ids_of, given, most_of, not_yet, search_of, several
 from asynctrack.constants import ViewType
 from asynctrack.errors import AsynctrackError, InvalidInputError, NotFoundError
-from asynctrack.run import active_run, attached_run, flush_all, logging_run, start_run
-from asynctrack.runlog import RunLog
+from asynctrack.runs.active import attached_run, flush_all, say_that_nothing_ended
+from asynctrack.runs.faces import handed_run
+from asynctrack.runs.log import RunLog
+from asynctrack.runs.operations import RunOperations
+from asynctrack.runs.run import active_run, logging_run, start_run
+from asynctrack.tables import runs_table
 from asynctrack.tracking import get_service
+from asynctrack.values import shortened
 
 if TYPE_CHECKING:
     from asynctrack.entities import Metric, Run
+    from asynctrack.settings import OnInvalid
 
 __all__ = [
     "delete_run",
@@ -44,94 +53,143 @@ __all__ = [
     "set_tags",
 ]
 
+logger = logging.getLogger("asynctrack")
+
 
 def _run(run_id: str | None = None) -> RunLog:
     if run_id is not None:
-        return attached_run(run_id)
-    return logging_run() or start_run()
+        return attached_run(run_id, asks=True)
+    return logging_run() or handed_run() or start_run()
 
 
-def _not_yet(**arguments: Any) -> None:
-    for name, value in arguments.items():
-        if value is not None:
-            raise InvalidInputError(f"{name}= is not available in this version of asynctrack; leave it out")
-
-
-def _finish(synchronous: bool | None) -> None:
-    if synchronous:
-        flush_async_logging()
+def _finish(log: RunLog, synchronous: bool | None) -> RunOperations | None:
+    if synchronous is None:
+        return None
+    if not synchronous:
+        return RunOperations(log)
+    flush_async_logging()
+    return None
 
 
 def end_run(status: str = "FINISHED") -> None:
-    """End the active run and wait for delivery (see `ActiveRun.terminate`); does nothing without one."""
+    """End the active run and wait for delivery. Does nothing when no run is
+    active; a warning names the runs that are open in other threads and tasks.
+    Raises what `ActiveRun.terminate` raises."""
     run = active_run()
-    if run is not None:
+    if run is None:
+        say_that_nothing_ended()
+    else:
         run.terminate(status)
 
 
 def log_metric(
     key: str,
-    value: SupportsFloat,
+    value: SupportsFloat | str,
     step: SupportsIndex | None = None,
     synchronous: bool | None = None,
     timestamp: int | None = None,
     run_id: str | None = None,
     model_id: str | None = None,
     dataset: Any = None,
-) -> None:
-    """Log one point to the active run, or to ``run_id``. ``synchronous=True`` also waits for its delivery."""
-    _not_yet(model_id=model_id, dataset=dataset)
-    _run(run_id).log_metric(key, value, step, timestamp)
-    _finish(synchronous)
+) -> RunOperations | None:
+    """Log one point to the active run, or to the run ``run_id``. A run is
+    started if none is open.
+
+    ``value``: any number, NaN and ±Inf too, also as text ("0.5"). ``step``: default 0.
+    ``timestamp``: ms since the epoch, default now. ``synchronous=True`` waits
+    for delivery (see `flush_async_logging`); ``synchronous=False`` returns
+    `RunOperations`, to wait for it later. ``model_id`` and ``dataset`` are not
+    available yet.
+
+    Raises InvalidInputError for an argument that can never be stored,
+    RunEndedError after the run's end, SpoolFullError with
+    ``spool_full="raise"``, AmbiguousRunError when this thread has no run and
+    several are open in other threads, NoActiveRunError when this task has no
+    run and others are open. With ``synchronous=True`` also FlushTimeoutError.
+    """
+    not_yet(model_id=model_id, dataset=dataset)
+    log = _run(run_id)
+    log.log_metric(key, value, step, timestamp)
+    return None if synchronous is None else _finish(log, synchronous)
 
 
 def log_metrics(
-    metrics: Mapping[str, SupportsFloat],
+    metrics: Mapping[str, SupportsFloat | str],
     step: SupportsIndex | None = None,
     synchronous: bool | None = None,
     run_id: str | None = None,
     timestamp: int | None = None,
     model_id: str | None = None,
     dataset: Any = None,
-) -> None:
-    """Log several points of one step to the active run, or to ``run_id``."""
-    _not_yet(model_id=model_id, dataset=dataset)
-    _run(run_id).log_metrics(metrics, step, timestamp)
-    _finish(synchronous)
+    *,
+    on_invalid: OnInvalid | None = None,
+) -> RunOperations | None:
+    """Log several points of one step. All are checked before any is logged,
+    unless ``on_invalid`` says to log the others (see `ActiveRun.log_metrics`).
+    Raises what `log_metric` raises."""
+    not_yet(model_id=model_id, dataset=dataset)
+    log = _run(run_id)
+    log.log_metrics(metrics, step, timestamp, on_invalid=on_invalid)
+    return _finish(log, synchronous)
 
 
 def log_param(key: str, value: Any, synchronous: bool | None = None) -> Any:
-    """Log one param to the active run and return its value."""
-    _run().log_param(key, value)
-    _finish(synchronous)
-    return value
+    """Log one param to the active run, as ``str(value)``, and return
+    ``value``, or `RunOperations` with ``synchronous=False``. Raises what
+    `log_metric` raises, and InvalidInputError for a param that has another
+    value already."""
+    log = _run()
+    log.log_param(key, value)
+    return _finish(log, synchronous) or value
 
 
-def log_params(params: Mapping[str, Any], synchronous: bool | None = None, run_id: str | None = None) -> None:
-    """Log params, nested dictionaries flattened with dots, to the active run, or to ``run_id``."""
-    _run(run_id).log_params(params)
-    _finish(synchronous)
+def log_params(
+    params: Mapping[str, Any],
+    synchronous: bool | None = None,
+    run_id: str | None = None,
+    *,
+    flatten: str | None = None,
+    max_depth: int | None = None,
+) -> RunOperations | None:
+    """Log params, each as ``str(value)``. All are checked before any is
+    logged. Raises what `log_param` raises.
+
+    ``flatten="."`` makes nested dictionaries params of their own, at most
+    ``max_depth`` names deep: ``{"a": {"b": 1}}`` is the param ``a.b``. See
+    `ActiveRun.log_params`.
+    """
+    log = _run(run_id)
+    log.log_params(params, flatten=flatten, max_depth=max_depth)
+    return _finish(log, synchronous)
 
 
-def set_tag(key: str, value: Any, synchronous: bool | None = None) -> None:
-    """Set one tag of the active run."""
-    _run().set_tag(key, value)
-    _finish(synchronous)
+def set_tag(key: str, value: Any, synchronous: bool | None = None) -> RunOperations | None:
+    """Set one tag of the active run, as ``str(value)``. Raises what
+    `log_metric` raises."""
+    log = _run()
+    log.set_tag(key, value)
+    return _finish(log, synchronous)
 
 
-def set_tags(tags: Mapping[str, Any], synchronous: bool | None = None) -> None:
-    """Set tags of the active run."""
-    _run().set_tags(tags)
-    _finish(synchronous)
+def set_tags(tags: Mapping[str, Any], synchronous: bool | None = None) -> RunOperations | None:
+    """Set tags of the active run. All are checked before any is set. Raises
+    what `log_metric` raises."""
+    log = _run()
+    log.set_tags(tags)
+    return _finish(log, synchronous)
 
 
 def log_artifact(
     local_path: str | os.PathLike[str], artifact_path: str | None = None, run_id: str | None = None
 ) -> None:
-    """Log a file to the active run, or to ``run_id``; it may be overwritten or deleted at once.
+    """Log a file to the active run, or to the run ``run_id``.
 
-    Here as in `log_artifacts`, `log_text`, `log_dict`, `log_figure` and `log_image`: the upload goes on in the
-    background; `ActiveRun`'s methods of these names return a receipt to wait for.
+    The file is copied into the spool, then uploaded in the background. After
+    the call it may be overwritten or deleted. `ActiveRun.log_artifact` returns
+    a receipt that tells when the upload is done.
+
+    Raises what `log_metric` raises, and SpoolError when the file cannot be
+    copied.
     """
     _run(run_id).log_artifact(local_path, artifact_path)
 
@@ -139,22 +197,25 @@ def log_artifact(
 def log_artifacts(
     local_dir: str | os.PathLike[str], artifact_path: str | None = None, run_id: str | None = None
 ) -> None:
-    """Log everything in a folder to the active run, or to ``run_id``."""
+    """Log everything in a folder, sub-folders included. Raises what
+    `log_artifact` raises."""
     _run(run_id).log_artifacts(local_dir, artifact_path)
 
 
 def log_text(text: str, artifact_file: str, run_id: str | None = None) -> None:
-    """Log text as a file of the active run, or of ``run_id``."""
+    """Log text as an artifact, in UTF-8. Raises what `log_artifact` raises."""
     _run(run_id).log_text(text, artifact_file)
 
 
 def log_dict(dictionary: Mapping[str, Any] | list[Any], artifact_file: str, run_id: str | None = None) -> None:
-    """Log a dictionary as a YAML or JSON file of the active run, or of ``run_id``."""
+    """Log a dictionary as an artifact in YAML (.yml, .yaml) or JSON (any other
+    ending). Raises what `log_artifact` raises."""
     _run(run_id).log_dict(dictionary, artifact_file)
 
 
 def log_figure(figure: Any, artifact_file: str, *, save_kwargs: Mapping[str, Any] | None = None) -> None:
-    """Log a matplotlib or plotly figure to the active run."""
+    """Log a matplotlib or plotly figure to the active run. Raises what
+    `log_artifact` raises."""
     _run().log_figure(figure, artifact_file, save_kwargs=save_kwargs)
 
 
@@ -166,14 +227,22 @@ def log_image(
     timestamp: int | None = None,
     synchronous: bool | None = False,
 ) -> None:
-    """Log an image to the active run, as a file or under a key, step by step."""
+    """Log an image to the active run: as ``artifact_file``, or under ``key``
+    as the image of one ``step``.
+
+    ``timestamp``: ms since the epoch, default now. ``synchronous=True`` waits
+    for the upload. Raises what `log_artifact` raises; with
+    ``synchronous=True`` also DeliveryError when the store refuses the image.
+    """
     receipt = _run().log_image(image, artifact_file, key, step, timestamp)
     if synchronous:
         receipt.wait()
 
 
 def delete_tag(key: str) -> None:
-    """Remove a tag of the active run; waits for what was logged before. Raises NotFoundError."""
+    """Remove a tag of the active run, after waiting until everything logged
+    before is delivered. Raises NotFoundError for a tag that does not exist,
+    and what `get_run` raises."""
     run = logging_run()
     if run is None:
         raise NotFoundError(f"no run is active, so there is no tag {key!r} to delete")
@@ -181,43 +250,55 @@ def delete_tag(key: str) -> None:
 
 
 def flush_async_logging() -> None:
-    """Wait until everything logged in this process is delivered. Raises FlushTimeoutError after ``close_timeout``."""
+    """Wait until everything logged in this process is delivered. Raises
+    FlushTimeoutError after ``close_timeout`` seconds."""
     flush_all()
 
 
 def get_run(run_id: str) -> Run:
-    """A run as the store holds it, this process's own events included. Raises NotFoundError."""
+    """A run as the store holds it, with what this process logged to it before.
+    Raises NotFoundError or another StoreError, and FlushTimeoutError when the
+    events of this process are not delivered in time."""
     return get_service().get_run(run_id)
 
 
 def get_parent_run(run_id: str) -> Run | None:
-    """The run that a nested run was started in; None for a run that is not nested."""
+    """The parent of a nested run, or None for a run that is not nested. Raises
+    what `get_run` raises."""
     parent = get_run(run_id).data.tags.get("mlflow.parentRunId")
     return None if parent is None else get_run(parent)
 
 
 def get_metric_history(run_id: str, key: str) -> list[Metric]:
-    """Every point of a metric, in the order the store keeps them."""
+    """Every point of a metric, in the order of the store. Raises what
+    `get_run` raises."""
     return get_service().get_metric_history(run_id, key)
 
 
 def delete_run(run_id: str) -> None:
-    """Mark a run deleted. Raises NotFoundError."""
+    """Mark a run deleted. Raises what `get_run` raises."""
     get_service().delete_run(run_id)
 
 
 def restore_run(run_id: str) -> None:
-    """Mark a deleted run active. Raises NotFoundError."""
+    """Mark a deleted run active. Raises NotFoundError or another StoreError."""
     get_service().restore_run(run_id)
 
 
 def get_artifact_uri(artifact_path: str | None = None) -> str:
-    """Where the active run's artifacts go, or one of them."""
+    """The URI of the active run's artifact folder, or of the artifact
+    ``artifact_path`` in it. Waits until the run is created. Raises
+    UnavailableError when the store does not create it, and what `log_metric`
+    raises."""
+    from asynctrack.artifacts.paths import artifact_folder, path_text
+    from asynctrack.stores.file.layout import append_to_uri
+
+    path = artifact_folder(None if artifact_path is None else path_text(artifact_path).lstrip("/"))
     run = logging_run() or start_run()
     base = run.info.artifact_uri
     if base is None:
         raise AsynctrackError(f"run {run.run_id} has no artifact location")
-    return base if artifact_path is None else f"{base.rstrip('/')}/{artifact_path}"
+    return append_to_uri(base, path) if path else base
 
 
 @overload
@@ -225,7 +306,7 @@ def search_runs(
     experiment_ids: Sequence[str] | None = ...,
     filter_string: str = ...,
     run_view_type: int = ...,
-    max_results: int = ...,
+    max_results: int | None = ...,
     order_by: Sequence[str] | None = ...,
     *,
     output_format: Literal["list"],
@@ -239,7 +320,7 @@ def search_runs(
     experiment_ids: Sequence[str] | None = ...,
     filter_string: str = ...,
     run_view_type: int = ...,
-    max_results: int = ...,
+    max_results: int | None = ...,
     order_by: Sequence[str] | None = ...,
     output_format: str = ...,
     search_all_experiments: bool = ...,
@@ -251,69 +332,59 @@ def search_runs(
     experiment_ids: Sequence[str] | None = None,
     filter_string: str = "",
     run_view_type: int = ViewType.ACTIVE_ONLY,
-    max_results: int = 100_000,
+    max_results: int | None = 100_000,
     order_by: Sequence[str] | None = None,
     output_format: str = "pandas",
     search_all_experiments: bool = False,
     experiment_names: Sequence[str] | None = None,
 ) -> Any:
-    """Runs that match MLflow's filter: a pandas DataFrame with MLflow's columns, or ``output_format="list"`` of `Run`.
+    """Runs that match a filter in MLflow's syntax: a pandas DataFrame with
+    MLflow's columns, or a list of `Run` with ``output_format="list"``.
 
-    Without experiments: those of the experiment that runs started now belong to. Raises InvalidInputError for a bad
-    filter, and ImportError for "pandas" where pandas is not installed.
+    Without ``experiment_ids`` and ``experiment_names``, the experiment of new
+    runs is searched, or with ``search_all_experiments`` all active ones. A
+    ``max_results`` that is not positive finds none, as in MLflow. Raises
+    InvalidInputError for a bad filter, ImportError when pandas is needed and
+    not installed, a StoreError, FlushTimeoutError when the events of this
+    process are not delivered in time.
     """
-    if output_format not in ("pandas", "list"):
-        raise InvalidInputError(f"output_format={output_format!r}: it must be 'pandas' or 'list'")
+    if not (isinstance(output_format, str) and output_format in ("pandas", "list")):
+        raise InvalidInputError(f"output_format={shortened(output_format)}: it must be 'pandas' or 'list'")
+    most = most_of(max_results)
+    search_of(run_view_type, 1, filter_string, order_by)  # before anything is asked of the store
     service = get_service()
     ids = _experiments_to_search(experiment_ids, experiment_names, search_all_experiments)
     runs: list[Run] = []
     token: str | None = None
-    while ids:
-        wanted = min(1000, max_results - len(runs))
+    while ids and (most is None or len(runs) < most):
+        wanted = 1000 if most is None else min(1000, most - len(runs))
         page = service.search_runs(ids, filter_string, run_view_type, wanted, order_by, token)
         runs += page
         token = page.token
-        if token is None or len(runs) >= max_results:
+        if token is None:
             break
-    return runs if output_format == "list" else _to_pandas(runs)
+    return runs if output_format == "list" else runs_table(runs)
 
 
 def _experiments_to_search(ids: Sequence[str] | None, names: Sequence[str] | None, everything: bool) -> list[str]:
     from asynctrack.experiments import choose_experiment, get_experiment_by_name, search_experiments
 
-    if ids and names:
+    by_id = several("experiment_ids", () if given(ids) is None else ids)
+    by_name = several("experiment_names", () if given(names) is None else names)
+    if by_id and by_name:
         raise InvalidInputError("give experiment_ids or experiment_names, not both")
-    if ids:
-        return [str(experiment_id) for experiment_id in ids]
-    if names:
-        found = [get_experiment_by_name(name) for name in names]
-        return [experiment.experiment_id for experiment in found if experiment is not None]
+    if by_id:
+        return experiment_ids_of(by_id)
+    if by_name:
+        found = {name: get_experiment_by_name(name) for name in by_name if name is not None}
+        for name, experiment in found.items():
+            if experiment is None:
+                logger.warning("asynctrack: search_runs: there is no experiment named %s", shortened(name))
+        return [experiment.experiment_id for experiment in found.values() if experiment is not None]
     if everything:
-        return [experiment.experiment_id for experiment in search_experiments(ViewType.ALL)]
+        return [experiment.experiment_id for experiment in search_experiments(ViewType.ACTIVE_ONLY)]
     chosen, name = choose_experiment(None, None)
     if name is not None:
         experiment = get_experiment_by_name(name)
         return [experiment.experiment_id] if experiment is not None else []
     return [chosen or "0"]
-
-
-def _to_pandas(runs: list[Run]) -> Any:
-    """MLflow's DataFrame: a row a run, columns info fields, ``metrics.*``, ``params.*`` and ``tags.*``."""
-    import pandas
-
-    rows = []
-    for run in runs:
-        info = run.info
-        row: dict[str, Any] = {
-            "run_id": info.run_id,
-            "experiment_id": info.experiment_id,
-            "status": info.status,
-            "artifact_uri": info.artifact_uri,
-            "start_time": pandas.to_datetime(info.start_time, unit="ms", utc=True),
-            "end_time": pandas.to_datetime(info.end_time, unit="ms", utc=True),
-        }
-        for kind in ("metrics", "params", "tags"):
-            row |= {f"{kind}.{key}": value for key, value in getattr(run.data, kind).items()}
-        rows.append(row)
-    columns = ["run_id", "experiment_id", "status", "artifact_uri", "start_time", "end_time"]
-    return pandas.DataFrame(rows, columns=None if rows else columns)

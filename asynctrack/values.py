@@ -1,49 +1,97 @@
-"""What a log call's arguments become. Pure; every refusal is an InvalidInputError that names key and value."""
+"""Converts the arguments of log calls. Pure functions; a bad argument raises InvalidInputError with key and value."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from asynctrack.errors import InvalidInputError
 
-__all__ = ["flatten", "shortened", "to_float", "to_step", "to_text", "to_timestamp"]
-
-#: float() would read a number in these
-_TEXT = (str, bytes, bytearray, memoryview)
+__all__ = ["is_stored_as", "shortened", "shown", "to_float", "to_step", "to_text", "to_timestamp"]
 
 
 def to_float(key: object, value: Any) -> float:
-    """A metric's value: whatever has ``__float__`` (int, bool, NumPy and tensor scalars, Decimal), or one element."""
+    """A metric's value: anything that is one real number, as it is. A number of any kind (int, bool, Decimal, Fraction,
+    NumPy, tensor scalars of any width), an array or tensor of one element, or a text that is a number, as MLflow takes
+    it. Not a complex number with an imaginary part, nor a masked value: they have no float."""
     try:
-        if isinstance(value, (int, float)):
+        if isinstance(value, (int, float, str)) or _is_real(type(value)):  # type: ignore[arg-type]  # a type is hashable
             return float(value)
-        if not isinstance(value, _TEXT):
-            return float(value.item() if getattr(value, "ndim", 0) else value)
+        if not (isinstance(value, memoryview) or _masked(value)):
+            number = _scalar(value)
+            return float(number.real if isinstance(number, complex) and not number.imag else number)
     except TypeError:
         pass  # no number at all: said below
-    except (ValueError, OverflowError, RuntimeError) as error:
-        raise InvalidInputError(f"metric {shortened(key)}: {shortened(value)} is not one number: {error}") from None
+    except Exception as error:  # whatever its __float__ raises
+        why = str(error)[:200]
+        raise InvalidInputError(f"metric {shortened(key)}: {_described(value)} is not one number: {why}") from None
     raise InvalidInputError(
-        f"metric {shortened(key)}: {shortened(value)} is not a number; log a float, an int or a one-element array or "
-        "tensor, and text with log_param or set_tag"
+        f"metric {shortened(key)}: {_described(value)} is not a number; log a float, an int or a one-element array or "
+        "tensor, and other things with log_param or set_tag"
     )
 
 
 def to_step(key: object, step: Any) -> int:
-    """A step: any integer of 64 bits; floats only where they are whole."""
-    try:
-        number = int(step) if isinstance(step, float) and step.is_integer() else operator.index(step)
-    except TypeError:
-        raise InvalidInputError(f"metric {shortened(key)}: step={shortened(step)} is not an integer") from None
+    """A step, from a signed 64-bit integer, or a number of another kind that is whole (4.0, ``np.float32(4)``)."""
+    number = _whole(step)
+    if number is None:
+        raise InvalidInputError(f"metric {shortened(key)}: step={_described(step)} is not an integer")
     if not -(1 << 63) <= number < 1 << 63:
-        raise InvalidInputError(f"metric {shortened(key)}: step={number} does not fit 64 bits")
+        raise InvalidInputError(f"metric {shortened(key)}: step={shortened(number)} does not fit 64 bits")
     return number
 
 
+@lru_cache(256)
+def _is_real(kind: type) -> bool:
+    """Whether its values are real numbers by their type, as NumPy's scalars are: then nothing else is asked of them,
+    which would take longer than all the rest of a log call."""
+    from numbers import Real  # late: most programs have no use for it
+
+    return issubclass(kind, Real)
+
+
+def _whole(step: Any) -> int | None:
+    if isinstance(step, (str, bytes, bytearray)) or _masked(step):
+        return None
+    try:
+        return operator.index(step)
+    except TypeError:
+        pass  # no integer: perhaps another number that is whole
+    try:
+        exact = _scalar(step)
+        number = int(exact)
+        return number if number == exact else None
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None
+
+
+def _scalar(value: Any) -> Any:
+    """The one element of an array or tensor, as a number of Python's own; anything else as it is."""
+    return value.item() if hasattr(value, "ndim") and hasattr(value, "item") else value
+
+
+def _masked(value: Any) -> bool:
+    """Whether it is NumPy's masked value: it says that there is none, and yet is 0.0 or NaN to whoever asks."""
+    return _may_be_masked(type(value)) and bool(value.mask.any())  # type: ignore[arg-type]  # a type is hashable
+
+
+@lru_cache(256)
+def _may_be_masked(kind: type) -> bool:
+    return hasattr(kind, "fill_value") and hasattr(kind, "mask")
+
+
+def _described(value: object) -> str:
+    """``repr(value)``, shortened; of what is no number of Python's own, with its type and shape."""
+    shape = getattr(value, "shape", None)
+    if isinstance(value, (int, float, complex, str, bytes)) or value is None:
+        return shortened(value)
+    what = f"{shortened(value)} ({type(value).__module__}.{type(value).__qualname__}"
+    return f"{what} of shape {tuple(shape)})" if isinstance(shape, tuple) else f"{what})"
+
+
 def to_timestamp(key: object, timestamp: Any) -> int:
-    """A timestamp: ms since the epoch, an integer, not negative."""
+    """A timestamp in ms since the epoch, from an integer that is not negative."""
     try:
         number = operator.index(timestamp)
     except TypeError:
@@ -57,7 +105,7 @@ def to_timestamp(key: object, timestamp: Any) -> int:
 
 
 def to_text(kind: str, key: object, value: Any) -> str:
-    """The text of a param or tag: ``str(value)``, with characters that no encoding holds replaced."""
+    """The text of a param or tag: ``str(value)``, with "?" for characters that UTF-8 cannot encode."""
     try:
         text = str(value)
     except Exception as error:
@@ -65,29 +113,21 @@ def to_text(kind: str, key: object, value: Any) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def flatten(params: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    """The entries of nested dictionaries, keys joined with dots: ``{"opt": {"lr": 1}}`` gives ``("opt.lr", 1)``."""
-    if not isinstance(params, Mapping):
-        raise InvalidInputError(f"expected a dictionary of names and values, not {shortened(params)}")
-    yield from _flatten(params, "", ())
-
-
-def _flatten(params: Mapping[Any, Any], prefix: str, around: tuple[object, ...]) -> Iterator[tuple[str, Any]]:
-    around = (*around, params)
-    for key, value in params.items():
-        name = f"{prefix}{key}" if prefix else key
-        if any(value is outer for outer in around):
-            raise InvalidInputError(f"param {shortened(name)}: the dictionary contains itself")
-        if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{name}.", around)
-        else:
-            yield name, value
+def is_stored_as(text: str, stored: str) -> bool:
+    """Whether a store that holds ``stored`` may have been given ``text``: MLflow cuts long values (after 250 characters
+    or more), and a server keeps U+FFFD for NUL."""
+    return stored in (text, text.replace("\0", "\ufffd")) or (len(stored) >= 250 and text.startswith(stored))
 
 
 def shortened(value: object, limit: int = 60) -> str:
-    """``repr(value)``, cut to a length that fits a message."""
-    try:
-        text = repr(value)
-    except Exception as error:
-        text = f"<{type(value).__name__} whose repr fails: {error!r}>"
+    """``repr(value)``, cut after ``limit`` characters, for messages."""
+    text = shown(value)
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+
+
+def shown(value: object) -> str:
+    """``repr(value)``, or why there is none: an integer of 5,000 digits and an endless dictionary have none."""
+    try:
+        return repr(value)
+    except Exception as error:
+        return f"<{type(value).__name__} whose repr fails: {type(error).__name__}>"

@@ -19,11 +19,12 @@ __all__ = ["Options", "default_cache", "machine", "run"]
 
 class Options(NamedTuple):
     """How to measure. ``cache`` is the folder of the peers' virtual environments; ``peers`` which ones to measure, by
-    name (None: all of them)."""
+    name (None: all of them); ``large`` whether what needs tables of millions of rows is measured, too."""
 
     quick: bool
     cache: Path
     peers: list[str] | None
+    large: bool = True
 
 
 def default_cache() -> Path:
@@ -57,6 +58,7 @@ def run(about: str | None, measure: Callable[[Options], Report]) -> None:
     parser.add_argument(
         "--peers", help="which peers to measure, by name, with commas (default: all, with --quick two; 'none')"
     )
+    parser.add_argument("--no-large", action="store_true", help="leave out tables of millions of rows")
     parser.add_argument(
         "--check", nargs="*", metavar="NAME=LIMIT", help="status 1 where a goal (default: any) is missed"
     )
@@ -65,7 +67,7 @@ def run(about: str | None, measure: Callable[[Options], Report]) -> None:
     peers = None if given.peers is None else [name for name in given.peers.split(",") if name not in ("", "none")]
     where, when = machine(), datetime.date.today().isoformat()
     print(where, flush=True)
-    report = measure(Options(given.quick, given.cache, peers))
+    report = measure(Options(given.quick, given.cache, peers, not given.no_large))
     report.machine, report.date, report.quick = where, when, given.quick
     for line in report.text():
         print(line)

@@ -1,6 +1,6 @@
 """Some of the fleet's clients: each has a journal, a run, a store with connections of its own, and the delivery
-of an engine (`asynctrack.engine.pump.Pump`: batches, limits, retries). What an engine has a thread for, the waiting, is
-a task of one event loop here: a thousand threads would measure the interpreter.
+of an engine (`asynctrack.delivery.pump.Pump`: batches, limits, retries). What an engine has a thread for, the
+waiting, is a task of one event loop here: a thousand threads would measure the interpreter.
 
 Run by `benchmarks.fleet` with one JSON argument. Prints ``ready`` once every client's run exists; logs until a line
 comes on standard input; then waits until everything is delivered and prints what happened.
@@ -22,9 +22,10 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
-from asynctrack.engine.batcher import Lane, Work
-from asynctrack.engine.pump import Pump
-from asynctrack.engine.source import Loaded, Source
+from asynctrack.delivery.lane import Lane
+from asynctrack.delivery.pump import Pump
+from asynctrack.delivery.source import Loaded, Source
+from asynctrack.delivery.work import Work
 from asynctrack.journal.writer import Journal
 from asynctrack.settings import Settings
 from asynctrack.stores.base import RunSpec

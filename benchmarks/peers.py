@@ -38,6 +38,7 @@ _QUIET = {
     "HF_HUB_OFFLINE": "1",
     "MLFLOW_ALLOW_FILE_STORE": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "NEPTUNE_MODE": "offline",
     "SWANLAB_MODE": "offline",
     "WANDB_DISABLE_CODE": "true",

@@ -5,7 +5,7 @@
 
 Logging 16 metrics at each of 9,000 steps is what one usually does not dare, because it would slow the loop
 down. Here a log call writes a few bytes into a memory-mapped file and returns; a background thread brings them to
-./mlruns. The last lines say what that cost, and how to look at the result.
+./mlflow.db, where `mlflow ui` looks for them. The last lines say what that cost, and how to look at the result.
 """
 
 from __future__ import annotations
@@ -163,16 +163,21 @@ def train(run: asynctrack.ActiveRun, options: argparse.Namespace, stopwatch: Sto
 
 
 def how_to_open(tracking_uri: str) -> str:
-    """The commands that show the run; for a file store, both of MLflow's ways to one."""
+    """The command that shows the run."""
+    here = Path.cwd()
+    if tracking_uri == f"sqlite:///{here}/mlflow.db":
+        return "Open it: mlflow ui"
+    if tracking_uri.startswith("sqlite:"):
+        return f"Open it: mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
     if not tracking_uri.startswith("file:"):
         return f"Open it: {tracking_uri}"
-    folder, here = Path(url2pathname(urlsplit(tracking_uri).path)), Path.cwd()
+    folder = Path(url2pathname(urlsplit(tracking_uri).path))
     shown = shlex.quote(f"./{folder.relative_to(here)}" if folder.is_relative_to(here) else str(folder))
     return (
         "Open it, in place:\n"
         f"  MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {shown}\n"
-        "or, for good, in a database:\n"
-        f"  mlflow migrate-filestore --source {shown} --target sqlite:///mlflow.db\n"
+        "or in a database:\n"
+        f"  asynctrack import {shown} --to sqlite:///mlflow.db\n"
         "  mlflow ui --backend-store-uri sqlite:///mlflow.db"
     )
 
@@ -185,7 +190,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--weight-decay", type=float, default=1e-2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tracking-uri", help="where to log (default: MLFLOW_TRACKING_URI, else ./mlruns)")
+    parser.add_argument("--tracking-uri", help="where to log (default: MLFLOW_TRACKING_URI, else ./mlflow.db)")
     options = parser.parse_args()
 
     if options.tracking_uri:

@@ -35,6 +35,10 @@ class PlainClient:
     async def send(self, method: str, path: str, *, params: Params = (), **options: Any) -> httpx.Response:
         if params:
             options["params"] = list(params)
+        options.pop("again", None)
+        if callable(content := options.get("content")):
+            async with content() as stream:
+                return await self.send(method, path, params=params, **{**options, "content": stream})
         try:
             if self.sync is not None:
                 response = self.sync.request(method, path, **options)

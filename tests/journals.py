@@ -10,15 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from asynctrack.engine.delivery import Delivery
-from asynctrack.engine.source import Loaded, Source
+from asynctrack.delivery.sender import Sender
+from asynctrack.delivery.source import Loaded, Source
 from asynctrack.entities import RunInfo
 from asynctrack.errors import RefusedError
 from asynctrack.journal.frames import encode_frame
+from asynctrack.journal.owner import read_owner
 from asynctrack.journal.reader import JournalReader
 from asynctrack.journal.segment import HEADER_SIZE, Segment
 from asynctrack.journal.slots import SLOT_SIZE
-from asynctrack.journal.spool import Spool, read_owner
+from asynctrack.journal.spool import Spool
 from asynctrack.journal.writer import Journal
 from asynctrack.settings import Settings
 from asynctrack.stores.base import Batch, Limits, Refusal, RunSpec
@@ -49,11 +50,18 @@ def ignore() -> None:
     """For a journal whose reader is the test itself."""
 
 
-def new_journal(home: Path, *, slots: int | None = None, wake: Callable[[], None] = ignore, **settings: Any) -> Journal:
+def new_journal(
+    home: Path,
+    *,
+    slots: int | None = None,
+    wake: Callable[[], None] = ignore,
+    consumed: bool = True,
+    **settings: Any,
+) -> Journal:
     """A journal of its own in ``home``, with segments of ``slots`` slots."""
     if slots is not None:
         settings["segment_bytes"] = segment_bytes(slots)
-    return Journal("memory:", Settings(spool_dir=str(home), **settings), ignore, wake)
+    return Journal("memory:", Settings(spool_dir=str(home), **settings), ignore, wake, consumed=consumed)
 
 
 def spool_path(journal: Journal) -> Path:
@@ -114,7 +122,7 @@ def read_events(reader: JournalReader, start: int = 0, *, count: int = 1) -> lis
         chunk = reader.read(start, count)
         chunk.decode()
         for number, records in chunk.streams.items():
-            stream = reader.stream(number)
+            stream = reader.registry.stream(number)
             if stream is not None:
                 for timestamp, step, value, _ in records:
                     events.append(("metric", stream.run, stream.key, timestamp, step, bits(value)))
@@ -213,18 +221,17 @@ class Recovered:
         self.store = store or ExactStore(Limits(entities=5))
         spool = Spool.adopt(str(path))
         assert spool is not None
-        head, lines = spool.segments()
-        self.problems: dict[str, int] = dict.fromkeys(lines, 1)
+        head = spool.segments.look(None, living=False)
         source = Source(spool, head, self.store.limits, adopted=True)
-        delivery = Delivery(self.store)
+        delivery = Sender(self.store)
         while not source.end_orphans(set()):
             if source.load() is not Loaded.MORE:
                 assert source.drained or any(lane.parts for lane in source.lanes.values())
             for lane in list(source.lanes.values()):
-                lane.retry_at = 0.0
+                lane.backoff.retry_at = 0.0
             for _, lane, work in delivery.due((source, lane) for lane in list(source.lanes.values())):
                 drive(delivery.step(source, lane, work))
-        self.problems |= source.reader.problems
+        self.problems: dict[str, int] = source.reader.problems
         let_go(spool, source.reader.head)
         self.events = self.store.events()
 

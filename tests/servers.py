@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,10 @@ from typing import Any, Self
 import httpx
 
 from tests.guard import Guard
+from tests.mlflow_store import Tables
 
+#: whose MLflow serves: another than the tests' own where those have older libraries than MLflow's server needs
+INTERPRETER = os.environ.get("SERVER_PYTHON", sys.executable)
 #: seconds for a start on a busy machine, and for a graceful end before the group is killed
 START_LIMIT, STOP_LIMIT = 180.0, 15.0
 #: how many ports are tried when somebody else takes the chosen one first
@@ -49,6 +52,7 @@ class MlflowServer:
         prefix: str = "",
         environment: Mapping[str, str] | None = None,
         credentials: tuple[str, str] | None = None,
+        command: Sequence[str] = (INTERPRETER, "-m", "mlflow"),
     ) -> None:
         self.folder = folder
         #: what MLflow was given as --backend-store-uri
@@ -61,6 +65,7 @@ class MlflowServer:
         self.resources = ExitStack()
         self._options = [*options, "--workers", str(workers)]
         self._prefix = prefix
+        self._command = command
         self._environment = dict(environment or {})
         self._port: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -129,12 +134,8 @@ class MlflowServer:
         self.close()
 
     def rows(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        """The rows that an SQL statement, with ``:name`` parameters, finds in the server's database."""
-        import sqlalchemy  # a third of a second, which conftest.py would make every test run pay
-
-        engine = sqlalchemy.create_engine(self.backend, poolclass=sqlalchemy.NullPool)
-        with engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(sqlalchemy.text(statement), parameters)]
+        """What a query, with ``:name`` parameters, finds in the server's database."""
+        return Tables(self.backend).rows(statement, **parameters)
 
     def add_user(self, name: str, password: str) -> None:
         """Create a user without rights of his own, on a server made by ``basic_auth()``; 12 characters or more."""
@@ -152,7 +153,7 @@ class MlflowServer:
         where = ["--host", "127.0.0.1", "--port", str(port), "--backend-store-uri", self.backend]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", "server", *where, *self._options],
+                [*self._command, "server", *where, *self._options],
                 cwd=self.folder,
                 env={**_environment(), **self._environment},
                 stdin=subprocess.DEVNULL,
@@ -171,7 +172,8 @@ class MlflowServer:
                 self.kill()
                 raise RuntimeError(f"MLflow's server ended with status {code} while starting; it wrote:\n{written}")
             # Another server may answer on this port: only after ours says that it listens is the answer its own.
-            if "Uvicorn running on" in written and _healthy(f"http://127.0.0.1:{port}{self._prefix}"):
+            listens = "Uvicorn running on" in written or "Listening at" in written
+            if listens and _healthy(f"http://127.0.0.1:{port}{self._prefix}"):
                 return True
             time.sleep(0.05)
         self.kill()
@@ -199,6 +201,15 @@ class MlflowServer:
 def sqlite(folder: Path, *, workers: int = 1) -> MlflowServer:
     """MLflow on an SQLite database in ``folder``, serving artifacts from there too."""
     return MlflowServer(folder, f"sqlite:///{folder / 'mlflow.db'}", *_artifacts(folder), workers=workers)
+
+
+def old(folder: Path, interpreter: str) -> MlflowServer:
+    """The same of an old MLflow, by the interpreter of its environment."""
+    path = f"{Path(interpreter).parent}:{os.environ.get('PATH', '')}"  # where it looks for gunicorn
+    options = [*_artifacts(folder), "--serve-artifacts"]
+    backend = f"sqlite:///{folder / 'mlflow.db'}"
+    command = (interpreter, "-c", "from mlflow.cli import cli; cli()")
+    return MlflowServer(folder, backend, *options, environment={"PATH": path}, command=command)
 
 
 def prefixed(folder: Path, prefix: str = "/tracking") -> MlflowServer:

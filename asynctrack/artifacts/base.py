@@ -7,13 +7,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 from asynctrack.artifacts import files
-from asynctrack.artifacts.paths import RESERVED_PREFIX, artifact_folder, check_artifact_path, join
+from asynctrack.artifacts.paths import RESERVED_PREFIX, artifact_folder, check_artifact_path, join, path_text
 from asynctrack.entities import FileInfo
-from asynctrack.errors import InvalidInputError, RefusedError, StoreError, UnavailableError
+from asynctrack.errors import InvalidInputError, NotFoundError, RefusedError, StoreError, UnavailableError
 from asynctrack.stores.file.files import check_inside
 from asynctrack.stores.io import StoreIO
+from asynctrack.stores.keys import shorten
 
 __all__ = ["ArtifactRepository", "make_folder_inside"]
+
+#: folders within folders; a server could say that each holds another
+_MOST_FOLDERS = 200
+
+
+class _OwnDiskError(UnavailableError):
+    """An artifact cannot be written to this machine."""
 
 
 class ArtifactRepository(ABC):
@@ -49,7 +57,8 @@ class ArtifactRepository(ABC):
     async def log_artifacts(
         self, local_dir: str | os.PathLike[str], artifact_path: str | None = None, *, done: set[str] | None = None
     ) -> None:
-        """Store everything in a folder, sub-folders included, in the folder ``artifact_path``.
+        """Store everything in a folder, sub-folders included, in the folder ``artifact_path``. Where there are folders
+        (on this machine), those in which nothing is are made too.
 
         ``done`` lists what need not be stored, and is added to: give the same set to the next attempt and it goes on
         where this one stopped. A file that is refused keeps none of the others back: the `RefusedError` comes at the
@@ -58,7 +67,10 @@ class ArtifactRepository(ABC):
         source, folder = _absolute(local_dir), artifact_folder(artifact_path)
         done = set() if done is None else done
         refused: list[Exception] = []
-        for file in await self._io.call(_files_of, source):
+        found, empty = await self._io.call(_files_of, source)
+        for relative in empty:
+            await self._make_folder("/".join(part for part in (folder, relative) if part))
+        for file in found:
             target = join(folder, file.relative)
             if target in done:
                 continue
@@ -72,6 +84,9 @@ class ArtifactRepository(ABC):
                 done.add(target)
         if refused:
             raise RefusedError(f"{len(refused)} of the files in {source} were not stored: {_first(refused)}")
+
+    async def _make_folder(self, path: str) -> None:  # noqa: B027  # servers have only files: nothing to do
+        """Make a folder in which nothing is ("": the root), where there are folders."""
 
     @abstractmethod
     async def upload(self, local_file: str, artifact_file: str) -> None:
@@ -102,25 +117,76 @@ class ArtifactRepository(ABC):
         """Copy a file, or a folder with all that is in it ("": everything), to this machine; returns where it is.
 
         That is ``path`` below ``dst_path``, which is created; None: below a new temporary folder. Nothing is written
-        outside it, whatever the server says. Raises `NotFoundError`.
+        outside it, whatever the server says. Where single ones cannot be fetched the others are, and the error at the
+        end names them. Raises `NotFoundError`.
         """
         path = artifact_folder(path)
         root = await self._io.call(_destination, dst_path)
+        failed: dict[str, StoreError] = {}
+        fetched = 0
         try:
             entries = await self.list_artifacts(path)
             if not entries and path:
-                await self._download(path, root)
+                await self._download_named(path, root)
             while entries:
                 entry = entries.pop()
-                if entry.is_dir:
-                    entries += await self.list_artifacts(entry.path)
-                else:
-                    await self._download(entry.path, root)
+                if entry.is_dir and entry.path.count("/") >= _MOST_FOLDERS:
+                    raise RefusedError(f"{self.uri} lists folders within folders without an end: {entry.path[:80]}…")
+                try:
+                    if entry.is_dir:
+                        inside = await self.list_artifacts(entry.path)
+                        if not inside:
+                            await self._io.call(_make_empty, os.path.join(root, check_artifact_path(entry.path)), root)
+                        entries += inside
+                    else:
+                        await self._download(entry.path, root)
+                        fetched += 1
+                except StoreError as error:
+                    failed[entry.path] = await self._its_own_fault(entry.path, error)
+            if failed and not fetched:
+                raise await self._incomplete(path, failed, "")
         except BaseException:
             if dst_path is None:
                 _remove_folder(root)
             raise
+        if failed:
+            raise await self._incomplete(path, failed, f". The others ({fetched}) are in {root}")
         return os.path.join(root, path) if path else root
+
+    async def _download_named(self, path: str, root: str) -> None:
+        try:
+            await self._download(path, root)
+        except StoreError as error:
+            raise await self._its_own_fault(path, error) from error
+
+    async def _its_own_fault(self, path: str, error: StoreError) -> StoreError:
+        """What is wrong with one artifact. Raises what is wrong with more than that: the store is away, the disk full.
+
+        MLflow's servers before 3.11 fail (500) where an artifact is not there, and at names that they cannot serve some
+        lose the connection: only the folder above tells these from a server in trouble.
+        """
+        if isinstance(error, _OwnDiskError) or error.held:
+            raise error
+        if not error.retryable:
+            return error
+        beside = await self.list_artifacts(path.rpartition("/")[0])
+        if any(entry.path == path for entry in beside):
+            return error
+        return NotFoundError(f"no artifact {path!r} in {self.uri}")
+
+    async def _incomplete(self, path: str, failed: dict[str, StoreError], rest: str) -> StoreError:
+        """The error for a folder of which some artifacts could not be fetched, by path."""
+        kinds = {type(error) for error in failed.values()}
+        kind = kinds.pop() if len(kinds) == 1 else UnavailableError
+        reasons = _first(f"{name!r}: {error}" for name, error in failed.items())
+        return kind(
+            f"{len(failed)} of the artifacts in {path or 'the root'} of {self.uri} could not be fetched"
+            f"{await self._by_whom()}: {reasons}{rest}"
+        )
+
+    async def _by_whom(self) -> str:
+        """Which server it was, for messages: " from MLflow 2.9.2"; raises nothing."""
+        return ""
 
     async def _download(self, path: str, root: str) -> None:
         destination = os.path.join(root, check_artifact_path(path))
@@ -131,9 +197,7 @@ class ArtifactRepository(ABC):
             await self._io.call(os.replace, temporary, destination)
         except OSError as error:
             reason = f"{error.filename or destination}: {error.strerror or error}"
-            raise UnavailableError(
-                f"artifact {path!r} of {self.uri} cannot be written to this disk: {reason}"
-            ) from error
+            raise _OwnDiskError(f"artifact {path!r} of {self.uri} cannot be written to this disk: {reason}") from error
         finally:
             _remove(temporary)
 
@@ -146,9 +210,10 @@ class ArtifactRepository(ABC):
         """Delete a file, or a folder with all that is in it. What is not there is no error."""
 
 
-def _files_of(folder: str) -> list[files.SourceFile]:
+def _files_of(folder: str) -> tuple[list[files.SourceFile], list[str]]:
+    empty: list[str] = []
     try:
-        return list(files.files_below(folder))
+        return list(files.files_below(folder, empty=empty)), empty
     except OSError as error:
         raise files.source_error(error, folder) from error
 
@@ -158,7 +223,14 @@ def _destination(dst_path: str | os.PathLike[str] | None) -> str:
         import tempfile
 
         return tempfile.mkdtemp(prefix="artifacts-")
-    root = os.path.abspath(dst_path)
+    text = path_text(dst_path, "dst_path")
+    try:
+        usable = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise InvalidInputError(f"dst_path {shorten(text)} is not the path of a folder")
+    root = os.path.abspath(text)
     try:
         os.makedirs(root, exist_ok=True)
     except OSError as error:
@@ -170,6 +242,13 @@ def make_folder_inside(folder: str, root: str) -> None:
     """Create a folder below ``root``. Raises `RefusedError` where a link on the way leads out of it; OSError."""
     check_inside(folder, os.path.realpath(root))
     os.makedirs(folder, exist_ok=True)
+
+
+def _make_empty(folder: str, root: str) -> None:
+    try:
+        make_folder_inside(folder, root)
+    except OSError as error:
+        raise UnavailableError(f"{folder} cannot be made on this disk: {error.strerror}") from error
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
@@ -189,6 +268,6 @@ def _remove(path: str) -> None:
         pass  # the usual case: it has been renamed
 
 
-def _first(errors: Iterable[Exception], limit: int = 3) -> str:
+def _first(errors: Iterable[object], limit: int = 3) -> str:
     texts = [str(error) for error in errors]
     return "; ".join(texts[:limit]) + (f"; and {len(texts) - limit} more" if len(texts) > limit else "")

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from asynctrack.artifacts.paths import artifact_file as checked
-from asynctrack.errors import InvalidInputError
+from asynctrack.errors import InvalidInputError, InvalidTypeError
+from asynctrack.values import shortened
 
 __all__ = ["Content", "dict_content", "figure_content", "text_content"]
 
@@ -32,7 +33,7 @@ def text_content(text: str, artifact_file: str) -> Content:
     """Text, in UTF-8; characters that it cannot express become '?'. Raises `InvalidInputError`."""
     path = checked(artifact_file)
     if not isinstance(text, str):
-        raise InvalidInputError(f"artifact {path}: log_text takes a string, not {type(text).__name__}")
+        raise InvalidTypeError(f"artifact {path}: log_text takes a string, not {type(text).__name__}")
     return Content(path, text.encode("utf-8", "replace"))
 
 
@@ -47,7 +48,7 @@ def dict_content(dictionary: Mapping[str, Any] | list[Any], artifact_file: str) 
         if os.path.splitext(path)[1] in _YAML:
             return Content(path, _yaml(dictionary))
         return Content(path, json.dumps(dictionary, indent=2, default=str).encode())
-    except (TypeError, ValueError, RecursionError) as error:
+    except Exception as error:  # whatever the str() of something in it raises
         raise InvalidInputError(f"artifact {path}: the dictionary cannot be written: {error}") from error
 
 
@@ -56,6 +57,8 @@ def figure_content(figure: Any, artifact_file: str, save_kwargs: Mapping[str, An
     saves it. Raises `InvalidInputError`."""
     path = checked(artifact_file)
     suffix = os.path.splitext(path)[1]
+    if save_kwargs is not None and not isinstance(save_kwargs, Mapping):
+        raise InvalidInputError(f"artifact {path}: save_kwargs={shortened(save_kwargs)} is not a dictionary")
     options = dict(save_kwargs or {})
     if _is(figure, "matplotlib.figure", "Figure"):
         save = _save_matplotlib
@@ -63,7 +66,7 @@ def figure_content(figure: Any, artifact_file: str, save_kwargs: Mapping[str, An
         save = _save_plotly
     else:
         kind = f"{type(figure).__module__}.{type(figure).__qualname__}"
-        raise InvalidInputError(f"artifact {path}: {kind} is no figure of matplotlib or plotly")
+        raise InvalidTypeError(f"artifact {path}: {kind} is no figure of matplotlib or plotly")
     try:
         return Content(path, save(figure, suffix, options))
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:  # the last: plotly without a browser

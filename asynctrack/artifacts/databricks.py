@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import replace
 
 from asynctrack.artifacts.base import ArtifactRepository
 from asynctrack.artifacts.paths import artifact_folder, check_artifact_path, join, listed_path
@@ -13,10 +13,13 @@ from asynctrack.entities import FileInfo
 from asynctrack.errors import NotFoundError, RefusedError, UnavailableError
 from asynctrack.stores.io import StoreIO
 from asynctrack.stores.rest.answers import json_of
+from asynctrack.stores.rest.decoding import each, file_info_of
 
 __all__ = ["DatabricksArtifacts"]
 
 _API = "/api/2.0/mlflow/artifacts"
+#: pages of one listing
+_MOST_PAGES = 10_000
 
 
 class DatabricksArtifacts(ArtifactRepository):
@@ -40,37 +43,36 @@ class DatabricksArtifacts(ArtifactRepository):
         body = json.dumps({"run_id": self._run_id, "path": [where]}).encode()
         headers = {"Content-Type": "application/json"}
         answer = json_of(await self._client.send("POST", f"{_API}/{call}", content=body, headers=headers), call)
-        found = answer.get("credential_infos", [])
+        found = each(answer, "credential_infos", signed_address)
         if not found:
             raise NotFoundError(f"Databricks gives no address for artifact {where!r} of run {self._run_id}")
-        return signed_address(found[0])
+        return found[0]
 
     async def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
         folder = artifact_folder(path)
         where = join(self._root, folder) if folder else self._root
         entries = await self._entries(where)
-        if [entry.get("path") for entry in entries] == [where] and not entries[0].get("is_dir"):
+        if [entry.path for entry in entries] == [where] and not entries[0].is_dir:
             return []  # asked about a file, it answers with that file
         found = []
         for entry in entries:
-            is_dir = bool(entry.get("is_dir"))
-            name = str(entry.get("path", "")).removeprefix(f"{where}/" if where else "")
-            size = None if is_dir else int(entry.get("file_size", 0))
-            found.append(FileInfo(listed_path(folder, name, self.uri), is_dir, size))
+            name = str(entry.path).removeprefix(f"{where}/" if where else "")
+            found.append(replace(entry, path=listed_path(folder, name, self.uri)))
         return sorted(found, key=lambda info: info.path)
 
-    async def _entries(self, where: str) -> list[dict[str, Any]]:
+    async def _entries(self, where: str) -> list[FileInfo]:
         asked = [("run_id", self._run_id), *([("path", where)] if where else [])]
         parameters = asked
-        entries: list[dict[str, Any]] = []
+        entries: list[FileInfo] = []
         seen: set[str] = set()
         while True:
-            answer = json_of(await self._client.send("GET", f"{_API}/list", params=parameters), f"listing {where!r}")
-            entries += answer.get("files", [])
+            response = await self._client.send("GET", f"{_API}/list", params=parameters, again=True)
+            answer = json_of(response, f"listing {where!r}")
+            entries += each(answer, "files", file_info_of)
             token = str(answer.get("next_page_token") or "")
             if not token:
                 return entries
-            if token in seen:
+            if token in seen or len(seen) > _MOST_PAGES:
                 raise UnavailableError(f"Databricks lists {where!r} of run {self._run_id} without an end")
             seen.add(token)
             parameters = [*asked, ("page_token", token)]

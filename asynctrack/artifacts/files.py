@@ -45,8 +45,10 @@ class SourceFile(NamedTuple):
     stat: os.stat_result
 
 
-def files_below(folder: str, leave_out: str | None = None) -> Iterator[SourceFile]:
+def files_below(folder: str, leave_out: str | None = None, *, empty: list[str] | None = None) -> Iterator[SourceFile]:
     """Every file in a folder and its sub-folders, in a fixed order; except those in the folder ``leave_out``.
+
+    Folders in which nothing is are added to ``empty``, by their path from ``folder`` ("" for itself).
 
     Symbolic links are followed, except to a folder that contains them. Raises OSError, and `RefusedError` for what is
     neither file nor folder, such as a pipe.
@@ -55,19 +57,22 @@ def files_below(folder: str, leave_out: str | None = None) -> Iterator[SourceFil
     if leave_out is not None and os.path.isdir(leave_out):
         found = os.stat(leave_out)
         above = ((found.st_dev, found.st_ino),)
-    yield from _below(folder, "", above)
+    yield from _below(folder, "", above, [] if empty is None else empty)
 
 
-def _below(folder: str, relative: str, above: tuple[tuple[int, int], ...]) -> Iterator[SourceFile]:
+def _below(folder: str, relative: str, above: tuple[tuple[int, int], ...], empty: list[str]) -> Iterator[SourceFile]:
     here = os.stat(folder)
     identity = (here.st_dev, here.st_ino)
     if identity in above:
         return  # to be left out; or a link back up, and what is there is being listed already
-    for name in sorted(os.listdir(folder)):
+    names = sorted(os.listdir(folder))
+    if not names:
+        empty.append(relative)
+    for name in names:
         path, below = os.path.join(folder, name), join(relative, name)
         found = os.stat(path)
         if stat.S_ISDIR(found.st_mode):
-            yield from _below(path, below, (*above, identity))
+            yield from _below(path, below, (*above, identity), empty)
         elif stat.S_ISREG(found.st_mode):
             yield SourceFile(path, below, found)
         else:
@@ -168,16 +173,28 @@ class StagedFile:
         try:
             if durable:
                 os.fsync(self.fd)
-            if not self._named:
-                # With a directory's descriptor, because only then Python has the link to the open file followed.
-                os.link(f"/proc/self/fd/{self.fd}", self._temporary, src_dir_fd=folder, follow_symlinks=True)
-                self._named = True
-            os.replace(self._temporary, path)
-            self._named = False
+            if not self._name(path, folder):
+                os.replace(self._temporary, path)
+                self._named = False
             if durable:
                 os.fsync(folder)
         finally:
             os.close(folder)
+
+    def _name(self, path: str, folder: int) -> bool:
+        """Give a nameless file a name: ``path`` at once, where nothing is there, for a process that is killed between
+        two names leaves the first; else the temporary one. Whether it is at ``path``. Raises OSError."""
+        if self._named:
+            return False
+        # With a directory's descriptor, because only then Python has the link to the open file followed.
+        nameless = f"/proc/self/fd/{self.fd}"
+        try:
+            os.link(nameless, path, src_dir_fd=folder, follow_symlinks=True)
+        except FileExistsError:
+            os.link(nameless, self._temporary, src_dir_fd=folder, follow_symlinks=True)
+            self._named = True
+            return False
+        return True
 
     def close(self) -> None:
         """Let go of it; unless it was published it is gone."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from asynctrack.artifacts.content import Content
 from asynctrack.artifacts.paths import artifact_file as checked
-from asynctrack.errors import InvalidInputError
+from asynctrack.errors import InvalidInputError, InvalidTypeError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,7 +72,7 @@ def _to_pil(image: Any, name: str) -> Image:
     if not hasattr(image, "__array__") and hasattr(image, "to_pil"):
         return image.to_pil()  # type: ignore[no-any-return]  # mlflow.Image, which is not to be imported here
     if not hasattr(image, "__array__"):
-        raise InvalidInputError(
+        raise InvalidTypeError(
             f"image {name!r}: {type(image).__name__} is no image; log a NumPy array, a tensor on the CPU or a PIL image"
         )
     return PIL.Image.fromarray(_pixels(image, name))
@@ -88,7 +88,7 @@ def _pixels(image: Any, name: str) -> Any:
         raise InvalidInputError(f"image {name!r}: {error}") from error
     kind = _KINDS.get(array.dtype.kind)
     if kind is None:
-        raise InvalidInputError(f"image {name!r}: an array of {array.dtype} is no image; use bool, integer or float")
+        raise InvalidTypeError(f"image {name!r}: an array of {array.dtype} is no image; use bool, integer or float")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or not array.size:
         raise InvalidInputError(
             f"image {name!r}: an array of shape {array.shape} is no image; it must be height × width, with 1, 3 or 4 "

@@ -11,7 +11,7 @@ from asynctrack.artifacts.base import ArtifactRepository, make_folder_inside
 from asynctrack.artifacts.paths import RESERVED_PREFIX, artifact_folder, check_artifact_path, join
 from asynctrack.entities import FileInfo
 from asynctrack.errors import NotFoundError
-from asynctrack.stores.file.files import check_inside
+from asynctrack.stores.file.files import check_inside, unnameable
 from asynctrack.stores.io import StoreIO
 
 __all__ = ["LocalArtifacts"]
@@ -46,6 +46,13 @@ class LocalArtifacts(ArtifactRepository):
         finally:
             os.close(source)
 
+    async def _make_folder(self, path: str) -> None:
+        target = self._where(artifact_folder(path))
+        try:
+            await self._io.call(make_folder_inside, target, self.root)
+        except OSError as error:
+            raise files.disk_error(error, target) from error
+
     def _stage(self, target: str) -> files.StagedFile:
         folder = os.path.dirname(target)
         self._check_inside(folder)
@@ -66,6 +73,8 @@ class LocalArtifacts(ArtifactRepository):
             return []
         except OSError as error:
             raise files.disk_error(error, self._where(folder)) from error
+        except UnicodeEncodeError as error:
+            raise unnameable(error) from error
 
     def _list(self, folder: str) -> list[FileInfo]:
         where = self._where(folder)
@@ -87,7 +96,10 @@ class LocalArtifacts(ArtifactRepository):
         """As everywhere; but without ``dst_path`` nothing is copied, and what is returned is the artifact itself."""
         path = artifact_folder(path)
         where = self._where(path)
-        await self._io.call(self._check_inside, where)
+        try:
+            await self._io.call(self._check_inside, where)
+        except UnicodeEncodeError as error:
+            raise unnameable(error) from error
         if await self._io.call(os.path.exists, where):
             if dst_path is None:
                 return where

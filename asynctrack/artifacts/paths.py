@@ -29,6 +29,8 @@ __all__ = [
 #: how the names of files begin that are still being written; MLflow hides them in its listings too
 RESERVED_PREFIX = ".artifact.uploading."
 
+#: bytes; the limit of all common file systems for one name
+_MAX_PART = 255
 _DRIVE = re.compile(r"[a-zA-Z]:\\")
 #: MLflow's list: these are sent as text, so that its UI shows them
 _SENT_AS_TEXT = re.compile(
@@ -45,6 +47,8 @@ def check_artifact_path(path: str | os.PathLike[str]) -> str:
     """
     text = path_text(path)
     fault = _fault(text)
+    if fault is None and any(len(part.encode()) > _MAX_PART for part in text.split("/")):
+        fault = f"has a part of more than {_MAX_PART} bytes in UTF-8, too long for the name of a file"
     if fault:
         raise InvalidInputError(
             f"artifact path {shorten(text)} {fault}; it must be a relative path like 'plots/loss.png', "
@@ -54,8 +58,15 @@ def check_artifact_path(path: str | os.PathLike[str]) -> str:
 
 
 def artifact_folder(path: str | os.PathLike[str] | None) -> str:
-    """A folder for artifacts: a checked path, or "" for the run's root. Raises `InvalidInputError`."""
-    return "" if path is None or path == "" else check_artifact_path(path)
+    """A folder for artifacts, or what is to be listed or downloaded: a checked path, or "" for the run's root.
+
+    As MLflow does, "d/", "./d" and "d//e" are read as "d" and "d/e", and "." is the root. Raises `InvalidInputError`.
+    """
+    text = "" if path is None else path_text(path)
+    if text.startswith("/") or ".." in text.split("/"):
+        return check_artifact_path(text)  # which says why not
+    normal = posixpath.normpath(text) if text else ""
+    return "" if normal in ("", ".") else check_artifact_path(normal)
 
 
 def artifact_file(path: str | os.PathLike[str]) -> str:
@@ -119,14 +130,14 @@ def content_type(name: str) -> str:
     return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
-def path_text(path: object) -> str:
-    """A path that somebody has given. Raises `InvalidInputError` for what is none."""
+def path_text(path: object, what: str = "artifact path") -> str:
+    """A path that somebody has given. ``what``: its name in messages. Raises `InvalidInputError` for what is none."""
     try:
         text = os.fspath(path)  # type: ignore[call-overload]  # whatever the caller gave: a TypeError is the answer
-    except TypeError:
+    except Exception:  # whatever its __fspath__ raises
         text = None
     if not isinstance(text, str):
-        raise InvalidInputError(f"artifact path {shorten(path)} is {type(path).__name__}; it must be a string")
+        raise InvalidInputError(f"{what} {shorten(path)} is {type(path).__name__}; it must be a string")
     return text
 
 
@@ -137,6 +148,8 @@ def _fault(path: object) -> str | None:
         return "is empty"
     if "\0" in path:
         return "contains a NUL character"
+    if any("\ud800" <= character <= "\udfff" for character in path):
+        return "contains half a character (a lone surrogate), which is no text in UTF-8"
     if path.startswith(("/", "\\")) or _DRIVE.match(path):
         return "is absolute"
     if ".." in re.split(r"[/\\]", path):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from asynctrack.artifacts import files
@@ -16,8 +19,11 @@ from asynctrack.artifacts.paths import (
     proxy_path,
 )
 from asynctrack.entities import FileInfo
+from asynctrack.errors import NotFoundError, StoreError
 from asynctrack.stores.io import StoreIO
 from asynctrack.stores.rest.answers import json_of
+from asynctrack.stores.rest.decoding import each, file_info_of
+from asynctrack.stores.rest.version import server_version
 
 if TYPE_CHECKING:
     import httpx
@@ -26,6 +32,10 @@ __all__ = ["SERVICE", "ArtifactClient", "ProxiedArtifacts", "put_file"]
 
 #: the proxy's path on the server
 SERVICE = "/api/2.0/mlflow-artifacts/artifacts"
+
+
+#: what a request carries: bytes, or what opens a stream of them, as `StoreIO.stream` does
+Content = bytes | Callable[[], AbstractAsyncContextManager[Iterable[bytes] | AsyncIterable[bytes]]]
 
 
 class ArtifactClient(Protocol):
@@ -42,10 +52,12 @@ class ArtifactClient(Protocol):
         path: str,
         *,
         params: Sequence[tuple[str, str]] = (),
-        content: bytes | Iterable[bytes] | AsyncIterable[bytes] | None = None,
+        content: Content | None = None,
         headers: Mapping[str, str] | None = None,
+        again: bool = False,
     ) -> httpx.Response:
-        """The answer, if it is a 2xx."""
+        """The answer, if it is a 2xx. ``again``: sending it twice does no harm, so it may be sent once more on a new
+        connection when the old one has just been closed; what opens its ``content`` is called again then."""
 
     async def download(
         self,
@@ -65,6 +77,7 @@ class ProxiedArtifacts(ArtifactRepository):
 
     def __init__(self, uri: str, server: str, root: str, io: StoreIO, client: ArtifactClient) -> None:
         super().__init__(uri, io)
+        self._server = server
         self._service = server + SERVICE
         self._root = root
         self._client = client
@@ -80,21 +93,27 @@ class ProxiedArtifacts(ArtifactRepository):
         folder = artifact_folder(path)
         where = join(self._root, folder) if folder else self._root
         proxy_path(where)  # the server reads it as it does the path of an artifact
-        answer = json_of(await self._client.send("GET", self._service, params=[("path", where)]), f"listing {where}")
-        found = []
-        for entry in answer.get("files", []):
-            is_dir = bool(entry.get("is_dir"))
-            # An empty file's size is left out of the answer, as every zero is.
-            size = None if is_dir else int(entry.get("file_size", 0))
-            found.append(FileInfo(listed_path(folder, entry.get("path"), self.uri), is_dir, size))
+        response = await self._client.send("GET", self._service, params=[("path", where)], again=True)
+        entries = each(json_of(response, f"listing {where}"), "files", file_info_of)
+        found = [replace(entry, path=listed_path(folder, entry.path, self.uri)) for entry in entries]
         return sorted(found, key=lambda info: info.path)
 
     async def _fetch(self, path: str, destination: str) -> None:
         # As it is stored: an answer compressed on the way would be unpacked, and so would a stored archive.
         await self._client.download("GET", self._url(path), destination, headers={"Accept-Encoding": "identity"})
 
+    async def _by_whom(self) -> str:
+        try:
+            version = await server_version(self._client, self._server)
+        except StoreError:
+            return ""
+        return f" from MLflow {version}" if version else " from an MLflow that does not tell its version"
+
     async def delete_artifacts(self, path: str) -> None:
-        await self._client.send("DELETE", self._url(path))
+        try:
+            await self._client.send("DELETE", self._url(path), again=True)
+        except NotFoundError:
+            pass  # it is not there, as was asked
 
 
 async def put_file(
@@ -109,10 +128,10 @@ async def put_file(
     headers = {**headers, "Content-Length": str(before.st_size)}
     if before.st_size:
         try:
-            async with io.stream(local_file, 0, before.st_size) as content:
-                await client.send(method, url, content=content, headers=headers)
+            content = partial(io.stream, local_file, 0, before.st_size)
+            await client.send(method, url, content=content, headers=headers, again=True)
         except OSError as error:
             raise files.disk_error(error, local_file) from error
     else:
-        await client.send(method, url, content=b"", headers=headers)  # some storages refuse an empty stream
+        await client.send(method, url, content=b"", headers=headers, again=True)  # some storages refuse an empty stream
     files.check_unchanged(before, await files.stat_source(io, local_file), local_file)

@@ -9,6 +9,7 @@ import base64
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -144,8 +145,10 @@ async def _send_part(
     headers: Mapping[str, str],
 ) -> None:
     try:
-        async with io.stream(local_file, offset, length) as content:
-            await client.send(method, url, content=content, headers={**headers, "Content-Length": str(length)})
+        content = partial(io.stream, local_file, offset, length)
+        sent = {**headers, "Content-Length": str(length)}
+        # The same bytes at the same place: they may come twice.
+        await client.send(method, url, content=content, headers=sent, again=True)
     except OSError as error:
         raise files.disk_error(error, local_file) from error
 

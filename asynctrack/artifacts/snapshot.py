@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, Protocol
 
 from asynctrack.artifacts import files
-from asynctrack.errors import InvalidInputError, RefusedError, SpoolError, SpoolFullError
+from asynctrack.errors import InvalidInputError, MissingFileError, RefusedError, SpoolError, SpoolFullError
 
 __all__ = [
     "NoRoomError",
@@ -83,11 +83,17 @@ def take_snapshot(
     `SpoolFullError` where there is no room, `SpoolError`; nothing is left behind then.
     """
     path = os.path.realpath(source)
+    empty: list[str] = []
     try:
         is_dir = os.path.isdir(path)
-        found = list(files.files_below(path, leave_out)) if is_dir else [files.SourceFile(path, "", os.stat(path))]
+        found = (
+            list(files.files_below(path, leave_out, empty=empty))
+            if is_dir
+            else [files.SourceFile(path, "", os.stat(path))]
+        )
     except OSError as error:
-        raise InvalidInputError(f"artifact {files.source_error(error, path)!s}") from error
+        kind = MissingFileError if isinstance(error, FileNotFoundError) else InvalidInputError
+        raise kind(f"artifact {files.source_error(error, path)!s}") from error
     except RefusedError as error:
         raise InvalidInputError(f"artifact {error}") from error
     if mode == "copy":
@@ -104,6 +110,8 @@ def take_snapshot(
             if mode == "copy" or not _link(file.path, goal):
                 left = _room_left(left, file.stat.st_size, path)
                 _copy(file.path, goal, durable)
+        for relative in empty:
+            os.makedirs(os.path.join(target, relative), 0o700, exist_ok=True)
 
     return _put_aside(folder, fill, path, durable)
 

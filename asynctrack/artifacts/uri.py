@@ -11,6 +11,7 @@ from asynctrack.artifacts.databricks import DatabricksArtifacts
 from asynctrack.artifacts.local import LocalArtifacts
 from asynctrack.artifacts.proxied import SERVICE, ArtifactClient, ProxiedArtifacts
 from asynctrack.errors import InvalidInputError
+from asynctrack.platforms import unquoted_path
 from asynctrack.stores.io import StoreIO
 
 __all__ = ["open_artifacts"]
@@ -72,7 +73,7 @@ def _directory(uri: str, parts: SplitResult) -> str:
         )
     if parts.query or parts.fragment:
         raise InvalidInputError(f"artifact URI {uri!r}: write '?' as %3F and '#' as %23 in a file: URI")
-    return os.path.abspath(unquote(parts.path))
+    return os.path.abspath(unquoted_path(parts.path))
 
 
 def _server_of(parts: SplitResult, tracking_uri: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The command ``asynctrack``. The work is done in `asynctrack.engine`; here arguments are read and results shown."""
+"""The command ``asynctrack``. It parses arguments and shows results; the work is done in `asynctrack.recovery`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 import typer
 
 from asynctrack.cli import spool
+from asynctrack.cli.doctor import examine
+from asynctrack.cli.importing import import_folder
 from asynctrack.cli.sync import ship_spools
 from asynctrack.errors import InvalidInputError
 from asynctrack.settings import current_settings
@@ -14,19 +16,22 @@ from asynctrack.settings import current_settings
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    name="asynctrack", help="What asynctrack has not delivered yet, and what to do with it.", no_args_is_help=True
+    name="asynctrack", help="Show and deliver the events that wait in spools on disk.", no_args_is_help=True
 )
 app.add_typer(spool.app, name="spool")
 app.command("sync")(ship_spools)
+app.command("import")(import_folder)
+app.command("doctor")(examine)
 
 
 @app.callback()
 def _common() -> None:
-    """What asynctrack has not delivered yet, and what to do with it."""
+    """Show and deliver the events that wait in spools on disk."""
 
 
 def main() -> None:
-    """Run the command. Exit status: 0 done, 1 it could not be done, 2 wrong usage."""
+    """Run the command. Exit status: 0 for success, 1 for failure, 2 for wrong
+    usage."""
     try:
         current_settings()
     except InvalidInputError as error:

@@ -1,4 +1,4 @@
-"""``asynctrack spool``: what waits where, and what stores have refused."""
+"""``asynctrack spool``: list spools, and list, retry or delete refused events."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from asynctrack.cli.spools import Dir, Json, Spools, meant, show_rejected, show_spools
-from asynctrack.engine.spools import drop_rejected, read_rejected, read_spool
+from asynctrack.cli.spools import Dir, Json, Spools, To, meant, show_rejected, show_spools, tell_ownerless
 from asynctrack.errors import AsynctrackError, InvalidInputError
+from asynctrack.journal.survey import read_rejected, read_spool
+from asynctrack.recovery.rejected import drop_rejected, retry_rejected
 from asynctrack.settings import configure
 
 __all__ = ["app"]
@@ -20,9 +21,10 @@ app = typer.Typer(invoke_without_command=True)
 
 @app.callback()
 def list_spools(context: typer.Context, folder: Dir = None, as_json: Json = False) -> None:
-    """List the spools: store, events that wait, bytes, age, whether the owner lives, refused events.
+    """List the spools. For each: its store, events that wait, size, age,
+    whether its program runs, refused events.
 
-    Exit status: 0, also where nothing waits.
+    Exit status: 0, also if nothing waits.
     """
     if context.invoked_subcommand is not None:
         return
@@ -33,13 +35,15 @@ def list_spools(context: typer.Context, folder: Dir = None, as_json: Json = Fals
         typer.echo("Nothing waits: there are no spools here.")
     else:
         show_spools(found)
+    tell_ownerless(folder)
 
 
 @app.command()
 def rejected(spools: Spools = None, folder: Dir = None, as_json: Json = False) -> None:
-    """List the events that stores have refused for good, and why.
+    """List the events that a store has refused for good, with the reasons.
 
-    Exit status: 0, also where none was; 1 where a name is no spool's.
+    Exit status: 0, also if no event was refused; 1 if a name is not that of a
+    spool.
     """
     events = list(read_rejected(meant(spools, folder)))
     if as_json:
@@ -54,17 +58,16 @@ def rejected(spools: Spools = None, folder: Dir = None, as_json: Json = False) -
 def retry(
     spools: Spools = None,
     folder: Dir = None,
-    to: Annotated[str | None, typer.Option("--to", metavar="URI", help="Another store than the recorded one.")] = None,
+    to: To = None,
 ) -> None:
-    """Try refused events again, once what they were refused for is mended.
+    """Deliver refused events again, after the cause of the refusal is mended.
 
-    Exit status: 0 when all were accepted, 1 when some were refused again or could not be tried.
+    Exit status: 0 if all were accepted, 1 if some were refused again or could
+    not be tried.
     """
-    from asynctrack.rejected import retry_rejected
-
     accepted, problems = 0, []
     for path in meant(spools, folder):
-        # Whatever the programs here are told to do; and what is refused again is kept beside what was before.
+        # Offline mode is meant for programs that log. Events refused again are kept beside the old spool.
         configure(mode="online", shipper="thread", spool_dir=os.path.dirname(path))
         try:
             found = retry_rejected(path, to=to)
@@ -86,9 +89,9 @@ def drop(
     folder: Dir = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Throw away events that stores have refused. What still waits to be delivered stays.
+    """Delete refused events. Events that wait to be delivered stay.
 
-    Exit status: 0 when they are gone, 1 when they are not.
+    Exit status: 0 if they are deleted, 1 if not.
     """
     paths = meant(spools, folder)
     count = sum(1 for _ in read_rejected(paths))

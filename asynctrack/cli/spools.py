@@ -1,4 +1,4 @@
-"""Spools on the command line: how they are named there, and how they are shown."""
+"""Spools on the command line: the arguments that name them, and how they are shown."""
 
 from __future__ import annotations
 
@@ -9,25 +9,46 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asynctrack.engine.spools import RejectedEvent, SpoolInfo, find_spools
+from asynctrack.journal.owner import lost_owner
+from asynctrack.journal.survey import RejectedEvent, SpoolInfo, find_ownerless, find_spools
 from asynctrack.settings import current_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Dir", "Json", "Spools", "meant", "show_rejected", "show_spools"]
+__all__ = ["Dir", "Json", "Spools", "To", "meant", "not_blank", "show_rejected", "show_spools", "tell_ownerless"]
 
 _DIR = "Folder with the spools; default: $ASYNCTRACK_SPOOL_DIR, else ./.asynctrack and the user's state folder."
-Dir = Annotated[str | None, typer.Option("--dir", metavar="FOLDER", help=_DIR)]
+
+
+def _existing(folder: str | None) -> str | None:
+    """The folder that was given. A missing folder is wrong usage: "Nothing waits" would hide the mistake."""
+    if folder is not None and not os.path.isdir(folder):
+        raise typer.BadParameter(f"there is no folder {folder!r}")
+    return folder
+
+
+def not_blank(value: str | None) -> str | None:
+    """What was given. A variable that is not set leaves nothing: the default would be something nobody meant."""
+    if value is not None and not value.strip():
+        raise typer.BadParameter("it is empty; leave it out, or name one")
+    return value
+
+
+Dir = Annotated[str | None, typer.Option("--dir", metavar="FOLDER", help=_DIR, callback=_existing)]
+To = Annotated[
+    str | None,
+    typer.Option("--to", metavar="URI", help="Deliver to this store instead.", callback=not_blank),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Spools = Annotated[list[str] | None, typer.Argument(help="Spool folders, or their names; default: all.")]
 
-#: runs of one spool that are shown
+#: number of runs shown for one spool
 _RUNS = 3
 
 
 def meant(wanted: list[str] | None, folder: str | None) -> list[str]:
-    """The folders meant; exits with status 1 where one of them is no spool."""
+    """The folders of the spools that are named, or of all. Exits with status 1 if a name is not that of a spool."""
     there = list(find_spools(folder or current_settings().spool_dir))
     if not wanted:
         return there
@@ -35,14 +56,22 @@ def meant(wanted: list[str] | None, folder: str | None) -> list[str]:
     for name in wanted:
         path = next((path for path in there if os.path.basename(path) == name), os.path.abspath(name))
         if not os.path.exists(os.path.join(path, "owner")):
-            typer.echo(f"asynctrack: {name} is no spool; `asynctrack spool` lists them", err=True)
+            lost = lost_owner(path)
+            problem = f": {lost}" if lost else " is not a spool; `asynctrack spool` lists them"
+            typer.echo(f"asynctrack: {name}{problem}", err=True)
             raise typer.Exit(1)
         paths.append(path)
     return paths
 
 
+def tell_ownerless(folder: str | None) -> None:
+    """Name the folders that were spools until their owner file was lost."""
+    for path, problem in find_ownerless(folder or current_settings().spool_dir):
+        typer.echo(f"asynctrack: {path}: {problem}", err=True)
+
+
 def show_spools(found: list[SpoolInfo]) -> None:
-    """A few lines for each, below the folder that they are in: they stay readable however narrow the terminal is."""
+    """Show a few lines for each spool, under the folder it is in. Short lines fit a narrow terminal."""
     console = _console()
     for home, spools in groupby(found, lambda info: os.path.dirname(info.path)):
         console.print(home, style="bold", markup=False, soft_wrap=True)
@@ -74,7 +103,7 @@ def _show_spool(console: Console, info: SpoolInfo) -> None:
 
 
 def show_rejected(events: Iterable[RejectedEvent]) -> None:
-    """A line for each event, below its run."""
+    """Show a line for each event, under its run."""
     console = _console()
     for (spool, run_id), found in groupby(events, lambda event: (event.spool, event.run_id)):
         console.print(f"run {run_id}, kept in {spool}", style="bold", markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``asynctrack sync``: deliver what programs have left in their spools, or are still writing to them."""
+"""``asynctrack sync``: deliver the spools of programs that have ended, or that are running offline."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Annotated
 
 import typer
 
-from asynctrack.cli.spools import Dir, Json, Spools, meant
-from asynctrack.engine.spools import read_spool
-from asynctrack.engine.sync import Shipment, spool_paths, sync
+from asynctrack.cli.spools import Dir, Json, Spools, To, meant, not_blank, tell_ownerless
 from asynctrack.errors import AsynctrackError
+from asynctrack.journal.survey import read_spool
+from asynctrack.recovery.sync import Shipment, spool_paths, sync
 from asynctrack.stores.uri import resolve_store_uri
 
 __all__ = ["ship_spools"]
 
-#: exit statuses beside 0 (nothing is left to do here) and 2 (wrong usage)
+#: exit statuses besides 0 (nothing is left to do) and 2 (wrong usage)
 _SOMETHING_LEFT, _INTERRUPTED = 1, 130
 _NOTHING = "Nothing waits: there are no spools here."
 
@@ -28,38 +28,45 @@ _NOTHING = "Nothing waits: there are no spools here."
 def ship_spools(
     spools: Spools = None,
     folder: Dir = None,
-    to: Annotated[str | None, typer.Option("--to", metavar="URI", help="Another store than the recorded one.")] = None,
+    to: To = None,
     experiment: Annotated[
-        str | None, typer.Option("--experiment", metavar="NAME", help="Create the runs in this experiment.")
+        str | None,
+        typer.Option("--experiment", metavar="NAME", help="Create the runs in this experiment.", callback=not_blank),
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Go on while offline programs are running, until the last one ends.")
+        bool, typer.Option("--watch", help="Go on until the last running offline program has ended.")
     ] = False,
     owner_gone: Annotated[
-        bool, typer.Option("--owner-gone", help="Believe that programs on other hosts have ended.")
+        bool, typer.Option("--owner-gone", help="Assume that programs on other hosts have ended.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", min=0.0, help="Give up after that long without progress.")
+        float, typer.Option("--timeout", metavar="SECONDS", min=0.0, help="Give up after this time without progress.")
     ] = 60.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be delivered where.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Deliver nothing; show what would be delivered.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Deliver spools: those of programs that have ended, and those of running ones that do not deliver (mode=offline).
+    """Deliver the spools of programs that have ended, and of running programs
+    with mode=offline.
 
-    It may be interrupted, repeated, and run twice at once: each event is delivered once.
+    It may be interrupted, repeated, and run twice at once: each event is
+    delivered once.
 
-    Exit status: 0 when nothing is left to do here (delivered, up to date with a running program, or in the hands of
-    the program or another sync), 1 when something is left or was refused, 2 for wrong usage, 130 after Ctrl-C.
+    Exit status: 0 if nothing is left to do, 1 if events are left or were
+    refused, 2 for wrong usage, 130 after Ctrl-C. A spool that its own program
+    or another sync delivers counts as nothing left to do.
     """
-    paths = meant(spools, folder) if spools else spool_paths(folder)
+    named = meant(spools, folder) if spools else None
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
     try:
         if dry_run:
-            _plan(paths, to, as_json)
+            _plan(spool_paths(folder) if named is None else named, to, as_json)
+            if named is None:
+                tell_ownerless(folder)
             return
         with _bar(not as_json) as progress:
             results = sync(
-                paths,
+                named,
+                spool_dir=folder,
                 to=to,
                 experiment=experiment,
                 watch=watch,
@@ -73,6 +80,11 @@ def ship_spools(
     except AsynctrackError as error:
         typer.echo(f"asynctrack: {error}", err=True)
         raise typer.Exit(_SOMETHING_LEFT) from None
+    _say(results, as_json)
+
+
+def _say(results: list[Shipment], as_json: bool) -> None:
+    """What became of each spool, in words and in the exit status."""
     if as_json:
         typer.echo(json.dumps([result._asdict() for result in results]))
     else:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
+from asynctrack.reentrant import RLock
 from asynctrack.settings import Settings
 from asynctrack.stores.uri import userinfo_of
 
@@ -16,10 +18,13 @@ __all__ = ["LOG", "ShipperProcess", "Tail", "shipper_environment"]
 #: the file in the spool for the shipper's messages, each behind the name of its level
 LOG = "shipper.log"
 
+#: seconds to wait for a process that was killed
+_PATIENCE = 5.0
+
 #: settings that cannot go through the environment, or are not the shipper's business
 _NOT_HANDED_ON = ("on_error", "token", "shipper", "handle_sigterm")
 #: the beginnings of the names of variables that credentials are read from
-_CREDENTIALS = ("MLFLOW_", "DATABRICKS_", "AWS_", "AZURE_", "GOOGLE_", "NETRC")
+_CREDENTIALS = ("MLFLOW_", "DATABRICKS_", "AWS_", "AZURE_", "GOOGLE_", "NETRC", "PG")
 
 
 def shipper_environment(store_uri: str, settings: Settings) -> dict[str, str]:
@@ -29,7 +34,9 @@ def shipper_environment(store_uri: str, settings: Settings) -> dict[str, str]:
         if name not in _NOT_HANDED_ON and value is not None:
             environment[f"ASYNCTRACK_{name.upper()}"] = str(value)
     userinfo = userinfo_of(store_uri)
-    if userinfo is not None:
+    if userinfo is not None and store_uri.startswith("postgresql:"):
+        environment["PGPASSWORD"] = userinfo[1]
+    elif userinfo is not None:
         environment["MLFLOW_TRACKING_USERNAME"], environment["MLFLOW_TRACKING_PASSWORD"] = userinfo
     # It finds the modules that this process would find, in the same order.
     environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
@@ -44,7 +51,7 @@ class ShipperProcess:
         self._credentials: dict[str, str] = {}
         #: the end of its standard input that we write to
         self._pipe = -1
-        self._pipe_lock = threading.Lock()
+        self._pipe_lock = RLock()
 
     @property
     def started(self) -> bool:
@@ -103,7 +110,9 @@ class ShipperProcess:
         """End it; what it was just sending, its successor sends again, once."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            # One that hangs in the kernel (on a dead disk, say) does nothing more either.
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_PATIENCE)
         self.let_go()
 
     def let_go(self) -> None:
@@ -115,7 +124,7 @@ class ShipperProcess:
 
     def forget(self) -> None:
         """In a forked child: it is the parent's."""
-        self._pipe_lock = threading.Lock()  # another thread of the parent may have held it at the fork
+        self._pipe_lock = RLock()  # another thread of the parent may have held it at the fork
         self.let_go()
 
     def _close_pipe(self) -> None:
@@ -129,12 +138,14 @@ class ShipperProcess:
 
 class Tail:
     """What other processes append to a file, line by line. One that is deleted meanwhile, or replaced by another, is
-    read to its end first."""
+    read to its end first; of the other one only the lines that this one did not have."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._fd = -1
         self._rest = b""
+        #: lines of the file that was replaced, and how often each: its successor may begin with some of them
+        self._known: Counter[bytes] = Counter()
 
     def lines(self) -> Iterator[bytes]:
         """The whole lines since the last time. Raises OSError."""
@@ -145,9 +156,15 @@ class Tail:
                 return
         while data := os.read(self._fd, 1 << 16):
             *whole, self._rest = (self._rest + data).split(b"\n")
-            yield from whole
+            for line in whole:
+                if self._known[line] > 0:
+                    self._known[line] -= 1
+                else:
+                    yield line
+        self._known.clear()
         try:
             if not os.path.samestat(os.fstat(self._fd), os.stat(self._path)):
+                self._known = Counter(_all_of(self._fd).split(b"\n"))
                 self.close()
         except FileNotFoundError:
             pass  # deleted; there may be another one later
@@ -157,6 +174,10 @@ class Tail:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _all_of(fd: int) -> bytes:
+    return os.pread(fd, os.fstat(fd).st_size, 0)
 
 
 def _open_log(spool: str) -> int:

@@ -1,4 +1,4 @@
-"""The process's engines: one per store, closed at interpreter exit, started anew in forked children."""
+"""The life of this process's engines: made on first use, closed at its end by whatever way, left alone in children."""
 
 from __future__ import annotations
 
@@ -6,176 +6,140 @@ import atexit
 import logging
 import os
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from asynctrack.engine.engine import Engine
-from asynctrack.engine.progress import Waiting
+from asynctrack.arguments import terminal_status
+from asynctrack.engine.shutdown import Shutdown
 from asynctrack.engine.signals import watch
+from asynctrack.engine.status import exit_status
+from asynctrack.engine.table import EngineTable
+from asynctrack.errors import SpoolError
+from asynctrack.forks import at_fork
+from asynctrack.platforms import check_platform, interpreter, why
 from asynctrack.settings import Settings, current_settings
 from asynctrack.stores.base import AbstractStore
 from asynctrack.stores.io import ThreadedIO
 from asynctrack.stores.uri import resolve_store_uri
 
+if TYPE_CHECKING:
+    from asynctrack.engine.engine import Engine
+
 __all__ = [
     "after_fork",
-    "before_exit",
-    "deliver_at_the_end_of_this_child",
+    "end_before_others",
     "engine_for",
     "engine_for_store",
-    "heed_signals",
     "interpreter_is_ending",
     "shutdown",
+    "take_care_of_the_end",
 ]
 
 logger = logging.getLogger("asynctrack")
 
-#: by URI, or by the object where a user has handed over a store of their own
-_engines: dict[tuple[str | AbstractStore, Settings], Engine] = {}
-_lock = threading.RLock()
-_before_exit: list[Callable[[str], None]] = []
+#: seconds for an engine that a run's end has waited for in vain already
+_SHORT = 1.0
+
+_table = EngineTable()
 _after_fork: list[Callable[[], None]] = []
 _ending = False
 #: the process, if it is a child of multiprocessing, whose end is taken care of
 _cared_for = 0
-#: engines that are being closed, and by when (monotonic seconds)
-_closing: dict[Engine, float] = {}
-_errors_before: BaseException | None = getattr(sys, "last_value", None)
 
 
 def engine_for(tracking_uri: str | None, settings: Settings | None = None) -> Engine:
-    """This process's engine for a store, started on first use. Raises InvalidInputError for a URI of no known kind."""
+    """This process's engine for a store, started on first use. Raises InvalidInputError for a URI of no known kind, and
+    SpoolError on a platform where no journal can be kept."""
+    check_platform()
     uri = resolve_store_uri(tracking_uri)
     settings = settings or current_settings()
-    deliver_at_the_end_of_this_child()
-    with _lock:
-        engine = _engines.get((uri, settings))
-        if engine is None:
-            engine = _engines[uri, settings] = _new_engine(uri, settings)
-        return engine
+    take_care_of_the_end(settings)
+    return _found((uri, settings), lambda: _new_engine(uri, settings))
+
+
+def engine_for_store(store: AbstractStore) -> Engine:
+    """This process's engine for a store object that no URI leads to. Raises SpoolError as `engine_for` does."""
+    check_platform()
+    settings = current_settings()
+    take_care_of_the_end(settings)
+    return _found((store, settings), lambda: _engine(store.uri, settings, store.over(ThreadedIO())))
+
+
+def _found(key: tuple[Any, Settings], make: Callable[[], Engine]) -> Engine:
+    try:
+        return _table.find(key, make)
+    except SpoolError:
+        raise
+    except OSError as error:  # no file descriptor for a pipe, or for a module that is imported only now
+        raise SpoolError(error.errno, f"cannot start a run: {why(error)}") from error
+
+
+def _engine(uri: str, settings: Settings, store: AbstractStore | None = None) -> Engine:
+    # The one place where what writes and delivers is loaded, which is most of the package. A program that only imports
+    # asynctrack, as each worker of a pool may, has no use for it.
+    from asynctrack.engine.engine import Engine
+
+    return Engine(uri, settings, store)
 
 
 def _new_engine(uri: str, settings: Settings) -> Engine:
     if settings.mode == "online" and settings.shipper == "thread":
-        return Engine(uri, settings)
-    if settings.mode == "online" and (settings.token is not None or not sys.executable):
-        what = "a token function cannot be handed to" if sys.executable else "there is no Python executable to run as"
+        return _engine(uri, settings)
+    if settings.mode == "online" and (settings.token is not None or not interpreter()):
+        what = "a token function cannot be handed to" if interpreter() else "there is no Python executable to run as"
         logger.warning("asynctrack: %s a shipper process; a thread delivers instead", what)
-        return Engine(uri, settings)
-    from asynctrack.engine.remote import RemoteEngine
+        return _engine(uri, settings)
+    from asynctrack.engine.remote import remote_engine
 
-    engine = RemoteEngine(uri, settings)
+    engine = remote_engine(uri, settings)
     if engine.journal.spool.path is not None:
         return engine
     engine.journal.close()  # nobody else can read what is kept in memory
-    return Engine(uri, settings)
+    return _engine(uri, settings)
 
 
-def engine_for_store(store: AbstractStore) -> Engine:
-    """This process's engine for a store object that no URI leads to."""
-    settings = current_settings()
-    deliver_at_the_end_of_this_child()
-    with _lock:
-        engine = _engines.get((store, settings))
-        if engine is None:
-            engine = _engines[store, settings] = Engine(store.uri, settings, store.over(ThreadedIO()))
-        return engine
-
-
-def before_exit(hook: Callable[[str], None]) -> None:
-    """Have ``hook(status)`` called first thing at interpreter exit: it ends the runs that are still open."""
-    _before_exit.append(hook)
-
-
-def after_fork(hook: Callable[[], None]) -> None:
-    """Have ``hook`` called in a forked child, after the engines have let go of the parent's journals."""
-    _after_fork.append(hook)
-
-
-def interpreter_is_ending() -> bool:
-    """Whether `atexit` callbacks are running."""
-    return _ending
-
-
-def exit_status() -> str:
-    """The honest `RunStatus` of a run that is still open when the interpreter ends.
-
-    ``sys.last_value`` is the exception that ended the program, set by the interpreter itself just before it calls
-    ``sys.excepthook``; so no hook needs to be replaced. In an interactive session it is merely the last mistake typed.
-    """
-    error = getattr(sys, "last_value", None)
-    if error is None or error is _errors_before or hasattr(sys, "ps1"):
-        return "FINISHED"
-    return status_of(error)
-
-
-def status_of(error: BaseException | None) -> str:
-    """The honest `RunStatus` of a run that ``error`` ends; where there are several, the worst."""
-    if error is None or isinstance(error, GeneratorExit):
-        return "FINISHED"
-    if isinstance(error, BaseExceptionGroup):  # as trio's nurseries raise it, with a single error too
-        found = {status_of(one) for one in error.exceptions}
-        return next(status for status in ("FAILED", "KILLED", "FINISHED") if status in found)
-    if isinstance(error, SystemExit):
-        return "FINISHED" if error.code in (None, 0) else "FAILED"
-    return "KILLED" if isinstance(error, (KeyboardInterrupt, *_cancellations())) else "FAILED"
-
-
-def _cancellations() -> Iterator[type[BaseException]]:
-    """What a cancelled task raises, in the libraries that are loaded: wholly, for another thread may be importing."""
-    for library, name in (("asyncio", "CancelledError"), ("trio", "Cancelled")):
-        found = getattr(sys.modules.get(library), name, None)
-        if found is not None:
-            yield found
+# ── the end of the process
 
 
 def shutdown(status: str = "FINISHED") -> None:
-    """End every open run with ``status``, deliver, and stop the background threads; the next run starts them anew.
+    """End every open run with ``status`` ("FINISHED", "FAILED" or "KILLED"),
+    deliver, and stop the background threads. The next run starts new ones.
 
-    Waits for at most ``close_timeout`` seconds; what is left then stays in the spool, and a log line says where. The
-    interpreter's end does the same by itself, so only tests, notebooks and embedding programs call this.
+    Waits at most ``close_timeout`` seconds for delivery. The rest stays in the
+    spool, and a log line says where. The interpreter does the same when it
+    exits; only tests, notebooks and embedding programs need to call this.
+    Raises InvalidInputError for any other ``status``.
     """
-    started = time.monotonic()
-    for hook in _before_exit:
-        hook(status)
-    with _lock:
-        engines = [engine for engine in _engines.values() if engine.pid == os.getpid()]
-        _engines.clear()
-    _close({engine: started + _patience(engine) for engine in engines})
+    Shutdown(_table, terminal_status(status), _close_timeout).carry_out()  # checked before anything is closed
 
 
-def heed_signals(settings: Settings) -> None:
-    """Have the open runs end with KILLED, and be delivered, before SIGTERM or SIGHUP kills the process; or, with
-    ``handle_sigterm=False``, no longer. Does nothing outside the main thread."""
+def interpreter_is_ending() -> bool:
+    """Whether `atexit` callbacks are running, or a signal is ending the process."""
+    return _ending
+
+
+def end_before_others() -> None:
+    """Have the end of the interpreter taken care of here before the `atexit` callbacks that are registered so far."""
+    atexit.unregister(_at_exit)
+    atexit.register(_at_exit)
+
+
+def take_care_of_the_end(settings: Settings) -> None:
+    """Have what is logged here delivered before this process ends. Called whenever an engine is asked for, and when a
+    forked child logs for the first time."""
+    # Runs are ended, and delivered, before SIGTERM or SIGHUP kills; with ``handle_sigterm=False``, no longer.
     watch(_terminate, settings.term_timeout, enabled=settings.handle_sigterm)
+    _deliver_at_the_end_of_this_child()
 
 
-def _terminate(reason: str) -> None:
-    """In a signal handler, which does not return to what it has interrupted; that may be another call of `_close`."""
-    global _ending
-    _ending = True
-    here = os.getpid()
-    # Without the lock, which the interrupted program or another thread may hold for long.
-    engines = {engine for engine in (*_engines.values(), *_closing) if engine.pid == here}
-    if not engines:
-        return
-    patience = min(engine.settings.term_timeout for engine in engines)
-    started = time.monotonic()
-    logger.warning("asynctrack: %s: ending open runs as KILLED, delivering for at most %g s", reason, patience)
-    for hook in _before_exit:
-        hook("KILLED")
-    for engine in engines:
-        # Here, in the thread whose locks are held for ever from now on, and not in the engine's.
-        engine.journal.close()
-    _close({engine: min(started + patience, _closing.get(engine, float("inf"))) for engine in engines})
-
-
-def deliver_at_the_end_of_this_child() -> None:
+def _deliver_at_the_end_of_this_child() -> None:
     """Where this is a child of `multiprocessing`, by whatever method: a forked one ends without `atexit`, by
-    ``os._exit``, but calls the finalizers that are registered with it. Called when something is first logged."""
+    ``os._exit``, but calls the finalizers that are registered with it."""
     global _cared_for
     process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+    if process is not None and util is not None and getattr(process.current_process(), "_inheriting", False):
+        # A run among the arguments of a child that is just being made: its finalizers are cleared once it is ready.
+        util.register_after_fork(_deliver_at_the_end_of_this_child, lambda function: function())
     if _cared_for != os.getpid() and process is not None and util is not None and process.parent_process() is not None:
         _cared_for = os.getpid()
         util.Finalize(None, _at_the_end_of_this_child, exitpriority=0)
@@ -196,75 +160,32 @@ def _at_exit() -> None:
     shutdown(exit_status())
 
 
-def _patience(engine: Engine) -> float:
+def _terminate(signal: str) -> None:
+    """In a signal handler, which does not return to what it has interrupted; that may be another `Shutdown`."""
+    global _ending
+    _ending = True
+    patience = min((engine.settings.term_timeout for engine in _table.engines()), default=0.0)
+    Shutdown(_table, "KILLED", lambda _engine: patience, signal).carry_out_in_a_handler()
+
+
+def _close_timeout(engine: Engine) -> float:
     # Having waited in vain once already (at a run's end), the program is not held up as long a second time.
-    return min(1.0, engine.settings.close_timeout) if engine.gave_up else engine.settings.close_timeout
+    return min(_SHORT, engine.settings.close_timeout) if engine.gave_up else engine.settings.close_timeout
 
 
-def _close(deadlines: dict[Engine, float]) -> None:
-    """Have each engine deliver what is there until its deadline, wait for that, and say what is left."""
-    _closing.update(deadlines)
-    for engine, deadline in deadlines.items():
-        engine.shut_down(deadline)
-    try:
-        for engine, deadline in deadlines.items():
-            with Waiting(engine.pending, engine.pending_artifact_bytes) as waiting:
-                # The engine keeps the deadline itself; the second is for one step that is just under way.
-                waiting.until(engine.finished.wait, deadline + 1.0 - time.monotonic())
-    except KeyboardInterrupt:
-        pass  # the user will not wait: what is left is reported below
-    for engine in deadlines:
-        if not engine.finished.is_set() or engine.left_behind:
-            _report_left(engine)
-        _closing.pop(engine, None)
+# ── forks
 
 
-def _report_left(engine: Engine) -> None:
-    path, uri = engine.journal.spool.path, engine.store.uri
-    error = f" ({engine.last_error})" if engine.last_error else ""
-    if path is None or _is_gone(path):
-        gone = "" if path is None else f": its spool {path} was deleted"
-        logger.error("asynctrack: could not deliver everything to %s%s; what is left is lost%s", uri, error, gone)
-        return
-    from shlex import quote  # late, as it is rarely needed
-
-    from asynctrack.engine.spools import read_spool
-
-    try:
-        found = read_spool(path)
-    except (OSError, ValueError):
-        found = None  # the engine, which did not end in time, is just changing it
-    left = "the rest" if found is None else f"{found.events:,} events" if found.events else "a run's start and end"
-    command = f"asynctrack sync {quote(path)}"
-    if engine.offline:
-        logger.warning("asynctrack: offline: %s for %s wait in %s. `%s` delivers them.", left, uri, path, command)
-    else:
-        logger.error(
-            "asynctrack: not everything could be delivered to %s%s: %s wait in %s. `%s` delivers them, and so does the "
-            "next program that logs to that store with the same spool folder.", uri, error, left, path, command,
-        )  # fmt: skip
-
-
-def _is_gone(path: str) -> bool:
-    try:
-        os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        pass  # it is there, and not for this user any more
-    return False
+def after_fork(hook: Callable[[], None]) -> None:
+    """Have ``hook`` called in a forked child, after the engines have let go of the parent's journals."""
+    _after_fork.append(hook)
 
 
 def _in_forked_child() -> None:
-    global _lock
-    _lock = threading.RLock()
-    _closing.clear()
-    for engine in _engines.values():
-        engine.forget()
+    _table.forget()
     for hook in _after_fork:
         hook()
 
 
 atexit.register(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_forked_child)
+at_fork(after_in_child=_in_forked_child)

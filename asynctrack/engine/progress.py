@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from types import TracebackType
+
+from asynctrack.clock import monotonic
 
 __all__ = ["Waiting"]
 
@@ -25,16 +26,16 @@ class Waiting:
     def __init__(self, pending: Callable[[], int], artifact_bytes: Callable[[], int] = int) -> None:
         self._pending = pending
         self._artifact_bytes = artifact_bytes
-        self._begun = time.monotonic()
+        self._begun = monotonic()
         self._progress: object | None = None
         self._task: object = None
         self._most = 0
 
     def until(self, done: Callable[[float], bool], timeout: float) -> bool:
         """Call ``done(seconds)`` (it blocks at most that long) until it is true or ``timeout`` seconds have passed."""
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         while True:
-            left = deadline - time.monotonic()
+            left = deadline - monotonic()
             if done(max(0.0, min(_TICK, left))):
                 return True
             if left <= 0:
@@ -43,7 +44,7 @@ class Waiting:
 
     def show(self) -> None:
         """Draw, if it is time and somebody is watching."""
-        if time.monotonic() - self._begun < _PATIENCE or not sys.stderr or not sys.stderr.isatty():
+        if monotonic() - self._begun < _PATIENCE or not sys.stderr or not sys.stderr.isatty():
             return
         pending, artifact_bytes = self._pending(), self._artifact_bytes()
         self._most = max(self._most, pending)

@@ -1,4 +1,4 @@
-"""The engine of a process that logs and does not deliver: a shipper process does, or, offline, `asynctrack sync` later.
+"""A journal that another process delivers: a shipper process, or, offline, `asynctrack sync` later.
 
 What is left to do here: have the next segment ready, seal the last one, and, where somebody waits, read what the
 shipper has written down.
@@ -6,96 +6,79 @@ shipper has written down.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import time
 from collections.abc import Container
-from typing import Any
 
-from asynctrack.engine.batcher import Lane
-from asynctrack.engine.child import LOG, ShipperProcess, Tail, shipper_environment
-from asynctrack.engine.engine import Engine, Request, RunStats
-from asynctrack.engine.reports import take_report
-from asynctrack.journal.reader import JournalReader
+from asynctrack.clock import monotonic
+from asynctrack.delivery.lane import Lane
+from asynctrack.engine.consumer import Context, RunStats, answer_creation, sync
+from asynctrack.engine.engine import Engine
+from asynctrack.engine.keeper import ShipperKeeper, ShipperMessages
+from asynctrack.engine.local import LocalConsumer
+from asynctrack.engine.reported import ShipperReports
+from asynctrack.engine.waiters import Request
+from asynctrack.journal.positions import Positions
 from asynctrack.settings import Settings
-from asynctrack.stores.base import AbstractStore, Refusal, RunSpec
-from asynctrack.stores.io import deliver_here
+from asynctrack.stores.base import AbstractStore
 
-__all__ = ["RemoteEngine"]
+__all__ = ["RemoteConsumer", "remote_engine"]
 
 logger = logging.getLogger("asynctrack")
 
-#: seconds between two looks at the cursor while somebody waits, and between two starts of a shipper that does not stay
+#: seconds between two looks at the cursor while somebody waits
 _TICK = 0.02
-_RESTART = 5.0
 #: seconds to wait for a shipper that has delivered everything to leave
 _GOODBYE = 1.0
-#: what the shipper's messages begin with; other lines are a traceback's
-_LEVELS = ("INFO", "WARNING", "ERROR")
 
 
-class RemoteEngine(Engine):
-    """An `Engine` whose journal is delivered elsewhere."""
+def remote_engine(store_uri: str, settings: Settings, store: AbstractStore | None = None) -> Engine:
+    """An engine whose journal is delivered by another process."""
+    return Engine(store_uri, settings, store, consumer=ShippedConsumer, consumed=False)
 
-    def __init__(self, store_uri: str, settings: Settings, store: AbstractStore | None = None) -> None:
-        super().__init__(store_uri, settings, store, consumed=False)
 
-    def _reset(self) -> None:
-        super()._reset()
-        self.offline = self.settings.mode == "offline"
-        self._lanes: dict[int, Lane] = {}
-        self._acknowledged: dict[int, int] = {}
-        self._reader = JournalReader(self.journal.spool.registry, self.journal.head)
-        self._front = 0
-        self._known_runs = 0
-        self._cursor_seen = (0, 0, 0)
-        self._shipper = ShipperProcess()
-        self._shipper_started = float("-inf")
-        path = self.journal.spool.path or ""
-        self._refusals = Tail(self.journal.spool.rejected_path())
-        self._messages = Tail(os.path.join(path, LOG))
+class RemoteConsumer:
+    """Keeps a shipper process, and reads what it has written down."""
 
-    # ── what the shipper has written down
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        settings, journal, trouble = context.settings, context.journal, context.trouble
+        self.offline = settings.mode == "offline"
+        self._reports = ShipperReports(journal.spool, journal.head)
+        self._shipper = ShipperKeeper(journal.spool, context.store.uri, settings, trouble)
+        self._messages = ShipperMessages(journal.spool, settings, trouble, context.failures)
+        self._caught_up_at = monotonic()
+        #: the version of the reports from which answers were given last
+        self._answered = (0, 0, 0)
+
+    @property
+    def idle(self) -> bool:
+        return False
+
+    def open(self) -> None:
+        """The shipper starts here, for at interpreter exit none could."""
+        self._keep_shipper()
+
+    def wake(self) -> None:
+        self._shipper.wake()
+
+    def forget(self) -> None:
+        self._shipper.forget()
+        self._messages.close()
+
+    # ── what it knows of the runs
 
     def lane(self, run: int) -> Lane | None:
-        return self._lanes.get(run)
-
-    def _refresh(self) -> None:
-        path = self.journal.spool.path or ""
-        try:
-            about = os.stat(os.path.join(path, "cursor"))
-            seen = about.st_ino, about.st_size, about.st_mtime_ns
-            if seen == self._cursor_seen:
-                return
-            cursor = self.journal.spool.load_cursor()
-        except (OSError, ValueError):
-            return  # not written yet, or being written just now
-        if cursor is None:
-            return
-        for run, report in cursor.get("reports", {}).items():
-            lane = self._lanes.get(run) or Lane(run, RunSpec(uid=""), attached=False)
-            take_report(lane, report)
-            self._lanes[run] = lane
-        self._acknowledged = {run: entry[0] for run, entry in cursor["runs"].items()}
-        self._front, self._known_runs = cursor["front"], cursor["known_runs"]
-        self._cursor_seen = seen
-
-    def acknowledged(self, run: int) -> int:
-        """Every event of the run before this sequence number is delivered."""
-        if abs(run) > self._known_runs:
-            return 0
-        # Of a run with its artifacts, or (below 0) of these alone.
-        lanes = (run, -run) if run > 0 else (run,)
-        return min(self._acknowledged.get(lane, self._front) for lane in lanes)
+        return self._reports.lane(run)
 
     def stats(self, run: int, streams: Container[int]) -> RunStats:
-        self._refresh()
-        lane = self._lanes.get(run) or Lane(run, RunSpec(uid=""), attached=False)
+        reports, journal = self._reports, self._context.journal
+        reports.refresh()
+        lane = reports.lane_or_empty(run)
         try:
-            waiting = self._reader.count(self.acknowledged(run), streams)
+            waiting = reports.waiting(run, streams)
         except OSError:
-            waiting = 0  # the shipper has just deleted the segment that was being counted
+            waiting = 0
         # The shipper knows of the others: params, tags and artifacts.
         waiting = max(waiting, lane.accepted - lane.delivered - lane.rejected)
         return RunStats(
@@ -103,187 +86,199 @@ class RemoteEngine(Engine):
             delivered=lane.delivered,
             pending=waiting,
             rejected=lane.rejected,
-            dropped=self.journal.dropped,
+            dropped=journal.dropped,
             retries=lane.retries,
-            spool_bytes=self.journal.disk_bytes() + self.journal.artifact_bytes(),
-            lag=0.0 if not waiting else time.monotonic() - self._caught_up_at,
+            spool_bytes=journal.disk_bytes() + journal.artifact_bytes(),
+            lag=0.0 if not waiting else monotonic() - self._caught_up_at,
             last_error=lane.last_error,
         )
 
     def pending(self) -> int:
-        segment = self.journal.current[2]
+        segment = self._context.journal.current[2]
         try:
             begun = segment.count_begun()
         except OSError:
             begun = 0  # it is just being closed
-        return max(segment.first + begun - self._front, 0)
+        return max(segment.first + begun - self._reports.front, 0)
 
     @property
     def last_error(self) -> str | None:
-        return next((lane.last_error for lane in list(self._lanes.values()) if lane.last_error), None)
+        return self._reports.last_error
 
     # ── the thread
 
-    def _open(self) -> None:
-        """No source of this process's own; and the shipper starts here, for at interpreter exit none could."""
-        self._keep_shipper()
+    def run(self) -> None:
+        context = self._context
+        while not (context.ending.asked or self.deleted):
+            self._round()
+            context.wakeup.sleep(_TICK if context.waiters else context.settings.flush_interval)
 
-    def _main(self) -> None:
-        deliver_here()
-        try:
-            while not self._leaving_loop:
-                self._keep()
-                self._sleep(_TICK if self._waiting else self.settings.flush_interval)
-            self._close()
-        except BaseException as error:
-            self._died(error)
-        finally:
-            self.finished.set()
-
-    def _keep(self) -> None:
+    def _round(self) -> None:
+        context = self._context
+        context.wakeup.take()
         self._keep_shipper()
-        self.journal.seal_behind()
-        self.journal.prepare()
-        self._sync()
+        context.journal.seal_behind()
+        context.journal.prepare()
+        if context.store.durable:
+            sync(context.journal)
         self._drop_deleted()
         self._hand_on()
         self._answer()
 
+    def _keep_shipper(self) -> None:
+        if self.offline:
+            return
+        if self._shipper.running and self._reports.held:
+            self._shipper.renew_credentials()
+        self._shipper.keep()
+
+    def _hand_on(self) -> None:
+        if not self.offline:
+            self._messages.hand_on()
+
     def _drop_deleted(self) -> None:
-        head = self.journal.head
-        while head.next is not None and head.path is not None and not os.path.exists(head.path):
-            head.close()
-            head = head.next
-        if head is not self.journal.head:
-            self.journal.head = self._reader.head = head
-            self.journal.room_made()
+        """Let go of the segments that the shipper has delivered."""
+        self._context.journal.look_for_deleted(self._reports.low_water)
+        self._reports.drop(self._context.journal.head)
 
     def _answer(self) -> None:
-        super()._answer()
-        if not self._waiting and self._known_runs and self._front >= self.journal.current[2].first:
-            self._caught_up_at = time.monotonic()
+        context, reports = self._context, self._reports
+        context.waiters.take()
+        if context.waiters:
+            if self.offline:
+                context.waiters.answer(_ALL, None, _settled_offline)
+            else:
+                reports.refresh()
+                version = reports.version
+                context.waiters.answer(reports.front, () if version == self._answered else None, self._settled)
+                self._answered = version
+        elif reports.knows_any and reports.front >= context.journal.current[2].first:
+            self._caught_up_at = monotonic()
 
     def _settled(self, request: Request) -> bool:
-        if self.offline:
-            request.receipt.resolve(None)
-            return True
-        self._refresh()
-        lane = self._lanes.get(request.run)
+        lane = self._reports.lane(request.run)
         if request.mark is not None:
-            if self.acknowledged(request.run) < request.mark:
+            if self._reports.acknowledged(request.run) < request.mark:
                 return False
-            request.receipt.resolve(None)
-            return True
-        if lane is not None and (error := lane.refused or lane.held) is not None:
-            request.receipt.fail(error)
-        elif lane is not None and (lane.info is not None or self._not_now(lane)):
-            request.receipt.resolve(lane.info)
+            request.receipt.resolve(lane.info if lane else None)
         else:
-            return False
+            return answer_creation(request, lane, self._context.settings)
         return True
 
-    def _drain(self) -> None:
-        """At interpreter exit, where the thread could not be started."""
-        self._keep()
-        self._close()
+    # ── the end
 
-    def _close(self) -> None:
+    @property
+    def deleted(self) -> bool:
+        """Whether somebody has deleted the spool, so that no shipper can deliver the rest."""
+        return not self.offline and self._context.journal.spool.deleted
+
+    def give_up(self) -> Positions:
+        """End the shipper; how far it had come at least. It can be more: the cursor is deleted, too."""
+        self._shipper.kill()
+        self._reports.refresh()
+        self._hand_on()
+        self._messages.close()
+        return self._reports.positions
+
+    def finish(self) -> None:
         """Let the shipper finish, which it does when the journal's lock is free."""
-        self.journal.close()
-        self.journal.spool.release()
+        self._round()
+        self._context.journal.close()
+        self._context.journal.spool.release()
         self._answer()
-        self.left_behind = self.offline or not self._seen_through()
+        self._context.ending.left_behind = self.offline or not self._seen_through()
         self._hand_on()
         self._answer()
         self._shipper.let_go()
         self._messages.close()
-        self._refusals.close()
 
     def _seen_through(self) -> bool:
-        """Wait until the shipper has delivered everything; False at the deadline."""
+        """Wait until the spool is delivered, by whomever; False at the deadline.
+
+        How the shipper has ended proves nothing: a program that ignores SIGCHLD is told 0 of one that was killed.
+        """
         self._shipper.wake()
-        registry = os.path.join(self.journal.spool.path or "", "registry")
         delivered_at: float | None = None
-        while self._shipper.status != 0:
-            now = time.monotonic()
-            if delivered_at is None and not os.path.exists(registry):
+        while True:
+            now = monotonic()
+            if delivered_at is None and self._reports.delivered:
                 delivered_at = now
-            # The shipper may go on with what others have left; or another process has delivered ours, as
-            # `asynctrack sync` does where the shipper was killed.
+            # It may go on with what others have left.
             if delivered_at is not None and (not self._shipper.running or now > delivered_at + _GOODBYE):
                 return True
-            if now >= self._deadline:
+            if now >= self._context.ending.deadline:
                 return delivered_at is not None
-            self._keep_shipper()
+            if delivered_at is None:
+                self._keep_shipper()
             self._answer()
             time.sleep(_TICK)
+
+
+class ShippedConsumer:
+    """Has a shipper deliver while there is a spool that it can read. Where somebody deletes that, this process, which
+    has the files open, delivers from there on."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._remote = RemoteConsumer(context)
+        self._now: RemoteConsumer | LocalConsumer = self._remote
+
+        self.offline = self._remote.offline
+
+    @property
+    def idle(self) -> bool:
+        return self._now.idle
+
+    def open(self) -> None:
+        self._now.open()
+
+    def run(self) -> None:
+        self._now.run()
+        if not self._context.ending.asked and self._take_back():
+            self._now.run()
+
+    def finish(self) -> None:
+        self._take_back()
+        self._now.finish()
+
+    def _take_back(self) -> bool:
+        """Whether the spool was deleted: then this process delivers."""
+        if self._now is not self._remote or not self._remote.deleted:
+            return False
+        local, journal = LocalConsumer(self._context), self._context.journal
+        # No shipper is started any more; and this one is gone before anything is read in its stead.
+        positions = self._remote.give_up()
+        journal.consume(here=True)
+        journal.chain.supply.tell_deleted()
+        local.take_back(positions)
+        self._now = local
         return True
 
-    # ── what the shipper would say or call if it were a thread
-
-    def _hand_on(self) -> None:
-        """Its messages go to this process's loggers, the refused events to ``on_error``."""
-        if self.offline:
-            return
-        try:
-            for line in self._messages.lines():
-                level, _, text = line.decode("utf-8", "replace").partition(" ")
-                known = getattr(logging, level, None) if level in _LEVELS else None
-                logger.log(known or logging.ERROR, "%s", text if known else line.decode("utf-8", "replace"))
-            if self.settings.on_error is not None:
-                for line in self._refusals.lines():
-                    self._call_on_error(line)
-        except OSError as error:
-            self._say_once(f"the spool {self.journal.spool.path} cannot be read: {error}")
-
-    def _call_on_error(self, line: bytes) -> None:
-        try:
-            entry: dict[str, Any] = json.loads(line)
-            value = entry["value"]
-            if entry["kind"] == "metric":
-                value = entry["timestamp"], entry["step"], float(value)
-            refusal = Refusal(entry["kind"], entry["key"], value, entry["reason"])
-            self.settings.on_error(entry["run_id"], refusal)  # type: ignore[misc]  # not None: tested above
-        except BaseException:  # as in `Delivery`: sys.exit(), too, would end this thread
-            logger.exception("asynctrack: on_error failed for %s", line.decode("utf-8", "replace"))
-
-    # ── the shipper process
-
     def wake(self) -> None:
-        super().wake()
-        self._shipper.wake()
-
-    def _keep_shipper(self) -> None:
-        path = self.journal.spool.path
-        if self.offline or path is None:
-            return
-        if self._shipper.running:
-            self._renew_credentials()
-            return
-        now = time.monotonic()
-        if now < self._shipper_started + _RESTART:
-            return
-        if self._shipper.started:
-            status = self._shipper.status
-            logger.error("asynctrack: the shipper process has ended (status %s); starting another", status)
-        self._shipper_started = now
-        try:
-            self._shipper.start(path, shipper_environment(self.store.uri, self.settings))
-        except (OSError, RuntimeError) as error:
-            self._say_once(f"cannot start the shipper process: {error}. Events are kept; trying again")
-
-    def _renew_credentials(self) -> None:
-        """A process's environment cannot be changed from outside: where the credentials are refused and the program has
-        got others since, another shipper takes over."""
-        if not any(lane.held for lane in list(self._lanes.values())):
-            return
-        if not self._shipper.knows(shipper_environment(self.store.uri, self.settings)):
-            self._shipper.kill()
-            self._shipper = ShipperProcess()
-            self._shipper_started = float("-inf")
+        self._now.wake()
 
     def forget(self) -> None:
-        super().forget()
-        self._shipper.forget()
-        self._messages.close()
-        self._refusals.close()
+        self._now.forget()
+        self._context.journal.consume(here=False)  # the child has another spool, and another shipper
+
+    def lane(self, run: int) -> Lane | None:
+        return self._now.lane(run)
+
+    def stats(self, run: int, streams: Container[int]) -> RunStats:
+        return self._now.stats(run, streams)
+
+    def pending(self) -> int:
+        return self._now.pending()
+
+    @property
+    def last_error(self) -> str | None:
+        return self._now.last_error
+
+
+#: a mark that is behind everything
+_ALL = 1 << 63
+
+
+def _settled_offline(request: Request) -> bool:
+    request.receipt.resolve(None)
+    return True

@@ -8,19 +8,19 @@ shipper delivers what is left, ends the runs that the owner could not end, and l
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 
-from asynctrack.engine.pump import Pump
+from asynctrack.clock import monotonic
+from asynctrack.delivery.pump import Pump
+from asynctrack.delivery.source import Source
 from asynctrack.engine.shipping import ship
-from asynctrack.engine.source import Source
 from asynctrack.journal.spool import Spool
+from asynctrack.platforms import fcntl
 from asynctrack.settings import current_settings
 from asynctrack.stores.io import ThreadedIO
 from asynctrack.stores.uri import open_store
@@ -49,7 +49,7 @@ def main(path: str, owner: int = -1) -> int:
     # The owner's terminal and scheduler send these to everybody; the owner's end is what ours follows from.
     for name in ("SIGINT", "SIGHUP", "SIGTERM"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    spool = Spool.follow(path)
+    spool = Spool.follow(path, here=True)
     if spool is None:
         return 2
     settings = current_settings()
@@ -85,8 +85,8 @@ def _stop(pump: Pump, own: Source, patience: float) -> Callable[[bool], bool]:
         nonlocal ended_at
         if own.followed:
             return False
-        ended_at = ended_at or time.monotonic()
-        return not pump.sources or time.monotonic() > ended_at + patience
+        ended_at = ended_at or monotonic()
+        return not pump.sources or monotonic() > ended_at + patience
 
     return stop
 
@@ -116,11 +116,11 @@ class _Owner:
     def status(self) -> str | None:
         """What becomes of the runs that it has not ended: FAILED where it ended by itself, KILLED where a signal ended
         it or the kernel does not say; None while it may still say so."""
-        self._asked_at = self._asked_at or time.monotonic()
+        self._asked_at = self._asked_at or monotonic()
         code = self._exit_code() if self._fd >= 0 else None
         if code is not None:
             return "FAILED" if os.WIFEXITED(code) else "KILLED"
-        waits = self._fd >= 0 and time.monotonic() < self._asked_at + _PATIENCE
+        waits = self._fd >= 0 and monotonic() < self._asked_at + _PATIENCE
         return None if waits else "KILLED"
 
     def _exit_code(self) -> int | None:

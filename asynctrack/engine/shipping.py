@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from asynctrack.engine.batcher import Lane, Work
-from asynctrack.engine.pump import Pump
-from asynctrack.engine.source import Loaded, Source
+from asynctrack.clock import monotonic
+from asynctrack.delivery.lane import Lane
+from asynctrack.delivery.pump import Pump
+from asynctrack.delivery.source import Loaded, Source
+from asynctrack.delivery.work import Work
+from asynctrack.stores.io import call_soon, delivering_for_good
 
-__all__ = ["ship"]
+__all__ = ["make_own_loop", "ship"]
 
 #: longest pause in seconds between two looks at whether to stop
 _TICK = 0.5
@@ -29,10 +32,8 @@ async def ship(
     the spools.
     """
     import anyio
-    from anyio.lowlevel import current_token
 
-    native: Any = current_token().native_token
-    soon = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
+    soon = call_soon()
     event = anyio.Event()
     look_at = 0.0
     found: set[Loaded] = set()
@@ -58,8 +59,8 @@ async def ship(
         async with anyio.create_task_group() as steps:
             while True:
                 event = anyio.Event()
-                if pump.take_over() or time.monotonic() >= look_at:
-                    look_at = time.monotonic() + _until_next(pump)
+                if pump.take_over() or monotonic() >= look_at:
+                    look_at = monotonic() + _until_next(pump)
                     found = pump.load()
                     if Loaded.MORE in found:
                         look_at = 0.0
@@ -69,12 +70,26 @@ async def ship(
                 if stop(pump.drained and not found & {Loaded.MORE, Loaded.NO_ROOM}):
                     steps.cancel_scope.cancel()
                     break
-                rest = min(look_at, pump.next_retry()) - time.monotonic()
+                rest = min(look_at, pump.next_retry()) - monotonic()
                 with anyio.move_on_after(min(max(rest, 0.0), _TICK)):
                     await event.wait()
     finally:
         with anyio.move_on_after(_GOODBYE, shield=True):
             await pump.store.aclose()  # its connections belong to this loop
+
+
+def make_own_loop() -> None:
+    """Make this asyncio loop one that delivers: its naps end when the program has stopped the clock, too, and a
+    destructor in one of its threads (where names are looked up, and files opened) does not wait for delivery."""
+    import asyncio
+
+    loop: Any = asyncio.get_running_loop()
+    in_executor = loop.run_in_executor
+    with suppress(AttributeError):  # another kind of loop, by the program's policy
+        loop.time = monotonic
+        loop.run_in_executor = lambda executor, function, *args: in_executor(
+            executor, delivering_for_good, function, *args
+        )
 
 
 def _until_next(pump: Pump) -> float:

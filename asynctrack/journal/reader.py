@@ -6,18 +6,22 @@ not yet written: it goes on, keeps the slot in `pending`, and looks again until 
 
 from __future__ import annotations
 
+import errno
 from bisect import bisect_left
 from collections.abc import Container, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from asynctrack.journal.frames import FrameFile, decode_frame, scan_frames
+from asynctrack.clock import monotonic
+from asynctrack.journal.frames import FrameFile, decode_frame
+from asynctrack.journal.registered import RegistryReader, Stream
 from asynctrack.journal.segment import Segment
 from asynctrack.journal.slots import (
-    PACK,
+    PACK_SETTLED,
     SLOT_SIZE,
     VOID,
     Block,
     Record,
+    Slots,
     begun,
     count_streams,
     decode_block,
@@ -31,13 +35,8 @@ __all__ = ["Chunk", "JournalReader", "Stream"]
 _AHEAD = 64
 #: slots that are read at first of a segment that is being written: most looks find fewer
 _FEW = 1024
-
-
-class Stream(NamedTuple):
-    """What a stream number stands for: a metric of a run."""
-
-    run: int
-    key: str
+#: bytes of frames in a chunk; more only where one alone is larger
+_FRAME_BYTES = 1 << 20
 
 
 class Chunk:
@@ -52,7 +51,7 @@ class Chunk:
         self.streams: dict[int, list[Record]] = {}
         #: the streams of a chunk of nothing but points, and its slots
         self.plain: set[int] | None = None
-        self.data = b""
+        self.data: Slots = b""
         #: decoded frames, in order, and the sequence numbers of their slots
         self.frames: list[Any] = []
         self.places: list[int] = []
@@ -70,64 +69,23 @@ class Chunk:
 class JournalReader:
     """Reads a chain of segments and the registry. Not thread-safe: one consumer."""
 
-    def __init__(self, registry: FrameFile, head: Segment | None, pending: list[int] | None = None) -> None:
+    def __init__(
+        self,
+        registry: FrameFile,
+        head: Segment | None,
+        pending: list[int] | None = None,
+        *,
+        problems: dict[str, int] | None = None,
+    ) -> None:
         self.head = head
+        #: seconds for which what is gone is not passed over
+        self.patience = 0.0
+        self._gone_since: float | None = None
         #: slots passed over that may still be written
         self.pending: set[int] = set(pending or ())
-        self.runs: dict[int, dict[str, Any]] = {}
-        self._newest_run = 0
-        self._streams: dict[int, Stream] = {}
-        self._streams_of: dict[int, set[int]] = {}
-        self._registry = registry
-        self._registry_end = 0
+        self.registry = RegistryReader(registry)
         #: what could not be read, in words, and how many records that is
-        self.problems: dict[str, int] = {}
-
-    # ── the registry
-
-    def refresh_registry(self) -> None:
-        """Take in what has been registered since. Raises OSError."""
-        self._scan_registry(self._registry_end)
-
-    def run(self, number: int) -> dict[str, Any] | None:
-        """What a run was registered with, from the file if it was forgotten; None where its entry is damaged."""
-        if number not in self.runs and number <= self._newest_run:
-            self._scan_registry(0)
-        return self.runs.get(number)
-
-    def forget(self, run: int) -> None:
-        """Keep nothing of a run in memory any more."""
-        self.runs.pop(run, None)
-        for number in self._streams_of.pop(run, ()):
-            self._streams.pop(number, None)
-
-    def stream(self, number: int) -> Stream | None:
-        """The metric behind a stream number; None where its entry is damaged."""
-        found = self._streams.get(number)
-        if found is None:
-            self.refresh_registry()
-            found = self._streams.get(number)
-        if found is None:
-            # Another thread's entry, at a smaller offset, may have been under way when we passed it.
-            self._scan_registry(0)
-            found = self._streams.get(number)
-        return found
-
-    def _scan_registry(self, start: int) -> None:
-        size = self._registry.size()
-        if size <= start:
-            return
-        entries, end, _ = scan_frames(self._registry.read(start, size - start))
-        self._registry_end = max(self._registry_end, start + end)
-        for entry in entries:
-            if entry[0] == "run":
-                self.runs[entry[1]] = entry[2]
-                self._newest_run = max(self._newest_run, entry[1])
-            elif entry[0] == "stream":
-                self._streams[entry[1]] = Stream(entry[2], entry[3])
-                self._streams_of.setdefault(entry[2], set()).add(entry[1])
-
-    # ── the slots
+        self.problems: dict[str, int] = {} if problems is None else problems
 
     def chain(self) -> Iterator[Segment]:
         """The segments, oldest first."""
@@ -136,12 +94,44 @@ class JournalReader:
             yield segment
             segment = segment.next
 
+    def written(self) -> int:
+        """About where the writer is: nothing stands behind this sequence number. Raises OSError."""
+        written = 0
+        for segment in self.chain():
+            # Of a living owner's, all but the last are full.
+            begun = segment.begun or (segment.capacity if segment.next else segment.count_begun())
+            written = max(written, segment.first + begun)
+        return written
+
     def read(self, start: int, count: int) -> Chunk:
-        """What is there from ``start`` on, ``count`` slots at most; ``chunk.end == start``: nothing. Raises OSError."""
+        """What is there from ``start`` on, ``count`` slots at most; ``chunk.end == start``: nothing. Raises OSError.
+
+        Fewer slots where their frames are large: a chunk is in memory as a whole.
+        """
         segment = self._segment_at(start)
         if segment is None:
             return Chunk(start, start)
+        if start < segment.first:
+            self._not_yet(segment)
         start = max(start, segment.first)  # slots in a file that is missing: their loss was reported on opening
+        try:
+            chunk = self._read(segment, start, count)
+        except FileNotFoundError:
+            self._not_yet(segment)
+            return self._gone(segment, start)
+        self._gone_since = None
+        return chunk
+
+    def _not_yet(self, segment: Segment) -> None:
+        """Something of a segment, or before it, is gone. Raises FileNotFoundError while that is not to be passed over:
+        see `patience`."""
+        now = monotonic()
+        if self._gone_since is None:
+            self._gone_since = now
+        if now < self._gone_since + self.patience:
+            raise FileNotFoundError(errno.ENOENT, "it, or what stands before it, is gone", segment.path)
+
+    def _read(self, segment: Segment, start: int, count: int) -> Chunk:
         index = start - segment.first
         sealed = segment.sealed  # before reading: what is written later is then read later
         if not sealed:
@@ -150,64 +140,92 @@ class JournalReader:
         if not sealed and not self._behind(segment, index, count):
             data = _begun(data)
         chunk = Chunk(start, start + len(data) // SLOT_SIZE)
-        if sealed and len(data) // SLOT_SIZE < min(count, segment.capacity - index):
-            self._report(f"{segment.path} is cut", segment.capacity - index - len(data) // SLOT_SIZE)
-            chunk.end = segment.first + segment.capacity
-        chunk.more = chunk.end - start >= count or (
-            chunk.end >= segment.first + segment.capacity and segment.next is not None
-        )
+        cut = min(count, segment.capacity - index) - len(data) // SLOT_SIZE if sealed else 0
+        # What was never used is most of a last segment: no slot of it is worth a look.
+        used = _begun(data) if sealed else data
+        chunk.data = self._without_pending(used, start) if self.pending else used
+        chunk.plain = plain_streams(chunk.data)
+        block = decode_block(chunk.data) if chunk.plain is None else None
+        if block is not None and block.frames:
+            places = frame_places(chunk.data)
+            enough = _enough(block.frames, places)
+            if enough is not None:
+                return self._read(segment, start, enough)
+            self._read_frames(segment, block.frames, [start + place for place in places], chunk)
+        if cut > 0:
+            self._report(f"{segment.path} is cut", segment.end - chunk.end)
+            chunk.end = segment.end
+        chunk.more = chunk.end - start >= count or (chunk.end >= segment.end and segment.next is not None)
         if sealed:
-            # What was never used is most of a last segment: no slot of it is worth a look.
-            used = _begun(data)
-            self._report_unfinished(min(segment.begun - index, len(data) // SLOT_SIZE) - len(used) // SLOT_SIZE)
-            data = used
-        if self.pending:
-            data = self._without_pending(data, start)
-        chunk.data, chunk.plain = data, plain_streams(data)
-        if chunk.plain is None:
-            block = decode_block(data)
+            unused = (len(data) - len(used)) // SLOT_SIZE
+            self._report_unfinished(min(segment.begun - index - len(used) // SLOT_SIZE, unused))
+            if segment.next is not None and not segment.begun:
+                self._report_erased(unused + (len(block.empty) if block is not None else 0))
+        if block is not None:
             chunk.streams = block.streams
             if sealed:
                 self._report_missing(segment, index, block)
             else:
                 self.pending.update(start + i for i in _unwritten(block))
-            if block.frames:
-                self._read_frames(segment, block.frames, [start + place for place in frame_places(data)], chunk)
+        return chunk
+
+    def _gone(self, segment: Segment, start: int) -> Chunk:
+        """Somebody has deleted the segment: go on behind it, and say so."""
+        chunk = Chunk(start, segment.end)
+        chunk.more = segment.next is not None
+        self._report(f"{segment.path} was deleted, with up to so many records", segment.end - start)
         return chunk
 
     def read_pending(self) -> list[Chunk]:
         """Pending slots have been written since, one a chunk. Forgets those that never will be. Raises OSError."""
         found = []
+        erased = 0
         for number in sorted(self.pending):
             segment = self._segment_at(number)
             if segment is None or number < segment.first:
                 self.pending.discard(number)
                 continue
             sealed = segment.sealed
-            block = decode_block(segment.read(number - segment.first, 1))
+            try:
+                block = decode_block(segment.read(number - segment.first, 1))
+            except FileNotFoundError:
+                self._not_yet(segment)
+                self._report(f"{segment.path} was deleted, with up to so many records", 1)
+                self.pending.discard(number)
+                continue
             if block.streams or block.frames:
                 late = Chunk(number, number + 1)
                 late.late = number
                 late.streams = block.streams
-                self._read_frames(segment, block.frames, [number] * len(block.frames), late)
+                if block.frames:
+                    self._read_frames(segment, block.frames, [number] * len(block.frames), late)
                 found.append(late)
             elif sealed:
+                erased += len(block.empty) if not segment.begun else 0
                 self._report_missing(segment, number - segment.first, block)
             elif _unwritten(block):
                 continue
             self.pending.discard(number)
+        self._report_erased(erased)
         return found
 
-    def retire(self, before: int) -> list[Segment]:
-        """Unlink from the chain every sealed segment that ends at or before ``before`` and has no pending slot."""
-        retired = []
-        while self.head is not None and self.head.next is not None:
-            end = self.head.first + self.head.capacity
-            if end > before or not self.head.sealed or any(number < end for number in self.pending):
+    def retirable(self, before: int) -> list[Segment]:
+        """The sealed segments that end at or before ``before`` and have no pending slot, oldest first. Never the last
+        one. They stay in the chain until their files are deleted: see `drop`."""
+        retirable = []
+        for segment in self.chain():
+            end = segment.end
+            if segment.next is None or end > before or not segment.sealed:
                 break
-            retired.append(self.head)
-            self.head = self.head.next
-        return retired
+            if any(number < end for number in self.pending):
+                break
+            retirable.append(segment)
+        return retirable
+
+    def drop(self, segment: Segment) -> None:
+        """Take the chain's first segment, which has been deleted, out of it."""
+        if self.head is segment:
+            self.head = segment.next
 
     def count(self, start: int, streams: Container[int]) -> int:
         """How many points of ``streams`` stand from ``start`` on. Changes nothing, so any thread may ask. Raises
@@ -225,13 +243,13 @@ class JournalReader:
             total += sum(points for number, points in count_streams(data).items() if number in streams)
             start += len(data) // SLOT_SIZE
 
-    def _without_pending(self, data: bytes, start: int) -> bytes:
+    def _without_pending(self, data: Slots, start: int) -> Slots:
         """Slots read again, without those that `read_pending` is going to bring: nothing comes twice."""
         slots = bytearray(data)
         for number in self.pending:
             if 0 <= number - start < len(data) // SLOT_SIZE:
-                PACK(slots, (number - start) * SLOT_SIZE, 0, 0, 0.0, VOID, 0, 0, 0.0, VOID)
-        return bytes(slots)
+                PACK_SETTLED(slots, (number - start) * SLOT_SIZE, 0, 0, 0.0, VOID, 0, 0, 0.0, VOID)
+        return slots
 
     def _worth_reading(self, segment: Segment, index: int, most: int) -> int:
         """How many slots to read of ``most``: not megabytes of empty ones for the few that a quiet program writes."""
@@ -254,9 +272,14 @@ class JournalReader:
         return segment
 
     def _read_frames(self, segment: Segment, records: list[Record], places: list[int], chunk: Chunk) -> None:
-        for (offset, length, _, _), place in zip(records, places, strict=True):
+        found = segment.frames.read([(offset, length) for offset, length, _, _ in records])
+        if not all(found):
+            self._not_yet(segment)
+        for data, (_, length, _, _), place in zip(found, records, places, strict=True):
             try:
-                chunk.frames.append(decode_frame(segment.read_frame(offset, length)))
+                if len(data) != length:
+                    raise ValueError("it is cut, or the slot points nowhere")
+                chunk.frames.append(decode_frame(data))
                 chunk.places.append(place)
             except ValueError:
                 self._report(f"damaged frames beside {segment.path}", 1)
@@ -266,6 +289,12 @@ class JournalReader:
         self._report("damaged records", len(block.damaged))
         self._report_unfinished(len(block.unfinished) + bisect_left(block.empty, segment.begun - index))
 
+    def _report_erased(self, records: int) -> None:
+        """A living owner leaves a slot empty where a thread had claimed it when the segment was sealed, and logged
+        elsewhere. That many threads there are not."""
+        if records > _AHEAD:
+            self._report("records that were erased", records)
+
     def _report_unfinished(self, records: int) -> None:
         self._report("unfinished records (log calls cut short by the end of the process, or damage)", records)
 
@@ -274,9 +303,20 @@ class JournalReader:
             self.problems[problem] = self.problems.get(problem, 0) + records
 
 
-def _begun(data: bytes) -> bytes:
+def _begun(data: Slots) -> Slots:
     """The slots up to the last one that has been begun; what follows is not claimed, or only just."""
-    return data[: begun(data) * SLOT_SIZE]
+    used = begun(data) * SLOT_SIZE
+    return data if used == len(data) else data[:used]
+
+
+def _enough(frames: list[Record], places: list[int]) -> int | None:
+    """Before which slot of a block to stop, as the frames up to there are large enough; None: they are not."""
+    total = 0
+    for (_, length, _, _), place in zip(frames, places, strict=True):
+        total += max(length, 0)
+        if total > _FRAME_BYTES and place > places[0]:
+            return place
+    return None
 
 
 def _unwritten(block: Block) -> list[int]:

@@ -1,5 +1,6 @@
-"""The tracking service: the low-level verbs on experiments and runs, in a blocking and an awaitable face.
+"""The tracking service: the low-level verbs on experiments and runs, blocking or awaited.
 
-`Verbs` is the one implementation. `MLflowService` and `MlflowClient` drive it in the calling thread,
-`AsyncMLflowService` is it.
+Each verb is written once, as a function whose first argument is a `session.Session`: in `experiments`, `runs`,
+`events` and `artifacts`. `binding` makes it a method of the three classes: `MLflowService` and `MlflowClient` block the
+calling thread, `AsyncMLflowService` is awaited.
 """

@@ -1,4 +1,4 @@
-"""`MlflowClient`: the same verbs under today's signatures."""
+"""`MlflowClient`: the verbs of the tracking service with the signatures of ``mlflow.MlflowClient``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
-from asynctrack.service.arguments import not_yet, run_id_of, tags_of
+from asynctrack.arguments import not_yet, run_id_of, tags_of
+from asynctrack.runs.links import print_links_in
+from asynctrack.runs.operations import RunOperations
+from asynctrack.service import events, runs
 from asynctrack.service.blocking import Blocking
-from asynctrack.service.creating import current_user, new_experiment, new_run, repository_of
+from asynctrack.service.creating import current_user, new_experiment, new_run, repository_of, source_of
 from asynctrack.service.target import InThread, Located
 from asynctrack.stores.io import drive
 
@@ -19,10 +22,13 @@ __all__ = ["MlflowClient"]
 
 
 class MlflowClient(Blocking):
-    """MLflow's client, for a tracking URI (default: `asynctrack.tracking.get_tracking_uri`).
+    """MLflow's client, for a tracking URI (default:
+    `asynctrack.get_tracking_uri`). Any thread may call it.
 
-    Names, keywords and results are those of ``mlflow.MlflowClient``; what is different: logging does not wait unless
-    ``synchronous=True`` (then the run's events are flushed), and errors are asynctrack's (see `MLflowService`).
+    Names, keywords and results are those of ``mlflow.MlflowClient``. Two
+    things differ. Logging does not wait, unless ``synchronous=True``, which
+    flushes the run; ``synchronous=False`` returns `RunOperations`, to wait for
+    it later. Errors are asynctrack's (see `MLflowService`).
     """
 
     def __init__(
@@ -40,8 +46,9 @@ class MlflowClient(Blocking):
         artifact_location: str | os.PathLike[str] | None = None,
         tags: Mapping[str, Any] | None = None,
     ) -> str:
-        """Create an experiment; its id. Raises AlreadyExistsError, also when a deleted experiment holds the name."""
-        return drive(new_experiment(self._target.store, name, artifact_location, tags))
+        """Create an experiment and return its id. Raises AlreadyExistsError,
+        also when a deleted experiment has the name."""
+        return drive(new_experiment(self._session.store, name, artifact_location, tags))
 
     def create_run(
         self,
@@ -50,39 +57,41 @@ class MlflowClient(Blocking):
         tags: Mapping[str, Any] | None = None,
         run_name: str | None = None,
     ) -> Run:
-        """Create a run, which does not become the active one. ``start_time``: ms since the epoch, default now. Its
-        user is the tag ``mlflow.user``, else the current one. Raises NotFoundError, RefusedError."""
+        """Create a run. It does not become the active run. ``start_time``: ms
+        since the epoch, default now. The tag ``mlflow.user`` (default: the
+        current user) is its user. Raises NotFoundError; RefusedError for a
+        deleted experiment."""
         given = tags_of(tags)
         user = given.get("mlflow.user") or current_user()
-        return drive(new_run(self._target.store, experiment_id, user, start_time, given, run_name))
+        return drive(new_run(self._session, experiment_id, user, start_time, given, run_name))
 
     def log_metric(
         self,
         run_id: str | int,
         key: str,
-        value: SupportsFloat,
+        value: SupportsFloat | str,
         timestamp: int | None = None,
         step: SupportsIndex | None = None,
         synchronous: bool | None = None,
         dataset_name: str | None = None,
         dataset_digest: str | None = None,
         model_id: str | None = None,
-    ) -> None:
-        """Log one point; ``timestamp`` in ms since the epoch, default now; ``step`` default 0."""
+    ) -> RunOperations | None:
+        """Log one point. ``timestamp``: ms since the epoch, default now.
+        ``step``: default 0."""
         not_yet(dataset_name=dataset_name, dataset_digest=dataset_digest, model_id=model_id)
-        self._verbs.log_metric(run_id, key, value, timestamp, step)
-        self._finish(run_id, synchronous)
+        events.log_metric(self._session, run_id, key, value, timestamp, step)
+        return self._finish(run_id, synchronous)
 
     def log_param(self, run_id: str | int, key: str, value: Any, synchronous: bool | None = None) -> Any:
-        """Log one param, as ``str(value)``, and return its value."""
-        self._verbs.log_param(run_id, key, value)
-        self._finish(run_id, synchronous)
-        return value
+        """Log one param, as ``str(value)``, and return ``value``."""
+        events.log_param(self._session, run_id, key, value)
+        return self._finish(run_id, synchronous) or value
 
-    def set_tag(self, run_id: str | int, key: str, value: Any, synchronous: bool | None = None) -> None:
-        """Set one tag, as ``str(value)``."""
-        self._verbs.set_tag(run_id, key, value)
-        self._finish(run_id, synchronous)
+    def set_tag(self, run_id: str | int, key: str, value: Any, synchronous: bool | None = None) -> RunOperations | None:
+        """Set one tag, as ``str(value)``. A later value overwrites it."""
+        events.set_tag(self._session, run_id, key, value)
+        return self._finish(run_id, synchronous)
 
     def log_batch(
         self,
@@ -91,32 +100,47 @@ class MlflowClient(Blocking):
         params: Sequence[Param] = (),
         tags: Sequence[RunTag] = (),
         synchronous: bool | None = None,
-    ) -> None:
-        """Log any number of entities, all or (InvalidInputError) nothing."""
-        self._verbs.log_batch(run_id, metrics, params, tags)
-        self._finish(run_id, synchronous)
+    ) -> RunOperations | None:
+        """Log any number of `Metric`, `Param` and `RunTag`. Raises
+        InvalidInputError if one is bad; nothing is logged then."""
+        events.log_batch(self._session, run_id, metrics, params, tags)
+        return self._finish(run_id, synchronous)
 
     def log_artifact(
         self, run_id: str | int, local_path: str | os.PathLike[str], artifact_path: str | None = None
     ) -> None:
-        """Copy a local file to the run's artifacts, or to the folder ``artifact_path`` there. Complete when it
-        returns."""
-        repository = drive(repository_of(self._target, run_id))
-        drive(repository.log_artifact(os.fspath(local_path), artifact_path))
+        """Copy a local file to the run's artifacts, or to the folder
+        ``artifact_path`` in them. The copy is complete when this returns."""
+        source = source_of(local_path)
+        repository = drive(repository_of(self._session.target, run_id))
+        drive(repository.log_artifact(source, artifact_path))
 
     def log_artifacts(
         self, run_id: str | int, local_dir: str | os.PathLike[str], artifact_path: str | None = None
     ) -> None:
-        """Copy what is in a local folder to the run's artifacts, or to the folder ``artifact_path`` there. Complete
-        when it returns."""
-        repository = drive(repository_of(self._target, run_id))
-        drive(repository.log_artifacts(os.fspath(local_dir), artifact_path))
+        """Copy the content of a local folder to the run's artifacts, or to the
+        folder ``artifact_path`` in them. The copy is complete when this
+        returns."""
+        source = source_of(local_dir)
+        repository = drive(repository_of(self._session.target, run_id))
+        drive(repository.log_artifacts(source, artifact_path))
+
+    def set_terminated(self, run_id: str | int, status: str | int | None = None, end_time: int | None = None) -> None:
+        """End a run, as `MLflowService.set_terminated`, which raises the same.
+        Prints where a run on a server is to be seen."""
+        session = self._session
+        print_links_in(session.store, drive(runs.ended_run(session, run_id, status, end_time)))
 
     def get_parent_run(self, run_id: str | int) -> Run | None:
-        """The run that a nested run was started in; None for a run that is not nested."""
+        """The parent of a nested run, or None for a run that is not nested.
+        Raises NotFoundError."""
         parent = self.get_run(run_id).data.tags.get("mlflow.parentRunId")
         return None if parent is None else self.get_run(parent)
 
-    def _finish(self, run_id: str | int, synchronous: bool | None) -> None:
-        if synchronous:
-            self.flush(run_id_of(run_id))
+    def _finish(self, run_id: str | int, synchronous: bool | None) -> RunOperations | None:
+        if synchronous is None:
+            return None
+        if not synchronous:
+            return RunOperations(self._session.log(run_id))
+        self.flush(run_id_of(run_id))
+        return None

@@ -1,4 +1,4 @@
-"""What the verbs of every face are made of: new experiments and runs, and where a run's artifacts are."""
+"""Steps that several verbs share: create an experiment or a run, open a run's artifacts."""
 
 from __future__ import annotations
 
@@ -7,30 +7,39 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from asynctrack.context import default_user
-from asynctrack.errors import InvalidInputError, NotFoundError, RefusedError
-from asynctrack.service.arguments import checked_name, experiment_id_of, location_of, moment_of, run_id_of, tags_of
+from asynctrack.arguments import (
+    checked_name,
+    experiment_id_of,
+    location_of,
+    moment_of,
+    refuse_contradiction,
+    run_id_of,
+    tags_of,
+)
+from asynctrack.errors import InvalidInputError, MissingFileError, NotFoundError, RefusedError
+from asynctrack.runs.context import default_user
 from asynctrack.stores.base import RunSpec
-from asynctrack.values import to_text
+from asynctrack.values import shortened, to_text
 
 if TYPE_CHECKING:
     from asynctrack.artifacts.base import ArtifactRepository
     from asynctrack.entities import Run
+    from asynctrack.service.session import Session
     from asynctrack.service.target import Target
     from asynctrack.stores.base import AbstractStore
 
-__all__ = ["current_user", "new_experiment", "new_run", "repository_at", "repository_of"]
+__all__ = ["current_user", "new_experiment", "new_run", "repository_at", "repository_of", "source_of"]
 
 
 def current_user() -> str:
-    """Who a run belongs to unless it is said."""
+    """The user of a new run, if none is given."""
     return os.environ.get("MLFLOW_TRACKING_USERNAME") or default_user()
 
 
 async def new_experiment(
     store: AbstractStore, name: str, location: str | os.PathLike[str] | None, tags: Mapping[str, Any] | None
 ) -> str:
-    """The new experiment's id, as today's client gives it."""
+    """Create an experiment and return its id, a string."""
     try:
         return await store.create_experiment(checked_name(name), location_of(location), tags_of(tags))
     except (InvalidInputError, RefusedError) as error:
@@ -43,39 +52,55 @@ async def new_experiment(
 
 
 async def new_run(
-    store: AbstractStore,
+    session: Session,
     experiment_id: str | int,
     user: str,
     start_time: int | None,
     tags: dict[str, str],
     run_name: str | None,
 ) -> Run:
-    """Create a run and read it back; it becomes no active run."""
+    """Create a run and read it back. It does not become the active run."""
+    store = session.store
     for key in tags:
         store.check_key("tag", key)
+    name = None if run_name is None else to_text("run", "name", run_name)
+    refuse_contradiction("run_name", name, "mlflow.runName", tags)
     spec = RunSpec(
         uid=os.urandom(16).hex(),
         experiment_id=experiment_id_of(experiment_id),
-        run_name=None if run_name is None else to_text("run", "name", run_name),
+        run_name=name,
         user_id=user,
         start_time=moment_of("start_time", start_time, time.time_ns() // 1_000_000),
         tags=tags,
     )
     info = await store.create_run(spec)
+    session.created(info.run_id)
     return await store.get_run(info.run_id)
 
 
 def repository_at(target: Target, artifact_uri: str) -> ArtifactRepository:
-    """Where artifacts of that URI are kept."""
+    """The artifact repository at a URI."""
     from asynctrack.artifacts.uri import open_artifacts
 
-    # A server's artifacts come through the connections of its store; a directory's need none.
+    # A server store has a client, whose connections its artifacts use. Stores of files have none.
     return open_artifacts(artifact_uri, target.uri, target.waits.io, getattr(target.store, "client", None))
 
 
 async def repository_of(target: Target, run_id: str | int) -> ArtifactRepository:
-    """Where a run's artifacts are kept."""
+    """The artifact repository of a run. Raises NotFoundError."""
     info = await target.store.get_run_info(run_id_of(run_id))
     if not info.artifact_uri:
         raise NotFoundError(f"run {info.run_id} in {target.uri} has no artifact location")
     return repository_at(target, info.artifact_uri)
+
+
+def source_of(path: str | os.PathLike[str]) -> str:
+    """A file or folder of this machine that is to be uploaded. Raises InvalidInputError, MissingFileError."""
+    from asynctrack.artifacts.paths import path_text
+
+    text = path_text(path)
+    if not text or "\0" in text:
+        raise InvalidInputError(f"{shortened(path)} is not the path of a file or folder; nothing was uploaded")
+    if not os.path.exists(text):
+        raise MissingFileError(f"{os.path.abspath(text)[:1000]}: there is no such file; nothing was uploaded")
+    return text

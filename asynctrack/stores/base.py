@@ -1,6 +1,6 @@
-"""What the engine asks of a store, and the batch it hands over.
+"""The interface of a store, `AbstractStore`, and the batches that the engine gives it.
 
-To write a store of your own, subclass `AbstractStore` and inherit `asynctrack.testing.StoreContract` in a test.
+To write a store, subclass `AbstractStore` and inherit `asynctrack.testing.StoreContract` in a test (docs/stores.md).
 """
 
 from __future__ import annotations
@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asynctrack.constants import ViewType
 from asynctrack.errors import NotFoundError
-from asynctrack.journal.slots import SLOT_SIZE, all_finite, records
+from asynctrack.journal.slots import SLOT_SIZE, Slots, all_finite, records
 from asynctrack.stores.io import InlineIO, StoreIO
+from asynctrack.stores.points import Point
 
 if TYPE_CHECKING:
     from asynctrack.entities import Experiment, Metric, Run, RunInfo
 
 __all__ = ["AbstractStore", "Batch", "Limits", "Page", "Point", "RecordBlock", "Refusal", "RunSpec"]
 
-#: timestamp (ms), step, value; what the journal decodes carries the stream number as a fourth item, which stores ignore
-Point = tuple[int, int, float] | tuple[int, int, float, int]
-
 
 class Limits(NamedTuple):
-    """How much of one run a store takes at once."""
+    """The most that one `log_batch` call may contain: metric points, params, tags, all of these together
+    (``entities``), and about how many ``bytes``."""
 
     metrics: int = 1000
     params: int = 100
@@ -34,12 +33,17 @@ class Limits(NamedTuple):
 
 
 class RunSpec(NamedTuple):
-    """All that is needed to create a run, here or, from the journal, later and elsewhere.
+    """Everything needed to create a run. It is kept in the journal, so another program can create the run later.
 
-    ``uid`` is 32 lower-case hex digits, unique to this ``start_run``: a store whose ids the client may choose uses it
-    as the run id; others keep it in a tag, so that a creation whose answer was lost is found again. With ``run_id``
-    the run exists already and is taken up again. Of ``experiment_id`` and ``experiment_name`` at most one is set
-    (neither: the default experiment); an experiment named but missing is created. ``start_time`` is in ms.
+    ``uid``: 32 lower-case hex digits, unique to this ``start_run``. A store that lets the client choose run ids uses it
+    as the run id. Other stores keep it in a tag, so that a run is found again when the answer to its creation was lost.
+
+    ``run_id``: set if the run exists already and is logged to again.
+
+    ``experiment_id``, ``experiment_name``: at most one is set; neither is the default experiment. A named experiment is
+    created if it is missing.
+
+    ``start_time``: ms since the epoch. ``tags`` must not be changed.
     """
 
     uid: str
@@ -49,34 +53,33 @@ class RunSpec(NamedTuple):
     run_name: str | None = None
     user_id: str = ""
     start_time: int = 0
-    #: not to be changed
     tags: dict[str, str] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
 
 
 class RecordBlock(NamedTuple):
-    """Metric points as they stand in the journal: ``data`` is whole slots (see `asynctrack.journal.slots.records`),
-    all of them points of this run's metrics; ``keys`` says which, by stream number."""
+    """Metric points of one run in the journal's encoding. ``data``: whole slots (see
+    `asynctrack.journal.slots.records`). ``keys``: the metric key of each stream number in ``data``."""
 
-    data: bytes
+    data: Slots
     keys: dict[int, str]
 
     @property
     def finite(self) -> bool:
-        """Whether no value is NaN or ±Inf; may be False for very large ones, too. An eighth of what a look at each
-        costs."""
+        """True if no value is NaN or ±Inf. It may also be False for very large values: the test is approximate, and
+        takes an eighth of the time of testing each value."""
         return all_finite(self.data)
 
     @property
     def points(self) -> int:
-        """How many points."""
+        """The number of points."""
         return len(self.data) // SLOT_SIZE
 
 
 class Batch:
     """Events of one run, in order within each metric, and within params and tags.
 
-    ``metrics`` is what a store reads. ``blocks`` is for one that would rather go through undecoded records itself:
-    what stands there has not been decoded into ``metrics`` yet.
+    Most stores read ``metrics``. A store that decodes records itself reads ``blocks``, the points that are not yet
+    decoded into ``metrics``, after ``decoded``.
     """
 
     __slots__ = ("_metrics", "blocks", "params", "points", "tags")
@@ -92,7 +95,7 @@ class Batch:
         self.params = list(params)
         self.tags = list(tags)
         self.blocks = list(blocks)
-        #: how many metric points it holds
+        #: number of metric points
         self.points = sum(map(len, self._metrics.values())) + sum(block.points for block in self.blocks)
 
     def __len__(self) -> int:
@@ -103,7 +106,7 @@ class Batch:
 
     @property
     def metrics(self) -> dict[str, list[Point]]:
-        """The points of each metric. Not to be changed."""
+        """The points of each metric. Decodes ``blocks`` first. Do not change the result."""
         blocks, self.blocks = self.blocks, []
         for block in blocks:
             for record in records(block.data):
@@ -112,11 +115,11 @@ class Batch:
 
     @property
     def decoded(self) -> dict[str, list[Point]]:
-        """The points of each metric, without those in ``blocks``, which come behind them."""
+        """The points of each metric, without the points in ``blocks``, which follow them."""
         return self._metrics
 
     def metric_keys(self) -> set[str]:
-        """The metrics it has points of."""
+        """The keys of all metrics in the batch."""
         return set(self._metrics).union(*(block.keys.values() for block in self.blocks))
 
     def add(self, key: str, points: Sequence[Point]) -> None:
@@ -130,16 +133,16 @@ class Batch:
         self.points += block.points
 
     def plus(self, later: Batch) -> Batch:
-        """A batch of this one's events and then the later one's."""
+        """A batch of the events of this batch, followed by those of ``later``."""
         if later._metrics:
-            self.metrics  # noqa: B018  # decodes: in a batch the points in ``blocks`` are the last ones
+            self.metrics  # noqa: B018  # decodes ``blocks``: their points must precede those of ``later``
         metrics = {key: list(points) for key, points in self._metrics.items()}
         for key, points in later._metrics.items():
             metrics.setdefault(key, []).extend(points)
         return Batch(metrics, self.params + later.params, self.tags + later.tags, self.blocks + later.blocks)
 
     def items(self) -> Iterator[tuple[str, str, Any]]:
-        """Every event as (kind, key, value): kind is "metric", "param" or "tag", a metric's value its `Point`."""
+        """Every event as (kind, key, value). ``kind``: "metric", "param" or "tag". A metric's value is a `Point`."""
         for key, value in self.params:
             yield "param", key, value
         for key, points in self.metrics.items():
@@ -150,7 +153,7 @@ class Batch:
 
     @classmethod
     def of(cls, items: Iterable[tuple[str, str, Any]]) -> Batch:
-        """The batch whose `items` these are."""
+        """The inverse of `items`."""
         batch = cls()
         for kind, key, value in items:
             if kind == "metric":
@@ -169,7 +172,7 @@ class Batch:
 
 
 class Refusal(NamedTuple):
-    """One event that a store will never accept, and why."""
+    """One event that a store will never accept, and the reason."""
 
     kind: str
     key: str
@@ -178,69 +181,75 @@ class Refusal(NamedTuple):
 
 
 class Page(NamedTuple):
-    """One page of a search; ``token`` asks for the next, None at the end."""
+    """One page of a search. ``token`` is the ``page_token`` of the next page, None on the last page."""
 
     items: list[Any]
     token: str | None = None
 
 
 class AbstractStore(ABC):
-    """Where batches go.
+    """Base class of every store: the place where runs and their events are kept.
 
-    Methods are coroutines over a `StoreIO`: the engine awaits them on its loop, blocking callers `drive` them. They
-    raise `StoreError` classes only; anything else is a bug in the store, which the engine reports and treats like
-    an unavailable store. Methods may be called for several runs at once; for one run, batches may overlap as
-    ``overlap`` says.
+    The methods are coroutines that block only through ``io``. The engine awaits them on its event loop; blocking
+    callers run them with `asynctrack.stores.io.drive`. They raise subclasses of `StoreError` only. The engine reports
+    any other exception as a bug in the store, and tries again later. Methods may be called for several runs at once,
+    and for one run with up to ``overlap`` batches at once.
     """
 
-    #: how it waits; the engine exchanges it at interpreter exit. Stores that never block may leave it as it is
+    #: how the store blocks; the engine replaces it at interpreter exit. Stores that never block need not set it
     io: StoreIO = InlineIO()
-    #: what reaches the artifacts of a tracking server (`asynctrack.artifacts.proxied.ArtifactClient`); None elsewhere
+    #: gives access to the artifacts of a tracking server (`asynctrack.artifacts.proxied.ArtifactClient`); None for
+    #: other stores
     client: Any = None
-    #: canonical URI, without credentials: goes into the spool, logs and messages
+    #: canonical URI, without credentials: it is written into spools, logs and messages
     uri: str
     limits: Limits = Limits()
-    #: True where the store gives runs ids of its own; elsewhere a new run's id is its ``spec.uid``
+    #: True if the store chooses run ids; otherwise the id of a new run is its ``spec.uid``
     chooses_run_ids: bool = False
-    #: how many batches of one run may be under way at once; params, tags, start and end keep their order in any case
+    #: how many batches of one run may be in flight at once; params, tags, start and end keep their order in any case
     overlap: int = 1
-    #: how many requests the store may ever be given at once; the engine finds out how many serve it best. None: any
-    #: number, as where a store has a lock or a queue of its own
+    #: most requests in flight at once; the engine measures which number up to that works best. None: no limit, for a
+    #: store that has a lock or a queue of its own
     most_requests: int | None = None
-    #: set by the engine with ``durability="system"``: what `log_batch` returns from must survive the machine
+    #: set by the engine with ``durability="system"``: a batch must survive a crash of the machine once `log_batch`
+    #: returns
     durable: bool = False
-    #: True where any store opened at ``uri`` does what this one does: then they share one engine
+    #: True if every store opened at ``uri`` is equivalent to this one; they then share one engine
     uri_says_all: bool = False
-    #: set by the engine when time is running out: seconds that one call may wait for an answer
+    #: set by the engine when the time for closing is short: seconds that one call may wait for an answer
     patience: float | None = None
-    #: True where key "a" and key "a/b" cannot both exist in one run (files and folders)
+    #: True if the keys "a" and "a/b" cannot both exist in one run, because they are a file and a folder
     keys_are_paths: bool = False
 
     def over(self, io: StoreIO) -> AbstractStore:
-        """This store for callers that wait in another way: over `InlineIO` for blocking ones, over `ThreadedIO` on an
-        event loop. Called when a user hands a store object to a service, once for the service and once for the
-        engine. As it stands, right for a store whose coroutines never suspend; any other returns a twin."""
+        """The same store with another ``io``: `InlineIO` for blocking callers, `ThreadedIO` for an event loop.
+
+        Called when a user passes a store object to a service: once for the service, once for the engine. A store that
+        never blocks returns itself, as here. Other stores return a copy.
+        """
         return self
 
     # ── keys: pure, called in the logging thread
 
     @abstractmethod
     def check_key(self, kind: str, key: str) -> None:
-        """Raise `InvalidInputError`, saying what is wrong and what is allowed, for a key this store can never hold.
+        """Raise `InvalidInputError` for a key that this store can never hold. The message says what is allowed.
 
         ``kind`` is "metric", "param" or "tag".
         """
 
-    # ── delivering: called by the engine
+    # ── delivery: called by the engine
 
     @abstractmethod
     async def create_run(self, spec: RunSpec) -> RunInfo:
-        """Create the run, or with ``spec.run_id`` set its status to RUNNING again. Repeating it changes nothing."""
+        """Create the run, or set the existing run ``spec.run_id`` to RUNNING again. A second call with the same spec
+        changes nothing. Raises `NotFoundError` for a run or experiment that does not exist, `RefusedError` for a
+        deleted one."""
 
     async def find_run(self, spec: RunSpec) -> RunInfo | None:
-        """The run that `create_run` has made of this ``spec``, maybe in a process that died; None where there is none.
+        """The run that `create_run` made from this ``spec``, perhaps for a process that died; None if there is none.
 
-        Asked where a run's id is the store's choice, before a creation is repeated.
+        Called before `create_run` is repeated, if the store chooses run ids.
         """
         try:
             return await self.get_run_info(spec.run_id or spec.uid)
@@ -248,29 +257,34 @@ class AbstractStore(ABC):
             return None
 
     async def probe(self, run_id: str) -> None:  # noqa: B027  # optional: for stores that raise suspicious errors
-        """Write something harmless to the run. Raises `StoreError` where the store cannot write just now.
+        """Write something harmless to the run. Raises `StoreError` if the store cannot write at the moment.
 
-        Asked when the store fails at one batch again and again, before the events in it are suspected.
+        Called when one batch fails again and again: if the probe succeeds, an event in the batch is the cause.
         """
 
     async def bookmark(self, run_id: str, batch: Batch) -> Any:
-        """Where the store stands before ``batch``: anything msgpack can hold, kept in the cursor while the batch is
-        under way, given back to `log_batch` when its outcome is unknown. None where re-sending changes nothing."""
+        """The position of the store before ``batch``: any value that msgpack can encode.
+
+        It is kept in the cursor while the batch is in flight, and passed to `log_batch` if the batch is sent again and
+        may be stored already. None if sending a batch twice changes nothing.
+        """
         return None
 
     @abstractmethod
     async def log_batch(self, run_id: str, batch: Batch, bookmark: Any = None) -> list[Refusal]:
-        """Store a batch. With a ``bookmark``, some of it may be stored already, behind that mark: complete it, once.
+        """Store a batch. With a ``bookmark``, some events may be stored already, after that position: store the rest.
 
-        Returns the events that are refused for good, where the store can tell which they are; all others are stored.
-        Raises `RefusedError` where it cannot tell (the engine halves the batch), `UnavailableError` to be asked again.
+        Returns the events that are refused for good; all others are stored. Raises `RefusedError` if the store cannot
+        tell which event is refused (the engine halves the batch), `UnavailableError` to be called again later,
+        `NotFoundError` if the run does not exist (its start may still wait in the spool of another program).
         """
 
     @abstractmethod
     async def update_run(
         self, run_id: str, *, status: str | None = None, end_time: int | None = None, run_name: str | None = None
     ) -> RunInfo:
-        """Set what is given: ``status`` a `RunStatus` name, ``end_time`` in ms."""
+        """Set the given fields. ``status``: a `RunStatus` name. ``end_time``: ms since the epoch. Raises
+        `NotFoundError`; `RefusedError` for a deleted run."""
 
     # ── reading and managing
 
@@ -278,10 +292,18 @@ class AbstractStore(ABC):
     async def get_run(self, run_id: str) -> Run:
         """The run with its latest metrics. Raises `NotFoundError`."""
 
+    async def is_gone(self) -> bool:
+        """Whether nothing at all is there, as where a file system is not mounted: what is not found may come back."""
+        return False
+
+    def experiment_page(self, experiment_id: str) -> str | None:
+        """The address of an experiment's page in a browser; None for a store that has none."""
+        return None
+
     async def get_run_info(self, run_id: str) -> RunInfo:
         """The run without its data. Raises `NotFoundError`.
 
-        For stores where the data costs something: the file store reads all points of a run for its latest ones.
+        Override it if reading the data takes long: the file store reads all points of a run to find the latest ones.
         """
         return (await self.get_run(run_id)).info
 
@@ -295,7 +317,7 @@ class AbstractStore(ABC):
         order_by: Sequence[str] = (),
         page_token: str | None = None,
     ) -> Page:
-        """Runs that match MLflow's filter, latest start first unless ``order_by`` says otherwise."""
+        """Runs that match a filter in MLflow's syntax; the latest start first, unless ``order_by`` is given."""
 
     async def list_run_infos(
         self,
@@ -304,40 +326,40 @@ class AbstractStore(ABC):
         max_results: int = 1000,
         page_token: str | None = None,
     ) -> Page:
-        """`RunInfo` of an experiment's runs, latest start first. Worth overriding where reading what the runs have
-        logged takes longer than finding them."""
+        """The `RunInfo` of an experiment's runs, the latest start first. Override it if reading the data takes long."""
         found = await self.search_runs([experiment_id], "", run_view_type, max_results, (), page_token)
         return Page([run.info for run in found.items], found.token)
 
     @abstractmethod
     async def get_metric_history(self, run_id: str, key: str) -> list[Metric]:
-        """Every point of one metric, in the order the store keeps them; empty when the run has no such metric."""
+        """Every point of one metric, in the order of the store; empty if the run has no such metric."""
 
     @abstractmethod
     async def delete_run(self, run_id: str) -> None:
-        """Mark a run deleted."""
+        """Mark a run deleted. Raises `NotFoundError`."""
 
     @abstractmethod
     async def restore_run(self, run_id: str) -> None:
-        """Mark a deleted run active."""
+        """Mark a deleted run active. Raises `NotFoundError`."""
 
     @abstractmethod
     async def delete_tag(self, run_id: str, key: str) -> None:
-        """Remove a tag of a run. Raises `NotFoundError` where there is none."""
+        """Remove a tag of a run. Raises `NotFoundError` if the run or the tag does not exist."""
 
     @abstractmethod
     async def create_experiment(
         self, name: str, artifact_location: str | None = None, tags: dict[str, str] | None = None
     ) -> str:
-        """The new experiment's id. Raises `AlreadyExistsError`, also when a deleted experiment holds the name."""
+        """Create an experiment and return its id. Raises `AlreadyExistsError`, also when a deleted experiment has the
+        name."""
 
     @abstractmethod
     async def get_experiment(self, experiment_id: str) -> Experiment:
-        """Also deleted ones. Raises `NotFoundError`."""
+        """An experiment, also a deleted one. Raises `NotFoundError`."""
 
     @abstractmethod
     async def get_experiment_by_name(self, name: str) -> Experiment | None:
-        """Also deleted ones; None where no experiment has that name."""
+        """An experiment, also a deleted one, or None if no experiment has that name."""
 
     @abstractmethod
     async def search_experiments(
@@ -348,23 +370,23 @@ class AbstractStore(ABC):
         order_by: Sequence[str] = (),
         page_token: str | None = None,
     ) -> Page:
-        """Experiments that match, last created first unless ``order_by`` says otherwise."""
+        """Experiments that match a filter in MLflow's syntax; the last created first, unless ``order_by`` is given."""
 
     @abstractmethod
     async def rename_experiment(self, experiment_id: str, new_name: str) -> None:
-        """Give an active experiment another name."""
+        """Give an active experiment another name. Raises `NotFoundError`, `AlreadyExistsError`."""
 
     @abstractmethod
     async def delete_experiment(self, experiment_id: str) -> None:
-        """Mark an experiment deleted."""
+        """Mark an experiment and its runs deleted. Raises `NotFoundError`, also for a deleted one."""
 
     @abstractmethod
     async def restore_experiment(self, experiment_id: str) -> None:
-        """Mark a deleted experiment active."""
+        """Mark a deleted experiment and its runs active. Raises `NotFoundError`, also for an active one."""
 
     @abstractmethod
     async def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
         """Set a tag of an experiment."""
 
     async def aclose(self) -> None:  # noqa: B027  # optional: most stores hold nothing
-        """Let go of connections and files."""
+        """Close connections and files."""

@@ -7,16 +7,16 @@ Both look in the same places in the same order: environment variables first, val
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 import os
 import re
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, NamedTuple
 
+from asynctrack.clock import monotonic
+from asynctrack.constants import VERSION
 from asynctrack.errors import AuthenticationError, InvalidInputError, StoreError, UnavailableError
 from asynctrack.stores.databricks_config import (
     ADVICE,
@@ -67,7 +67,7 @@ def databricks_uri(profile: str | None) -> str:
 
 
 class _Session(NamedTuple):
-    """databricks-sdk's state, what it was made from, and until when it is good (`time.monotonic`)."""
+    """databricks-sdk's state, what it was made from, and until when it is good (by `monotonic`)."""
 
     found: Found
     config: Config
@@ -176,7 +176,7 @@ class DatabricksCredentials(Guarded):
     def _configured(self, found: Found) -> Config | None:
         """The one `Config`, unless what it was made from has changed."""
         session = self._sdk
-        return session.config if session and session.found == found and time.monotonic() < session.until else None
+        return session.config if session and session.found == found and monotonic() < session.until else None
 
     def _configure(self, config_class: type[Config], found: Found) -> Config:
         # Asks the host what it is, for its workspace id and where to get tokens; goes on without an answer. No threads
@@ -184,14 +184,14 @@ class DatabricksCredentials(Guarded):
         config = config_class(
             profile=self._profile,
             product="asynctrack",
-            product_version=importlib.metadata.version("asynctrack"),
+            product_version=VERSION,
             http_timeout_seconds=self._timeout / 2,
             retry_timeout_seconds=math.ceil(self._timeout / 2),
             disable_async_token_refresh=True,
         )
         # A host that was down just then is asked again: without the id a shared host may choose another workspace.
         answered = config.workspace_id or config.discovery_url
-        self._sdk = _Session(found, config, math.inf if answered else time.monotonic() + _ASK_AGAIN)
+        self._sdk = _Session(found, config, math.inf if answered else monotonic() + _ASK_AGAIN)
         return config
 
 

@@ -1,4 +1,4 @@
-"""MLflow's rule for metric, param and tag keys: one rule for every kind and every endpoint."""
+"""MLflow's rule for the keys of metrics, params and tags. It is the same for all three."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import posixpath
 import re
 
 from asynctrack.errors import InvalidInputError
+from asynctrack.values import shown
 
-__all__ = ["MAX_KEY_LENGTH", "check_key", "shorten"]
+__all__ = ["MAX_KEY_LENGTH", "check_key", "clean_key", "shorten"]
 
-#: characters; MLflow's limit for metric, param and tag keys alike
+#: characters; MLflow's limit for the keys of metrics, params and tags
 MAX_KEY_LENGTH = 250
-#: bytes of one path component on every common file system
+#: bytes; the limit of all common file systems for one file name
 _MAX_COMPONENT_BYTES = 255
 _LEGAL = re.compile(r"[/\w.\- :]+")
+_ILLEGAL = re.compile(r"[^/\w.\- :]")
 _ALLOWED = "letters, digits, underscores, slashes, periods, dashes, colons and spaces"
 
 
 def shorten(text: object, width: int = 80) -> str:
     """``repr`` of ``text``, cut in the middle to at most ``width`` characters, for messages."""
-    whole = repr(text)
+    whole = shown(text)
     if len(whole) <= width:
         return whole
     half = (width - 3) // 2
@@ -27,10 +29,10 @@ def shorten(text: object, width: int = 80) -> str:
 
 
 def check_key(kind: str, key: str, *, as_path: bool = False) -> None:
-    """Raise `InvalidInputError`, naming the key and what is allowed, for a key MLflow would refuse.
+    """Raise `InvalidInputError` for a key that MLflow would refuse. The message says what is allowed.
 
-    ``kind`` is "metric", "param" or "tag" and only serves the message. With ``as_path`` each part between slashes must
-    also fit a file name of 255 bytes in UTF-8.
+    ``kind``: "metric", "param" or "tag", for the message. With ``as_path``, each part between slashes must also fit a
+    file name: at most 255 bytes in UTF-8.
     """
     fault = _fault(key, as_path)
     if fault:
@@ -38,6 +40,33 @@ def check_key(kind: str, key: str, *, as_path: bool = False) -> None:
             f"{kind} key {shorten(key)} {fault}; a key is 1 to {MAX_KEY_LENGTH} characters out of {_ALLOWED}, "
             f"and reads as a relative path without '..', '.', '//' or an ending '/'"
         )
+
+
+def clean_key(key: object) -> str:
+    """A key that every store takes, made of any text, for names that come from
+    elsewhere: ``ndcg@1`` becomes ``ndcg_at_1``, ``val(loss)`` ``val_loss_``.
+
+    A key that is allowed stays as it is. "@" becomes "_at_", as in MLflow's
+    own integrations, any other character that is not allowed "_". Parts of a
+    path that lead elsewhere go ("/a", "a//b", "./a"), and what is too long is
+    cut (250 characters, 255 bytes in UTF-8 for a part). Different texts may
+    become the same key. Raises InvalidInputError for what has no text.
+    """
+    try:
+        text = str(key)
+    except Exception as error:
+        raise InvalidInputError(f"key {shorten(key)}: str() of it failed: {error!r}") from error
+    text = _ILLEGAL.sub("_", text.replace("@", "_at_"))[:MAX_KEY_LENGTH]
+    parts = [
+        part.encode("utf-8")[:_MAX_COMPONENT_BYTES].decode("utf-8", "ignore")
+        for part in text.split("/")
+        if part not in ("", ".")
+    ]
+    # A key may not begin with two dots, nor have them for a part.
+    parts = [
+        "_" + part[1:] if part == ".." or (part.startswith("..") and not at) else part for at, part in enumerate(parts)
+    ]
+    return "/".join(parts) or "_"
 
 
 def _fault(key: object, as_path: bool) -> str | None:

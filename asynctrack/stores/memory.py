@@ -15,6 +15,8 @@ from asynctrack.stores.base import AbstractStore, Batch, Limits, Page, Refusal, 
 from asynctrack.stores.file.lines import Identity, identity, latest
 from asynctrack.stores.keys import check_key, shorten
 from asynctrack.stores.names import random_run_name
+from asynctrack.stores.points import MeasuredOn, measured_on
+from asynctrack.stores.times import check_time
 
 __all__ = ["MemoryStore"]
 
@@ -27,11 +29,76 @@ class _Run:
     points: dict[str, dict[Identity, tuple[int, int, float]]] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    #: the points that are about a logged model, or were measured on a dataset
+    measured: dict[tuple[MeasuredOn, Identity], tuple[int, int, float]] = field(default_factory=dict)
 
     def whole(self) -> Run:
         newest = (latest(key, points.values()) for key, points in self.points.items())
         points = [point for point in newest if point is not None]
         return Run(self.info, RunData.of(points, dict(self.params), dict(self.tags)))
+
+    def log(self, kind: str, key: str, value: Any) -> None:
+        """Store one event. Raises `InvalidInputError`, `RefusedError`."""
+        check_key(kind, key)
+        if kind == "metric":
+            timestamp, step, number = value[:3]
+            self.points.setdefault(key, {}).setdefault(identity(timestamp, step, number), (timestamp, step, number))
+            on = measured_on(value)
+            if on is not None:
+                self.measured.setdefault((on, identity(timestamp, step, number)), (timestamp, step, number))
+        elif kind == "tag":
+            self.tags[key] = value[:8000]
+            if key == _RUN_NAME and value:
+                self.info = replace(self.info, run_name=value)
+        elif self.params.setdefault(key, value[:6000]) != value[:6000]:
+            raise RefusedError(f"param {shorten(key)} already logged with {shorten(self.params[key])}")
+
+
+class _Experiments:
+    """The experiments, by id. Whoever calls holds the store's lock."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Experiment] = {}
+        self.add("0", "Default", None, {})
+
+    def all(self) -> list[Experiment]:
+        return list(self._by_id.values())
+
+    def get(self, experiment_id: str) -> Experiment:
+        if experiment_id not in self._by_id:
+            raise NotFoundError(f"no experiment {shorten(experiment_id)}")
+        return self._by_id[experiment_id]
+
+    def named(self, name: str) -> Experiment | None:
+        return next((found for found in self._by_id.values() if found.name == name), None)
+
+    def active(self, experiment_id: str) -> Experiment:
+        found = self.get(experiment_id)
+        if found.lifecycle_stage == LifecycleStage.DELETED:
+            raise RefusedError(f"experiment {experiment_id} is deleted; restore it first")
+        return found
+
+    def add(self, experiment_id: str | None, name: str, location: str | None, tags: dict[str, str]) -> Experiment:
+        if not isinstance(name, str) or not name.strip():
+            raise InvalidInputError(f"an experiment's name cannot be {name!r}")
+        if self.named(name) is not None:
+            raise AlreadyExistsError(f"experiment {shorten(name)} exists already")
+        new_id = experiment_id or str(10**17 + len(self._by_id))
+        now = time.time_ns() // 1_000_000
+        new = Experiment(
+            new_id,
+            name,
+            location or f"memory:/{new_id}",
+            tags=dict(tags),
+            creation_time=now,
+            last_update_time=now,
+        )
+        self._by_id[new_id] = new
+        return new
+
+    def change(self, experiment_id: str, **changes: Any) -> None:
+        now = time.time_ns() // 1_000_000
+        self._by_id[experiment_id] = replace(self._by_id[experiment_id], last_update_time=now, **changes)
 
 
 class MemoryStore(AbstractStore):
@@ -48,8 +115,7 @@ class MemoryStore(AbstractStore):
         self.batches: list[tuple[str, Batch, Any]] = []
         self._lock = threading.RLock()
         self._runs: dict[str, _Run] = {}
-        self._experiments: dict[str, Experiment] = {}
-        self._add_experiment("0", "Default", None, {})
+        self._experiments = _Experiments()
 
     def check_key(self, kind: str, key: str) -> None:
         check_key(kind, key)
@@ -68,6 +134,7 @@ class MemoryStore(AbstractStore):
         experiment = self._experiment_for(spec)
         if experiment.lifecycle_stage == LifecycleStage.DELETED:
             raise RefusedError(f"experiment {shorten(experiment.name)} is deleted; restore it first")
+        check_time(f"run {spec.uid}: its start_time", spec.start_time)
         name = spec.run_name or spec.tags.get(_RUN_NAME) or random_run_name(spec.uid)
         info = RunInfo(
             run_id=spec.uid,
@@ -82,13 +149,13 @@ class MemoryStore(AbstractStore):
 
     def _experiment_for(self, spec: RunSpec) -> Experiment:
         if spec.experiment_id is not None:
-            return self._experiment(spec.experiment_id)
+            return self._experiments.get(spec.experiment_id)
         name = spec.experiment_name or "Default"
-        found = self._named(name)
+        found = self._experiments.named(name)
         if found is not None:
             return found
         try:
-            return self._add_experiment(None, name, None, {})
+            return self._experiments.add(None, name, None, {})
         except InvalidInputError as error:
             raise RefusedError(str(error)) from error
 
@@ -107,27 +174,15 @@ class MemoryStore(AbstractStore):
             self.batches.append((run_id, batch, bookmark))
             try:
                 run = self._active_run(run_id)
-            except (NotFoundError, RefusedError) as error:
+            except RefusedError as error:
                 return [Refusal(kind, key, value, str(error)) for kind, key, value in batch.items()]
             refusals = []
             for kind, key, value in batch.items():
                 try:
-                    self._log(run, kind, key, value)
+                    run.log(kind, key, value)
                 except (InvalidInputError, RefusedError) as error:
                     refusals.append(Refusal(kind, key, value, str(error)))
             return refusals
-
-    def _log(self, run: _Run, kind: str, key: str, value: Any) -> None:
-        self.check_key(kind, key)
-        if kind == "metric":
-            timestamp, step, number = value[:3]
-            run.points.setdefault(key, {}).setdefault(identity(timestamp, step, number), (timestamp, step, number))
-        elif kind == "tag":
-            run.tags[key] = value[:8000]
-            if key == _RUN_NAME and value:
-                run.info = replace(run.info, run_name=value)
-        elif run.params.setdefault(key, value[:6000]) != value[:6000]:
-            raise RefusedError(f"param {shorten(key)} already logged with {shorten(run.params[key])}")
 
     async def update_run(
         self, run_id: str, *, status: str | None = None, end_time: int | None = None, run_name: str | None = None
@@ -141,6 +196,7 @@ class MemoryStore(AbstractStore):
                     raise RefusedError(str(error)) from error
                 run.info = replace(run.info, status=status)
             if end_time is not None:
+                check_time(f"run {run_id}: its end_time", end_time)
                 run.info = replace(run.info, end_time=end_time)
             if run_name:
                 run.info = replace(run.info, run_name=run_name)
@@ -190,6 +246,11 @@ class MemoryStore(AbstractStore):
             points = self._run(run_id).points.get(key, {}).values()
             return [Metric(key, value, timestamp, step) for timestamp, step, value in points]
 
+    def measured(self, run_id: str) -> list[tuple[MeasuredOn, tuple[int, int, float]]]:
+        """Each point of a run that is about a logged model or was measured on a dataset, with these."""
+        with self._lock:
+            return [(on, point) for (on, _), point in self._run(run_id).measured.items()]
+
     async def delete_run(self, run_id: str) -> None:
         self._set_stage(run_id, LifecycleStage.DELETED)
 
@@ -208,49 +269,21 @@ class MemoryStore(AbstractStore):
 
     # ── experiments
 
-    def _experiment(self, experiment_id: str) -> Experiment:
-        if experiment_id not in self._experiments:
-            raise NotFoundError(f"no experiment {shorten(experiment_id)}")
-        return self._experiments[experiment_id]
-
-    def _named(self, name: str) -> Experiment | None:
-        return next((found for found in self._experiments.values() if found.name == name), None)
-
-    def _add_experiment(
-        self, experiment_id: str | None, name: str, location: str | None, tags: dict[str, str]
-    ) -> Experiment:
-        if not isinstance(name, str) or not name.strip():
-            raise InvalidInputError(f"an experiment's name cannot be {name!r}")
-        if self._named(name) is not None:
-            raise AlreadyExistsError(f"experiment {shorten(name)} exists already")
-        new_id = experiment_id or str(10**17 + len(self._experiments))
-        now = time.time_ns() // 1_000_000
-        new = Experiment(
-            new_id,
-            name,
-            location or f"memory:/{new_id}",
-            tags=dict(tags),
-            creation_time=now,
-            last_update_time=now,
-        )
-        self._experiments[new_id] = new
-        return new
-
     async def create_experiment(
         self, name: str, artifact_location: str | None = None, tags: dict[str, str] | None = None
     ) -> str:
         for key in tags or {}:
             self.check_key("tag", key)
         with self._lock:
-            return self._add_experiment(None, name, artifact_location, tags or {}).experiment_id
+            return self._experiments.add(None, name, artifact_location, tags or {}).experiment_id
 
     async def get_experiment(self, experiment_id: str) -> Experiment:
         with self._lock:
-            return self._experiment(experiment_id)
+            return self._experiments.get(experiment_id)
 
     async def get_experiment_by_name(self, name: str) -> Experiment | None:
         with self._lock:
-            return self._named(name)
+            return self._experiments.named(name)
 
     async def search_experiments(
         self,
@@ -262,7 +295,7 @@ class MemoryStore(AbstractStore):
     ) -> Page:
         clauses = search.parse_experiment_filter(filter_string)
         with self._lock:
-            shown = [(found, search.experiment_getter(found)) for found in self._experiments.values()]
+            shown = [(found, search.experiment_getter(found)) for found in self._experiments.all()]
         shown = [
             (found, get)
             for found, get in shown
@@ -272,12 +305,12 @@ class MemoryStore(AbstractStore):
 
     async def rename_experiment(self, experiment_id: str, new_name: str) -> None:
         with self._lock:
-            self._active_experiment(experiment_id)
+            self._experiments.active(experiment_id)
             if not new_name.strip():
                 raise InvalidInputError(f"an experiment's name cannot be {new_name!r}")
-            if self._named(new_name) is not None:
+            if self._experiments.named(new_name) is not None:
                 raise AlreadyExistsError(f"experiment {shorten(new_name)} exists already")
-            self._change_experiment(experiment_id, name=new_name)
+            self._experiments.change(experiment_id, name=new_name)
 
     async def delete_experiment(self, experiment_id: str) -> None:
         self._set_experiment_stage(experiment_id, LifecycleStage.ACTIVE, LifecycleStage.DELETED)
@@ -287,9 +320,9 @@ class MemoryStore(AbstractStore):
 
     def _set_experiment_stage(self, experiment_id: str, old: str, new: str) -> None:
         with self._lock:
-            if self._experiment(experiment_id).lifecycle_stage != old:
+            if self._experiments.get(experiment_id).lifecycle_stage != old:
                 raise NotFoundError(f"no experiment {shorten(experiment_id)} that is {old}")
-            self._change_experiment(experiment_id, lifecycle_stage=new)
+            self._experiments.change(experiment_id, lifecycle_stage=new)
             for run in self._runs.values():
                 if run.info.experiment_id == experiment_id:
                     run.info = replace(run.info, lifecycle_stage=new)
@@ -297,15 +330,5 @@ class MemoryStore(AbstractStore):
     async def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
         self.check_key("tag", key)
         with self._lock:
-            found = self._active_experiment(experiment_id)
-            self._experiments[experiment_id] = replace(found, tags={**found.tags, key: value})
-
-    def _active_experiment(self, experiment_id: str) -> Experiment:
-        found = self._experiment(experiment_id)
-        if found.lifecycle_stage == LifecycleStage.DELETED:
-            raise RefusedError(f"experiment {experiment_id} is deleted; restore it first")
-        return found
-
-    def _change_experiment(self, experiment_id: str, **changes: Any) -> None:
-        now = time.time_ns() // 1_000_000
-        self._experiments[experiment_id] = replace(self._experiments[experiment_id], last_update_time=now, **changes)
+            found = self._experiments.active(experiment_id)
+            self._experiments.change(experiment_id, tags={**found.tags, key: value})

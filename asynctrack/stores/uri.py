@@ -1,4 +1,4 @@
-"""From what a user writes to a store: paths and ``file:``, MLflow servers, Databricks."""
+"""From what a user writes to a store: paths and ``file:``, SQLite, MLflow servers, Databricks."""
 
 from __future__ import annotations
 
@@ -7,39 +7,47 @@ import re
 from functools import partial
 
 from asynctrack.errors import InvalidInputError, UnavailableError
+from asynctrack.platforms import check_file_name, unquoted_path
 from asynctrack.settings import Settings, current_settings
 from asynctrack.stores.base import AbstractStore
 from asynctrack.stores.io import StoreIO, ThreadedIO
+from asynctrack.values import shortened
 
-__all__ = ["open_store", "resolve_store_uri", "userinfo_of"]
+__all__ = ["open_store", "resolve_store_uri", "same_spelling", "userinfo_of"]
 
-#: where runs go when nothing is said, as in MLflow before its default became SQLite
+#: where runs go when an empty URI is given
 DEFAULT_PATH = "mlruns"
+#: and when nothing is said, unless that folder holds experiments; as in MLflow since 3.8
+_DEFAULT_DATABASE = "sqlite:///mlflow.db"
 
 #: user names and passwords that stood in URLs, by the URL without them: the canonical spelling goes onto the disk
 _userinfo: dict[str, tuple[str, str]] = {}
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.\-]*):(?!\\)")
-_DATABASES = ("sqlite", "postgresql", "postgres", "mysql", "mssql")
+#: what `pathlib` makes of "http://host"
+_COLLAPSED = re.compile(r"[a-zA-Z][a-zA-Z0-9+.\-]+:/[^/]")
+#: a byte order mark, a space of no width
+_MARKS = ("\ufeff", "\u200b")
+_QUOTES = ("'", '"', "`", "\u2018", "\u2019", "\u201c", "\u201d")
+#: bytes; the limit of all common file systems for one name
+_MAX_PART = 255
+_DATABASES = ("mysql", "mssql")
 _KINDS = (
-    "a path or file: URI (files in MLflow's layout), http:// or https:// (an MLflow server), "
-    "databricks or databricks://profile"
+    "a path or file: URI (files in MLflow's layout), sqlite:///path.db, postgresql://user@host/database, http:// or "
+    "https:// (an MLflow server), databricks or databricks://profile"
 )
 
 
 def resolve_store_uri(uri: str | os.PathLike[str] | None) -> str:
     """The one spelling of a tracking URI: what is the same store has the same URI, wherever it is resolved.
 
-    None, "" and paths become ``file:///absolute/path``, percent-encoded. Raises `InvalidInputError` for a URI that
-    leads to no store of ours, saying which do.
+    Paths become ``file:///absolute/path``, percent-encoded, with symbolic links followed; an empty text is ``mlruns``.
+    None is MLflow's default: ``./mlruns`` if it holds experiments, else ``sqlite:///mlflow.db``. Raises
+    `InvalidInputError` for a URI that leads to no store of ours, saying which do.
     """
     if uri is None:
-        return _local(DEFAULT_PATH)
-    text = os.fspath(uri)
-    if not isinstance(text, str):
-        raise InvalidInputError(f"tracking URI {text!r} is {type(text).__name__}; it must be a string or a path")
-    if "\0" in text:
-        raise InvalidInputError(f"tracking URI {text!r} contains a NUL character")
+        return _default()
+    text = _text_of(uri)
     scheme = None if isinstance(uri, os.PathLike) else _scheme(text)
     if scheme is None:
         return _local(os.path.expanduser(text) if text else DEFAULT_PATH)
@@ -47,11 +55,91 @@ def resolve_store_uri(uri: str | os.PathLike[str] | None) -> str:
         return _local(_path_of(text))
     if scheme in ("http", "https"):
         return _server(text)
+    if scheme.partition("+")[0] == "sqlite":
+        from asynctrack.stores.sql.places import sqlite_uri
+
+        return sqlite_uri(text)
+    if scheme.partition("+")[0] in ("postgresql", "postgres"):
+        from asynctrack.stores.sql.postgres_uri import parse_postgres
+
+        place = parse_postgres(text)
+        if place.password:
+            _userinfo[place.uri] = place.user, place.password
+        return place.uri
     if scheme == "databricks":
         from asynctrack.stores.databricks import databricks_profile, databricks_uri
 
         return databricks_uri(databricks_profile(text))
     raise InvalidInputError(_unknown(text, scheme))
+
+
+def _default() -> str:
+    if not _holds_experiments(DEFAULT_PATH):
+        uri = resolve_store_uri(_DEFAULT_DATABASE)
+        if not any(character in uri for character in "%?"):  # no URI leads to a database in such a folder
+            return uri
+    return _local(DEFAULT_PATH)
+
+
+def _holds_experiments(path: str) -> bool:
+    """Whether MLflow takes the folder for a file store: an experiment in it has a number. Beside a database there may
+    be folders of that name, for its artifacts."""
+    try:
+        with os.scandir(path) as entries:
+            return any(
+                entry.name.isdigit() and os.path.lexists(os.path.join(entry.path, "meta.yaml")) for entry in entries
+            )
+    except OSError:
+        return False
+
+
+def _text_of(uri: object) -> str:
+    """What a user has written, without blanks around it, which an env file leaves there. Raises InvalidInputError."""
+    try:
+        text = os.fspath(uri) if isinstance(uri, os.PathLike) else uri
+    except Exception:  # whatever its __fspath__ raises
+        text = None
+    if not isinstance(text, str):
+        raise InvalidInputError(f"tracking URI {shortened(uri)} is {type(uri).__name__}; it must be a string or a path")
+    if isinstance(uri, os.PathLike):
+        if _COLLAPSED.match(text):
+            raise InvalidInputError(f"tracking URI {_shown(text)} is a path object made of a URI; give the text itself")
+    else:
+        text = text.strip()
+    if fault := _fault(text, isinstance(uri, os.PathLike)):
+        raise InvalidInputError(
+            f"tracking URI {_shown(text)} {fault}; see how it was written in MLFLOW_TRACKING_URI or set_tracking_uri"
+        )
+    return text
+
+
+def _fault(text: str, is_path: bool) -> str | None:
+    if "\0" in text:
+        return "contains a NUL character"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "contains bytes that are not text in UTF-8"
+    if is_path:
+        return None
+    if text.startswith(_MARKS) or text.endswith(_MARKS):
+        return "has an invisible mark (U+FEFF or U+200B) around it, which some editors write; remove it"
+    if text[:1] in _QUOTES or text[-1:] in _QUOTES:
+        return "has a quote around it, which is no part of a URI; remove it"
+    if "://" in text and _scheme(text) is None:
+        return "is neither a path nor a URI: something stands before its scheme"
+    return None
+
+
+def same_spelling(uri: str) -> str:
+    """A URI out of a spool as `resolve_store_uri` would spell it now; earlier versions did not follow links.
+
+    Raises nothing: a store of the user's own may have any URI.
+    """
+    if not uri.startswith("file:"):
+        return uri
+    try:
+        return _local(_path_of(uri))
+    except InvalidInputError:
+        return uri
 
 
 def open_store(
@@ -63,17 +151,52 @@ def open_store(
     `UnavailableError`.
     """
     resolved = resolve_store_uri(uri)
+    if resolved.startswith("sqlite:"):
+        return _open_sqlite(resolved, io)
+    if resolved.startswith("postgresql:"):
+        return _open_postgres(resolved, io, offline)
     if not resolved.startswith("file:"):
-        settings = current_settings()
-        if offline is not None:
-            settings = settings._replace(mode="offline" if offline else "online")
-        return _open_server(resolved, io or ThreadedIO(), settings)
+        return _open_server(resolved, io or ThreadedIO(), _settings(offline))
     from asynctrack.stores.file.store import FileStore
 
     path = _path_of(resolved)
     if os.path.exists(path) and not os.path.isdir(path):
         raise InvalidInputError(f"tracking URI {_shown(os.fspath(uri or path))}: {path} is a file, not a directory")
     return FileStore(path, io)
+
+
+def _open_sqlite(uri: str, io: StoreIO | None) -> AbstractStore:
+    from asynctrack.stores.sql.places import sqlite_path
+    from asynctrack.stores.sql.sqlite import SqliteDatabase
+    from asynctrack.stores.sql.store import SqlStore
+
+    return SqlStore(SqliteDatabase(sqlite_path(uri)), io)
+
+
+def _open_postgres(uri: str, io: StoreIO | None, offline: bool | None) -> AbstractStore:
+    from importlib.util import find_spec
+
+    from asynctrack.stores.sql.postgres import PostgresDatabase
+    from asynctrack.stores.sql.postgres_uri import parse_postgres
+    from asynctrack.stores.sql.store import SqlStore
+
+    if find_spec("psycopg") is None:
+        raise InvalidInputError(
+            f"tracking URI {uri!r} needs psycopg 3: pip install 'asynctrack[postgresql]' 'psycopg[binary]'"
+        )
+    settings = _settings(offline)
+    database = PostgresDatabase(
+        parse_postgres(uri),
+        lambda: _userinfo.get(uri, ("", ""))[1],
+        connect_timeout=settings.connect_timeout,
+        offline=_not_asked(uri) if settings.mode == "offline" else None,
+    )
+    return SqlStore(database, io)
+
+
+def _settings(offline: bool | None) -> Settings:
+    settings = current_settings()
+    return settings if offline is None else settings._replace(mode="offline" if offline else "online")
 
 
 def _open_server(uri: str, io: StoreIO, settings: Settings) -> AbstractStore:
@@ -97,7 +220,11 @@ def _open_server(uri: str, io: StoreIO, settings: Settings) -> AbstractStore:
 
 
 def _no_address(uri: str) -> str:
-    raise UnavailableError(
+    raise UnavailableError(_not_asked(uri))
+
+
+def _not_asked(uri: str) -> str:
+    return (
         f'mode="offline": {uri} is not asked. What is logged is kept, and `asynctrack sync` delivers it; whatever else '
         f'needs the server has to wait for mode="online"'
     )
@@ -126,7 +253,7 @@ def _scheme(text: str) -> str | None:
 
 
 def _path_of(uri: str) -> str:
-    from urllib.parse import unquote, urlsplit  # late: it would be a twentieth of `import asynctrack`
+    from urllib.parse import urlsplit  # late: it would be a twentieth of `import asynctrack`
 
     try:
         parts = urlsplit(uri)
@@ -139,7 +266,7 @@ def _path_of(uri: str) -> str:
         )
     if parts.query or parts.fragment:
         raise InvalidInputError(f"tracking URI {_shown(uri)}: write '?' as %3F and '#' as %23 in a file: URI")
-    path = unquote(parts.path)
+    path = unquoted_path(parts.path)
     if "\0" in path:
         raise InvalidInputError(f"tracking URI {_shown(uri)} contains a NUL character")
     return path or DEFAULT_PATH
@@ -149,7 +276,10 @@ def _local(path: str) -> str:
     # Imported late, with the store it belongs to.
     from asynctrack.stores.file.layout import local_uri
 
-    return local_uri(path)
+    check_file_name("tracking URI", path)
+    if any(len(os.fsencode(part)) > _MAX_PART for part in path.split("/")):
+        raise InvalidInputError(f"tracking URI {shortened(path)} has a part that is too long for the name of a folder")
+    return local_uri(os.path.realpath(path))
 
 
 def _unknown(text: str, scheme: str) -> str:

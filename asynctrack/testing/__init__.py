@@ -1,13 +1,13 @@
-"""For tests of code that logs, and of stores: one in memory, one that fails on demand, and what every store promises.
+"""Helpers for tests: a store in memory, a store that fails on demand, and the tests that every store must pass.
 
-To test a store of your own, inherit `StoreContract` in a module that pytest collects and give it a ``store`` fixture::
+To test a store of your own, inherit `StoreContract` in a module that pytest collects, and give it a ``store`` fixture::
 
     class TestMyStore(StoreContract):
         @pytest.fixture
         def store(self, tmp_path):
             return MyStore(tmp_path)
 
-Its attributes say where stores may differ; docs/stores.md goes through writing a store step by step.
+The attributes of `StoreContract` say where stores may differ. docs/stores.md explains how to write a store.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`StoreContract`: what the engine and the public functions rely on, whatever the store."""
+"""`StoreContract`: the tests that every store must pass. The engine and the public functions rely on them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ __all__ = ["StoreContract"]
 
 
 class StoreContract(RunsContract, EventsContract, ExperimentsContract):
-    """Inherit it in a module that pytest collects, and give it a ``store`` fixture: a fresh store, or one shared by
-    all tests. Override `run` where the store needs an event loop, and the attributes of `ContractHooks` where the
-    store is one of those that differ there."""
+    """The tests of a store. Inherit it in a module that pytest collects, and
+    add a ``store`` fixture.
+
+    The store may be new for each test or shared by all tests. Override `run`
+    if the store needs an event loop, and the attributes of `ContractHooks` in
+    which the store differs.
+    """

@@ -1,4 +1,4 @@
-"""The contract's tests about what is logged: metrics, params, tags."""
+"""The contract's tests about events: metrics, params, tags."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _MAX = sys.float_info.max
 
 
 class EventsContract(ContractHooks):
-    """What becomes of batches."""
+    """How a store keeps metrics, params and tags."""
 
     def test_every_point_is_kept_in_order(self, store: AbstractStore) -> None:
         """Finite values come back bit for bit, negative steps and equal steps included."""
-        # With rising timestamps, by which databases order what others keep as it came.
+        # With rising timestamps: databases order points by timestamp, other stores by arrival.
         points = [(1000 + i, i // 2 - 3, value) for i, value in enumerate([0.1 + 0.2, 1e308, 5e-324, -1.5, 3.0])]
         run_id = self.new_run(store)
         assert self.deliver(store, run_id, Batch(metrics={"loss/train": list(points)})) == []
@@ -42,7 +42,7 @@ class EventsContract(ContractHooks):
         assert math.isnan(self.run(store.get_run(run_id)).data.metrics["m"])
 
     def test_infinities_are_values(self, store: AbstractStore) -> None:
-        """Or the largest doubles, in databases; never a refusal."""
+        """±Inf are stored, by databases as the largest doubles. They are never refused."""
         run_id = self.new_run(store)
         assert self.deliver(store, run_id, Batch(metrics={"m": [(1, 0, -math.inf), (2, 1, math.inf)]})) == []
         largest = math.inf if self.keeps_infinities else _MAX
@@ -67,7 +67,7 @@ class EventsContract(ContractHooks):
         assert steps == [0, 1, 2] if self.merges_identical_points else set(steps) == {0, 1, 2}
 
     def test_a_batch_sent_again_with_its_bookmark_changes_nothing(self, store: AbstractStore) -> None:
-        """However long the batch: the outcome was unknown, and all of it was stored."""
+        """The answer was lost, and the whole batch was stored: sending it again stores nothing twice."""
         run_id = self.new_run(store)
         batch = Batch(metrics={"m": [(i, i, i / 2) for i in range(3000)]}, params=[("p", "1")], tags=[("t", "1")])
         bookmark = self.run(store.bookmark(run_id, batch))
@@ -96,7 +96,7 @@ class EventsContract(ContractHooks):
         assert (run.data.tags["t"], run.info.run_name) == ("2", "new")
 
     def test_a_bad_key_is_refused_alone(self, store: AbstractStore) -> None:
-        """A journal may hold keys that were checked against another store."""
+        """Only the event with the bad key is refused. A journal may hold keys that another store has checked."""
         run_id = self.new_run(store)
         refused = self.deliver(store, run_id, Batch({"a//b": [(1, 0, 1.0)], "m": [(1, 0, 1.0)]}, [("../x", "1")]))
         assert {(refusal.kind, refusal.key) for refusal in refused} == {("metric", "a//b"), ("param", "../x")}
@@ -114,7 +114,7 @@ class EventsContract(ContractHooks):
         store.check_key(kind, key)
 
     def test_a_missing_or_deleted_run_refuses_every_event(self, store: AbstractStore) -> None:
-        """Nothing is kept for a run that is not there, and no error stops the engine."""
+        """The events are refused, and no other error is raised."""
         run_id = self.new_run(store)
         self.run(store.delete_run(run_id))
         batch = Batch({"m": [(1, 0, 1.0), (2, 1, 1.0)]}, [("p", "1")], [("t", "1")])
@@ -134,15 +134,20 @@ class EventsContract(ContractHooks):
         assert (run.info.status, run.data.metrics) == ("FINISHED", {"m": 1.0})
 
     def test_a_probe_is_not_seen(self, store: AbstractStore) -> None:
-        """It writes nothing that anybody has logged."""
+        """A probe changes no metric and no param."""
         run_id = self.new_run(store)
         before = self.run(store.get_run(run_id))
         self.run(store.probe(run_id))
         after = self.run(store.get_run(run_id))
         assert (after.data.metrics, after.data.params) == (before.data.metrics, before.data.params)
 
+    def test_a_batch_for_a_run_that_is_not_there_finds_no_run(self, store: AbstractStore) -> None:
+        """NotFoundError is raised, and no event is refused: the batch can be stored once the run is created."""
+        self.new_run(store)  # the store itself is there
+        self.raised(NotFoundError, store.log_batch("f" * 32, Batch({"m": [(1, 1, 1.0)]}, [("p", "1")], [("t", "1")])))
+
     def test_a_history_that_is_none_is_empty(self, store: AbstractStore) -> None:
-        """Of a metric that the run does not have; of a run that does not exist, or not found: databases do not say."""
+        """A metric that the run does not have gives an empty list. So may a missing run: databases do not tell."""
         assert self.run(store.get_metric_history(self.new_run(store), "none")) == []
         try:
             history = self.run(store.get_metric_history("f" * 32, "m"))
@@ -151,7 +156,7 @@ class EventsContract(ContractHooks):
         assert history == []
 
     def test_a_tag_can_be_removed_once(self, store: AbstractStore) -> None:
-        """Removing what is not there is an error, as in MLflow."""
+        """Removing a tag that does not exist is an error, as in MLflow."""
         run_id = self.new_run(store, tags={"t": "1"})
         self.run(store.delete_tag(run_id, "t"))
         assert "t" not in self.run(store.get_run(run_id)).data.tags

@@ -15,10 +15,10 @@ _NONE = "123456"
 
 
 class ExperimentsContract(ContractHooks):
-    """What becomes of experiments."""
+    """How a store keeps experiments."""
 
     def test_an_experiment_keeps_its_name_tags_and_place(self, store: AbstractStore) -> None:
-        """By id and by name; the name is taken from then on."""
+        """It is found by id and by name, and no second experiment gets the name."""
         name = self.experiment_name("x")
         experiment_id = self.run(store.create_experiment(name, self.artifact_location, {"k": "v"}))
         found = self.run(store.get_experiment(experiment_id))
@@ -31,7 +31,7 @@ class ExperimentsContract(ContractHooks):
         self.raised(NEVER, store.create_experiment(" "))
 
     def test_an_experiment_without_a_place_gets_one(self, store: AbstractStore) -> None:
-        """The store picks it, and its runs' artifacts are below."""
+        """The store picks the artifact location, and the artifacts of its runs are in it."""
         experiment_id = self.experiment(store)
         location = self.run(store.get_experiment(experiment_id)).artifact_location
         assert location
@@ -53,7 +53,7 @@ class ExperimentsContract(ContractHooks):
         assert self.run(store.get_experiment(experiment_id)).name == new
 
     def test_deleting_an_experiment_deletes_its_runs_and_keeps_its_name(self, store: AbstractStore) -> None:
-        """Until it is restored, with its runs."""
+        """Restoring the experiment restores its runs."""
         name = self.experiment_name("x")
         experiment_id = self.run(store.create_experiment(name))
         run_id = self.new_run(store, experiment_id=experiment_id)

@@ -1,4 +1,4 @@
-"""`FaultyStore`: a store that fails when it is told to."""
+"""`FaultyStore`: a store that fails on demand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _delegated(name: str) -> Any:
 
 
 def _of_inner(name: str, doc: str) -> Any:
-    """An attribute that the engine sets: the inner store's, where it has one."""
+    """An attribute that the engine sets: it is passed on to the inner store, if that has it."""
 
     def get(self: FaultyStore) -> Any:
         return getattr(self.inner, name, None)
@@ -34,7 +34,8 @@ def _of_inner(name: str, doc: str) -> Any:
 
 
 class FaultyStore(AbstractStore):
-    """Another store with planned failures. ``calls`` counts the calls of each method, failed ones too."""
+    """Wraps another store and adds planned failures. ``calls`` counts the
+    calls of each method, failed ones too."""
 
     def __init__(self, store: AbstractStore) -> None:
         self.inner = store
@@ -48,9 +49,11 @@ class FaultyStore(AbstractStore):
         self._plan: dict[tuple[str, int], tuple[Exception, bool]] = {}
 
     def fail(self, method: str, error: Exception, *, nth: int = 1, times: int = 1, applied: bool = False) -> None:
-        """Raise ``error`` in the ``nth`` call of ``method`` from now on (1: the next) and the ``times - 1`` after it.
+        """Raise ``error`` in ``times`` calls of ``method``, beginning with the
+        ``nth`` from now on (1: the next call).
 
-        With ``applied`` the call is carried out first, as when a server's answer is lost on the way.
+        With ``applied``, the call is carried out before ``error`` is raised,
+        as when the answer of a server is lost.
         """
         for call in range(self.calls[method] + nth, self.calls[method] + nth + times):
             self._plan[method, call] = error, applied
@@ -68,7 +71,8 @@ class FaultyStore(AbstractStore):
     durable = _of_inner("durable", "Whether what `log_batch` returns from must survive the machine.")
 
     def over(self, io: StoreIO) -> FaultyStore:
-        """The same plan and the same counts, over a twin of the inner store."""
+        """A `FaultyStore` with the same plan and the same counts, around a
+        copy of the inner store."""
         twin = copy.copy(self)
         twin.inner = self.inner.over(io)
         return twin
@@ -76,8 +80,12 @@ class FaultyStore(AbstractStore):
     def check_key(self, kind: str, key: str) -> None:
         self.inner.check_key(kind, key)
 
+    def experiment_page(self, experiment_id: str) -> str | None:
+        return self.inner.experiment_page(experiment_id)
+
     create_run = _delegated("create_run")
     find_run = _delegated("find_run")
+    is_gone = _delegated("is_gone")
     probe = _delegated("probe")
     bookmark = _delegated("bookmark")
     log_batch = _delegated("log_batch")

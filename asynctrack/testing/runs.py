@@ -11,7 +11,7 @@ __all__ = ["RunsContract"]
 
 
 class RunsContract(ContractHooks):
-    """What becomes of runs."""
+    """How a store keeps runs."""
 
     def test_a_new_run_is_running_and_carries_what_was_given(self, store: AbstractStore) -> None:
         """create_run keeps the user, the start, the name and the tags."""
@@ -30,11 +30,11 @@ class RunsContract(ContractHooks):
         assert run.data.tags["mlflow.runName"] == run.info.run_name
 
     def test_creating_a_run_twice_changes_nothing(self, store: AbstractStore) -> None:
-        """A creation whose answer was lost can be repeated: one run, with what it has logged since."""
+        """A creation whose answer was lost can be repeated: there is one run, and its events stay."""
         spec = self.spec(store, start_time=1)
         first = self.run(store.create_run(spec))
         self.deliver(store, first.run_id, Batch(params=[("a", "1")]))
-        # Where the id is the store's choice, the engine asks for the run first.
+        # If the store chooses run ids, the engine looks for the run first.
         again = self.run(store.find_run(spec) if store.chooses_run_ids else store.create_run(spec))
         assert again is not None
         assert again.run_id == first.run_id
@@ -49,6 +49,31 @@ class RunsContract(ContractHooks):
         assert self.run(store.find_run(spec)) == info
         if not store.chooses_run_ids:
             assert info.run_id == spec.uid
+
+    def test_a_time_that_is_none_is_refused(self, store: AbstractStore) -> None:
+        """Nothing is changed, and the run can be read as before."""
+        run_id = self.new_run(store)
+        before = self.run(store.get_run(run_id)).info
+        for wrong in (1.5, "2024-01-01", 10**30, True):
+            self.raised(NEVER, store.update_run(run_id, end_time=wrong))  # type: ignore[arg-type]
+            self.raised(NEVER, store.create_run(self.spec(store, start_time=wrong)))
+        assert self.run(store.get_run(run_id)).info == before
+
+    def test_a_run_is_known_by_its_uid(self, store: AbstractStore) -> None:
+        """While the store is away, a program knows only the uid of its run, and other programs get that as its id."""
+        spec = self.spec(store, run_name="r")
+        run_id = self.run(store.create_run(spec)).run_id
+        assert self.deliver(store, spec.uid, Batch({"m": [(1, 0, 1.0)]}, [("p", "1")])) == []
+        self.run(store.update_run(spec.uid, status="FINISHED", end_time=7))
+        run = self.run(store.get_run(spec.uid))
+        assert (run.info.run_id, run.info.status, run.data.params) == (run_id, "FINISHED", {"p": "1"})
+        assert self.run(store.get_run_info(spec.uid)).run_id == run_id
+        assert [point.value for point in self.run(store.get_metric_history(spec.uid, "m"))] == [1.0]
+        again = self.run(store.create_run(self.spec(store, run_id=spec.uid)))
+        assert (again.run_id, again.status) == (run_id, "RUNNING")
+        found = self.run(store.find_run(self.spec(store, run_id=spec.uid)))
+        assert found is not None
+        assert found.run_id == run_id
 
     def test_a_run_that_names_no_experiment_is_in_the_default_one(self, store: AbstractStore) -> None:
         """MLflow's experiment "0"."""
@@ -80,8 +105,9 @@ class RunsContract(ContractHooks):
 
     def test_only_an_existing_active_run_can_be_taken_up(self, store: AbstractStore) -> None:
         """A missing run is not found, a deleted one refused."""
-        self.raised(NotFoundError, store.create_run(self.spec(store, run_id="0" * 32)))
+        # The store has a run: an empty store may count as unavailable, which raises another error.
         run_id = self.new_run(store)
+        self.raised(NotFoundError, store.create_run(self.spec(store, run_id="0" * 32)))
         self.run(store.delete_run(run_id))
         self.raised(RefusedError, store.create_run(self.spec(store, run_id=run_id)))
 
@@ -119,14 +145,14 @@ class RunsContract(ContractHooks):
         self.raised(NotFoundError, store.get_run_info("f" * 32))
 
     def test_a_run_that_does_not_exist_is_not_found(self, store: AbstractStore) -> None:
-        """Nor one whose id could lead elsewhere."""
+        """NotFoundError is raised. An id like "../x" leads nowhere either."""
         assert "f" * 32 in self.raised(NotFoundError, store.get_run("f" * 32))
         for run_id in ("../x", "", "a/b", "."):
             self.raised(NEVER, store.get_run(run_id))
             self.raised(NEVER, store.delete_run(run_id))
 
     def test_searching_filters_orders_and_pages(self, store: AbstractStore) -> None:
-        """Newest first unless ordered; what lacks the key comes last."""
+        """The newest run comes first by default. A run without the key that orders comes last."""
         experiment_id = self.experiment(store)
         ids = [self.new_run(store, experiment_id=experiment_id, start_time=i) for i in range(4)]
         for i, run_id in enumerate(ids[:3]):
@@ -146,7 +172,7 @@ class RunsContract(ContractHooks):
         self.raised(NEVER, store.search_runs([experiment_id], "metrics.acc ~ 1"))
 
     def test_a_search_finds_whole_runs_page_by_page(self, store: AbstractStore) -> None:
-        """In all the experiments asked about, and nowhere else."""
+        """Runs of all the named experiments are found, and no others."""
         first, second, other = (self.experiment(store, name) for name in ("one", "two", "three"))
         homes = (first, second, first, second, other)
         ids = [self.new_run(store, experiment_id=home, start_time=9 - i) for i, home in enumerate(homes)]

@@ -1,4 +1,4 @@
-"""Writes the golden journal of format version 1, and what a reader must find in it::
+"""Writes the golden journal of format version 3, and what a reader must find in it::
 
     python -m tests.compat.make_golden
 
@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from asynctrack.journal.frames import encode_frame
+from asynctrack.journal.frames import decode_frame, encode_frame, scan_frames
+from asynctrack.journal.measured import MeasuredOn
 from asynctrack.journal.segment import HEADER_SIZE, Segment
 from asynctrack.journal.slots import PACK, SLOT_SIZE
 from asynctrack.journal.writer import Journal
 from asynctrack.settings import Settings
 from asynctrack.stores.base import RunSpec
 
-FOLDER = Path(__file__).with_name("golden") / "v1"
+FOLDER = Path(__file__).with_name("golden") / "v3"
 SLOTS = 8
 NOW = 1_700_000_000_000
 BIG = 2**63 - 1
@@ -43,7 +44,7 @@ class Program:
         self.journal = journal
         self.events: dict[int, list[Any]] = {}
         self.runs: dict[int, dict[str, Any]] = {}
-        self.streams: dict[tuple[int, str], int] = {}
+        self.streams: dict[tuple[int, str | MeasuredOn], int] = {}
         self.void: list[int] = []
         self._next = 0
 
@@ -60,11 +61,11 @@ class Program:
         assert self.journal.write_frame([kind, run, *rest])
         self._logged([kind, run, *rest])
 
-    def point(self, run: int, key: str, timestamp: int, step: int, value: float) -> None:
+    def point(self, run: int, key: str | MeasuredOn, timestamp: int, step: int, value: float) -> None:
         assert self.journal.write(timestamp, step, value, self.stream(run, key))
         self._logged(_point(run, key, timestamp, step, value))
 
-    def stream(self, run: int, key: str) -> int:
+    def stream(self, run: int, key: str | MeasuredOn) -> int:
         if (run, key) not in self.streams:
             stream = self.journal.register_stream(run, key)
             assert stream is not None
@@ -84,7 +85,7 @@ class Program:
         number, at = claimed
         stream = self.stream(run, key)
         slots = self.journal.current[1]
-        PACK(slots, at, timestamp, step, value, stream, timestamp, step, value, stream)
+        PACK(slots, at, timestamp, step, value, stream, timestamp, step, value, stream, at)
         self.events[number] = _point(run, key, timestamp, step, value)
 
     def mark(self) -> None:
@@ -98,8 +99,9 @@ class Program:
         self._next += 1
 
 
-def _point(run: int, key: str, timestamp: int, step: int, value: float) -> list[Any]:
-    return ["point", run, key, timestamp, step, struct.pack("<d", value).hex()]
+def _point(run: int, key: str | MeasuredOn, timestamp: int, step: int, value: float) -> list[Any]:
+    name = key if isinstance(key, str) else key.key
+    return ["point", run, name, timestamp, step, struct.pack("<d", value).hex()]
 
 
 def write(journal: Journal) -> dict[str, Any]:
@@ -151,33 +153,40 @@ def write(journal: Journal) -> dict[str, Any]:
     program.point(last, "時間", NOW + 5, 7, 12.5)
     program.frame("end", last, "FAILED", NOW + 99)
     program.frame("end", resumed, "FINISHED", NOW + 60)
-    for step in range(3):
-        program.point(base, "loss/train", NOW + 6, 10 + step, step / 8)
+    program.point(base, "loss/train", NOW + 6, 10, 0.0)
+    # Slots 30 and 31; the first is damaged afterwards.
+    program.point(base, MeasuredOn("loss/train", None, "größe 1", "d1"), NOW + 6, 11, 1 / 8)
+    program.point(base, MeasuredOn("loss/train", MODEL), NOW + 6, 12, 2 / 8)
 
     # 32 to 35, segment 5: the process was killed here.
     program.point(last, "時間", NOW + 7, 8, 13.5)  # behind its run's end
-    for step in range(3):
-        program.point(base, "loss/train", NOW + 8, 20 + step, step / 16)
+    for step, on in enumerate((None, MeasuredOn("loss/train", MODEL, "größe 1", "d1"), None)):
+        program.point(base, on or "loss/train", NOW + 8, 20 + step, step / 16)
     journal.spool.reject([REJECTED])
     events = {number: event for number, event in program.events.items() if number >= SLOTS}
-    damaged, unfinished = 30, 35
-    del events[damaged], events[unfinished]
+    copied_over, flipped, unfinished = 29, 30, 35
+    del events[copied_over], events[flipped], events[unfinished]
     return {
-        "owner": list(journal.spool.owner),
+        "owner": list(journal.spool.owner)[:5],
         "runs": {str(run): spec for run, spec in program.runs.items()},
-        "streams": {str(number): [run, key] for (run, key), number in program.streams.items()},
+        "streams": {str(number): [run, *_entry(key)] for (run, key), number in program.streams.items()},
         "segments": [{"first": first, "capacity": SLOTS, "sealed": first < 32} for first in range(8, 48, 8)],
         "events": [[number, *events[number]] for number in sorted(events)],
         "void": program.void,
         "empty": [never_filled[0]],
         "unfinished": [unfinished],
-        "damaged": [damaged],
+        "damaged": [copied_over, flipped],
         "cursor": {**cursor, "runs": {str(run): entry for run, entry in cursor["runs"].items()}},
         "to_deliver": [number for number in sorted(events) if _to_deliver(number, events[number][1], cursor)],
         "rejected": [REJECTED],
     }
 
 
+def _entry(key: str | MeasuredOn) -> list[Any]:
+    return [key] if isinstance(key, str) else list(key)
+
+
+MODEL = "m-" + 32 * "5"
 REJECTED = {
     "run_id": uid(2),
     "kind": "metric",
@@ -196,9 +205,17 @@ def _to_deliver(number: int, run: int, cursor: Any) -> bool:
     return number in cursor["pending"] or bool(number >= acknowledged)
 
 
+def forget_place(spool: Path) -> None:
+    """Where it was made, which is another place each time: without that, it is the spool and no copy of one."""
+    entries, _, _ = scan_frames((spool / "registry").read_bytes())
+    entries = [entry[:6] if entry[0] == "owner" else entry for entry in entries]
+    (spool / "registry").write_bytes(b"".join(map(encode_frame, entries)))
+    (spool / "owner").write_bytes(encode_frame(decode_frame((spool / "owner").read_bytes())[:5]))
+
+
 def damage(spool: Path) -> None:
-    """What the writer's death and its disk have done to slots 30 and 35; and a file of a version to come."""
-    for first, number, apply in ((24, 30, _flip), (32, 35, _halve)):
+    """What the writer's death and its disk have done to slots 29, 30 and 35; and a file of a version to come."""
+    for first, number, apply in ((24, 29, _copy_over), (24, 30, _flip), (32, 35, _halve)):
         path = spool / f"{first // SLOTS + 1:06d}.slots"
         data = bytearray(path.read_bytes())
         apply(data, HEADER_SIZE + (number - first) * SLOT_SIZE)
@@ -208,6 +225,11 @@ def damage(spool: Path) -> None:
 
 def _flip(data: bytearray, at: int) -> None:
     data[at + 40] ^= 0x10
+
+
+def _copy_over(data: bytearray, at: int) -> None:
+    """The slot before it stands there once more."""
+    data[at : at + SLOT_SIZE] = data[at - SLOT_SIZE : at]
 
 
 def _halve(data: bytearray, at: int) -> None:
@@ -236,6 +258,7 @@ def main() -> None:
         journal.close()
     for name in ("000001.slots", "000001.frames"):
         (FOLDER / "spool" / name).unlink()
+    forget_place(FOLDER / "spool")
     damage(FOLDER / "spool")
     text = json.dumps(expected, indent=1, ensure_ascii=True)
     (FOLDER / "expected.json").write_text(text + "\n", "utf-8")

@@ -16,9 +16,12 @@ from typing import Any, NamedTuple
 import msgpack
 import pytest
 
+from asynctrack.journal.measured import MeasuredOn
+from asynctrack.journal.owner import read_owner
 from asynctrack.journal.reader import JournalReader
+from asynctrack.journal.registered import Stream
 from asynctrack.journal.segment import Segment
-from asynctrack.journal.spool import Spool, read_owner
+from asynctrack.journal.spool import Spool
 from tests.journals import Recovered, let_go, segments
 
 POINTS, FRAME, VOID = range(1, 0xFFFFFFFE), 0xFFFFFFFE, 0xFFFFFFFF
@@ -44,16 +47,18 @@ class Header(NamedTuple):
     sealed: bool
 
 
-def header(data: bytes) -> Header:
-    """The header of a segment's file. Raises ValueError."""
+def header(data: bytes) -> tuple[Header, int, int]:
+    """The header of a segment's file, the version, and how many slots were used at least. Raises ValueError."""
     marks = [struct.unpack_from("<I", data, at + 60)[0] for at in (0, 64)]
     for at in (0, 64):
         copy = data[at : at + 44]
         magic, version, size, first, capacity, _, checksum = struct.unpack("<8sIIQQQI", copy)
         if magic == b"ATRKSLOT" and zlib.crc32(copy[:40]) == checksum:
-            if (version, size) != (1, 64):
+            if version not in (1, 2, 3) or size != 64:
                 raise ValueError(f"version {version}")
-            return Header(first, capacity, 0x5EA1ED01 in marks)
+            counts = [struct.unpack_from("<II", data, at + 44) for at in (0, 64)]
+            used = max((count for count, check in counts if count ^ check == 0xFFFFFFFF), default=0)
+            return Header(first, capacity, 0x5EA1ED01 in marks), version, used
     raise ValueError("no header")
 
 
@@ -63,12 +68,12 @@ class Reader:
     def __init__(self, spool: Path) -> None:
         self.owner: list[Any] = next(entry for _, entry in frames((spool / "owner").read_bytes()))
         self.runs: dict[int, dict[str, Any]] = {}
-        self.streams: dict[int, tuple[int, str]] = {}
+        self.streams: dict[int, list[Any]] = {}
         for _, (kind, *entry) in frames((spool / "registry").read_bytes()):
             if kind == "run":
                 self.runs[entry[0]] = entry[1]
             elif kind == "stream":
-                self.streams[entry[0]] = (entry[1], entry[2])
+                self.streams[entry[0]] = entry[1:]
         self.events: dict[int, list[Any]] = {}
         self.lacking: dict[str, list[int]] = {"void": [], "empty": [], "unfinished": [], "damaged": []}
         self.segments: list[Header] = []
@@ -82,19 +87,24 @@ class Reader:
         files: dict[int, Path] = {}
         for path in spool.glob("*.slots"):
             data = path.read_bytes()
-            if any(data[128:]) or header(data).first not in files:
-                files[header(data).first] = path
+            first = header(data)[0].first
+            if any(data[128:]) or first not in files:
+                files[first] = path
         return [files[first] for first in sorted(files)]
 
     def _read_segment(self, path: Path) -> None:
         data = path.read_bytes()
-        self.segments.append(header(data))
-        first = self.segments[-1].first
+        head, version, used = header(data)
+        self.segments.append(head)
+        first = head.first
         empty: list[int] = []
-        for index in range(self.segments[-1].capacity):
+        for index in range(head.capacity):
             number = first + index
             slot = data[128 + 64 * index : 192 + 64 * index]
             half, other = slot[:32], slot[32:]
+            if version > 1 and any(other):
+                (place,) = struct.unpack("<I", other[28:])
+                other = other[:28] + (b"\0\0\0\0" if place == 128 + 64 * index else b"\xff\xff\xff\xfe")
             timestamp, step, value, stream = struct.unpack("<qqdI4x", half)
             if not any(slot):
                 empty.append(number)
@@ -104,14 +114,18 @@ class Reader:
             empty = []
             if half == other and stream in POINTS:
                 bits = struct.pack("<d", value).hex()
-                self.events[number] = ["point", *self.streams[stream], timestamp, step, bits]
+                run, key, *_ = self.streams[stream]
+                self.events[number] = ["point", run, key, timestamp, step, bits]
             elif half == other and stream == FRAME:
                 frame = path.with_suffix(".frames").read_bytes()[timestamp : timestamp + step]
                 self.events[number] = next(entry for _, entry in frames(frame))
-            elif half == other and stream == VOID:
+            elif half == other and stream == VOID and not any(half[:24]):
                 self.lacking["void"].append(number)
             else:
                 self.lacking["damaged" if any(other) else "unfinished"].append(number)
+
+        # But of those which the header counts as used.
+        self.lacking["empty"] += [number for number in empty if number < first + used]
 
     def to_deliver(self) -> list[int]:
         """The events that the store does not have."""
@@ -141,7 +155,7 @@ def test_a_reader_written_from_the_format_s_description_finds_everything(golden:
     reader = Reader(spool)
     assert reader.owner == expected["owner"]
     assert reader.runs == by_number(expected["runs"])
-    assert {number: list(stream) for number, stream in reader.streams.items()} == by_number(expected["streams"])
+    assert reader.streams == by_number(expected["streams"])
     assert [segment._asdict() for segment in reader.segments] == expected["segments"]
     assert reader.events == numbered(expected["events"])
     assert reader.lacking == {kind: expected[kind] for kind in reader.lacking}
@@ -159,14 +173,18 @@ def test_asynctrack_reads_every_event_of_it(golden: tuple[Path, dict[str, Any]])
     assert list(owner)[: len(expected["owner"])] == expected["owner"]
     spool = Spool.adopt(str(path))
     assert spool is not None
-    head, problems = spool.segments()
+    head = spool.segments.look(None, living=False)
+    problems = list(spool.segments.problems)
     reader = JournalReader(spool.registry, head)
     try:
         assert not problems
         assert read_by_slot(reader, head) == numbered(expected["events"])
         assert sum(reader.problems.values()) == sum(len(expected[kind]) for kind in ("empty", "unfinished", "damaged"))
         assert spool.load_cursor() == {**expected["cursor"], "runs": by_number(expected["cursor"]["runs"])}
-        assert reader.runs == by_number(expected["runs"])
+        assert reader.registry.runs == by_number(expected["runs"])
+        for number, (run, key, *more) in by_number(expected["streams"]).items():
+            on = MeasuredOn(key, *more) if more else None
+            assert reader.registry.stream(number) == Stream(run, key, on)
     finally:
         let_go(spool, head)
 
@@ -205,10 +223,10 @@ def read_by_slot(reader: JournalReader, head: Segment | None) -> dict[int, list[
             chunk = reader.read(number, 1)
             chunk.decode()
             for stream_number, records in chunk.streams.items():
-                stream = reader.stream(stream_number)
+                stream = reader.registry.stream(stream_number)
                 assert stream is not None
                 for timestamp, step, value, _ in records:
-                    events[number] = ["point", *stream, timestamp, step, struct.pack("<d", value).hex()]
+                    events[number] = ["point", *stream[:2], timestamp, step, struct.pack("<d", value).hex()]
             for frame in chunk.frames:
                 events[number] = frame
     return events

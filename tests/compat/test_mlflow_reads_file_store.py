@@ -9,7 +9,7 @@ import subprocess
 import sys
 import uuid
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -313,3 +313,35 @@ def test_what_we_call_identical_stops_a_migration(
     done = migrate(root, tmp_path / "x.db")
     assert done.returncode != 0
     assert b"UNIQUE" in done.stderr
+
+
+def test_datasets_and_models_of_runs_are_read_as_mlflow_reads_them(mlflow: Any, tmp_path: pathlib.Path) -> None:
+    """One that is damaged is left out."""
+    from mlflow import entities
+    from mlflow.store.tracking import file_store
+
+    root, module = tmp_path / "store", cast("Any", file_store)
+    theirs, ours = module.FileStore(str(root)), FileStore(root, InlineIO())
+    run_id = theirs.create_run("0", "ann", 1, [], "r").info.run_id
+    assert drive(ours.get_run(run_id)).to_dictionary()["inputs"] == {"dataset_inputs": [], "model_inputs": []}
+    train = entities.Dataset("train", "d1", "local", "{}", "schema", "profile")
+    inputs = [entities.DatasetInput(train, [entities.InputTag("mlflow.data.context", "train")])]
+    inputs.append(entities.DatasetInput(entities.Dataset("test", "d2", "http", "{}"), []))
+    theirs.log_inputs(run_id, inputs, [entities.LoggedModelInput("m-1")])
+    theirs.log_outputs(run_id, [entities.LoggedModelOutput("m-2", 7)])
+    found, expected = drive(ours.get_run(run_id)), theirs.get_run(run_id)
+    assert found.inputs is not None
+    assert found.outputs is not None
+    read = sorted(dataset.to_dictionary()["dataset"]["name"] for dataset in found.inputs.dataset_inputs)
+    assert read == ["test", "train"]
+    for mine in found.inputs.dataset_inputs:
+        [same] = [each for each in expected.inputs.dataset_inputs if each.dataset.name == mine.dataset.name]
+        assert mine.to_dictionary() == same.to_dictionary()
+    assert [model.model_id for model in found.inputs.model_inputs] == ["m-1"]
+    assert [(model.model_id, model.step) for model in found.outputs.model_outputs] == [("m-2", 7)]
+    [page] = drive(ours.search_runs(["0"])).items
+    assert page.inputs == found.inputs
+    next((root / "0" / run_id / "outputs").rglob("meta.yaml")).write_text("[")
+    outputs = drive(FileStore(root, InlineIO()).get_run(run_id)).outputs
+    assert outputs is not None
+    assert outputs.model_outputs == []

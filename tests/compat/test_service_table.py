@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import anyio
 import pytest
 
+from asynctrack.constants import UID_TAG
 from asynctrack.entities import Experiment, FileInfo, Metric, Param, Run, RunInfo, RunTag, ViewType
 from asynctrack.errors import (
     AlreadyExistsError,
@@ -335,19 +336,21 @@ def test_what_is_wrong_is_said_and_nothing_is_written(place: Place, service: MLf
             service.log_metric(bad, "m", 1)  # type: ignore[arg-type]  # that is the point
     service.log_param(run_id, "p", 1)
     service.set_terminated(run_id)
-    service.log_param(run_id, "p", 2)
+    with pytest.raises(InvalidInputError, match="'p' is '1' already"):
+        service.log_param(run_id, "p", 2)
     service.log_metric(run_id, "m", 1)
-    with pytest.raises(DeliveryError, match=r"(?s)'p'.*rejected\.jsonl"):
+    place.theirs.log_param(run_id, "q", "1")  # what is stored is read once
+    service.log_param(run_id, "q", 2)
+    with pytest.raises(DeliveryError, match=r"(?s)'q'.*rejected\.jsonl"):
         service.set_terminated(run_id, "KILLED")
     run = place.theirs.get_run(run_id)
-    assert (run.info.status, run.data.params, run.data.metrics) == ("KILLED", {"p": "1"}, {"m": 1.0})
+    assert (run.info.status, run.data.params, run.data.metrics) == ("KILLED", {"p": "1", "q": "1"}, {"m": 1.0})
     service.delete_run(run_id)
     for refused in (lambda: service.set_terminated(run_id), lambda: service.update_run(run_id, "FAILED")):
         with pytest.raises(RefusedError):
             refused()
-    service.log_metric(run_id, "m", 2, step=1)
-    with pytest.raises((RefusedError, DeliveryError)):
-        service.set_terminated(run_id)
+    with pytest.raises(RefusedError, match="is deleted"):
+        service.log_metric(run_id, "m", 2, step=1)
     assert place.theirs.get_run(run_id).data.metrics == {"m": 1.0}
     service.delete_experiment(experiment_id)
     with pytest.raises(RefusedError):
@@ -372,7 +375,7 @@ def test_our_client_and_mlflows_are_called_alike(place: Place) -> None:
         client.set_terminated(run_id, status="FAILED", end_time=20)
         page = client.search_runs([experiment_id], "metrics.m > 2", ViewType.ALL, 1, ["metrics.m DESC"])
         info, data = page[0].info, page[0].data
-        tags = {key: value for key, value in data.tags.items() if key != "asynctrack.uid"}
+        tags = {key: value for key, value in data.tags.items() if key != UID_TAG}
         outcomes.append(
             (len(page), page.token, info.run_name, info.user_id, info.status, info.start_time, info.end_time,
              data.metrics, data.params, tags, client.get_experiment(experiment_id).tags,

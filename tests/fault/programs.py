@@ -12,14 +12,19 @@ import textwrap
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import asynctrack
+from tests.mlflow_store import Tables
 from tests.mlruns import StoredRun, read_runs
 from tests.proxy import FaultProxy
 from tests.rest import support
 from tests.servers import MlflowServer
+
+if TYPE_CHECKING:
+    from tests.postgres import Postgres
 
 #: the programs use the very asynctrack that is under test, installed or not
 PACKAGE = str(Path(asynctrack.__file__).parents[1])
@@ -100,9 +105,33 @@ def run(code: str, folder: Path, **environment: str) -> subprocess.CompletedProc
     return finish(start(code, folder, **environment))
 
 
+#: It is busy for as long as something moves in the spools that it found: its own end does not wait for these.
+NEXT = """
+import asynctrack, os, time
+
+def others(own):
+    home = os.path.dirname(own)
+    for name in os.listdir(home):
+        path = os.path.join(home, name)
+        if path != own and os.path.exists(os.path.join(path, "registry")):
+            try:
+                yield path, [(entry.name, entry.stat().st_size) for entry in os.scandir(path)]
+            except OSError:
+                pass  # deleted just now
+
+with asynctrack.start_run(run_name="next") as run:
+    own = run._state.engine.journal.spool.path
+    seen, moved = None, time.monotonic()
+    while own and (found := sorted(others(own))) and time.monotonic() < moved + 5.0:
+        if found != seen:
+            seen, moved = found, time.monotonic()
+        time.sleep(0.05)
+"""
+
+
 def recover(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The next program a user starts there: it delivers what the last one left."""
-    result = run("import asynctrack\nwith asynctrack.start_run(run_name='next'):\n    pass\n", folder, **environment)
+    result = run(NEXT, folder, **environment)
     assert result.returncode == 0, result.stderr
     return result
 
@@ -169,6 +198,8 @@ class Lab:
 
 #: for tests of what only a file store has
 ON_FILES = pytest.mark.parametrize("lab", ["file"], indirect=True)
+#: for tests that databases as stores have to pass in the gate, too; the variable FAULT_STORES has all of them do so
+ON_ALL = pytest.mark.parametrize("lab", ["file", "server", "sqlite", "postgres"], indirect=True)
 
 
 def file_lab(folder: Path, root: str = "mlruns") -> Lab:
@@ -196,10 +227,42 @@ def server_lab(folder: Path, server: MlflowServer, experiment: str, stack: ExitS
         # 50,000 events a second: a test's second or two of them are delivered within its deadlines
         "LOG_AND_REST": "1000",
     }
-    return Lab(folder, environment, lambda: read_server(server, experiment), server.artifacts, out_of_order)
+    return Lab(folder, environment, lambda: read_tables(server, experiment), server.artifacts, out_of_order)
 
 
-def read_server(server: MlflowServer, experiment: str) -> dict[str, StoredRun]:
+def sqlite_lab(folder: Path, path: str = "mlflow.db") -> Lab:
+    """A folder, and an SQLite database that its first program makes in it."""
+    obstacle, database = folder / "disk", folder / path
+
+    def out_of_order() -> tuple[Lab, Callable[[], None]]:
+        obstacle.write_text("a file where a folder should be")
+        return sqlite_lab(folder, "disk/mlflow.db"), obstacle.unlink
+
+    tables = Tables(f"sqlite:///{database}")
+    environment = {"MLFLOW_TRACKING_URI": tables.backend, "LOG_AND_REST": "1000"}
+    return Lab(folder, environment, lambda: read_tables(tables, "Default"), database.parent / "mlruns", out_of_order)
+
+
+def postgres_lab(folder: Path, cluster: Postgres, experiment: str, stack: ExitStack, uri: str | None = None) -> Lab:
+    """A folder, and an experiment of its own in a real PostgreSQL database, which is reached by ``uri``."""
+
+    def out_of_order() -> tuple[Lab, Callable[[], None]]:
+        from tests.wire import Wire  # where PostgreSQL is installed
+
+        wire = stack.enter_context(Wire(cluster))
+        wire.refuse()
+        return postgres_lab(folder, cluster, experiment, stack, wire.uri), wire.heal
+
+    environment = {
+        "MLFLOW_TRACKING_URI": uri or cluster.url,
+        "MLFLOW_EXPERIMENT_NAME": experiment,
+        "LOG_AND_REST": "1000",
+    }
+    tables = Tables(cluster.url)
+    return Lab(folder, environment, lambda: read_tables(tables, experiment), folder / "mlruns", out_of_order)
+
+
+def read_tables(server: MlflowServer | Tables, experiment: str) -> dict[str, StoredRun]:
     """Every run of an experiment, read with SQL."""
     runs = {}
     for run_id in support.runs_of(server, experiment):

@@ -18,8 +18,8 @@ from tests.fault.test_progress import on_a_terminal
 #: kills this very process in the middle of something of asynctrack's
 KILLING = """
 from asynctrack.artifacts import files, snapshot
-from asynctrack.engine.source import Source
-from asynctrack.runlog import RunState
+from asynctrack.delivery.source import Source
+from asynctrack.runs.state import RunState
 def die(*arguments, **options):
     os.kill(os.getpid(), signal.SIGKILL)
 copy_piece = files.copy_piece

@@ -7,7 +7,11 @@ import random
 import shutil
 from pathlib import Path
 
-from tests.fault.programs import ON_FILES, Lab, steps
+import pytest
+
+from asynctrack.journal.segment import HEADER_SIZE
+from asynctrack.journal.slots import SLOT_SIZE
+from tests.fault.programs import LIMIT, ON_FILES, Lab, finish, steps
 
 POINTS = 3000
 #: part of it is delivered and acknowledged, part of it is not
@@ -73,3 +77,75 @@ def check(lab: Lab, about: str, told: str) -> None:
     # A flipped byte costs one event, or one metric's name; a spool that cannot be read at all stays for a person.
     if lab.spools():
         assert "stays as it is" in told or "damaged" in told, (about, told)
+
+
+FOLLOWED = """
+asynctrack.configure(mode="offline", segment_bytes=65536)
+run = asynctrack.start_run(run_name="followed")
+log_some(run, 20000)
+print("logged", flush=True)
+sys.stdin.readline()
+run.terminate()
+"""
+
+
+@ON_FILES
+@pytest.mark.parametrize("how", ["damaged", "missing"])
+def test_a_segment_that_is_lost_from_a_spool_that_is_being_followed_costs_itself(lab: Lab, how: str) -> None:
+    """The later ones are found and delivered, the loss is said, and the run has the status that its program gave it."""
+    program = lab.start(FOLLOWED)
+    assert program.stdout is not None
+    assert program.stdout.readline() == "logged\n"
+    (spool,) = lab.spools()
+    lost = sorted(spool.glob("*.slots"))[5]
+    slots = (lost.stat().st_size - HEADER_SIZE) // SLOT_SIZE
+    if how == "missing":
+        lost.unlink()
+    else:
+        lost.write_bytes(b"\xff" * HEADER_SIZE + lost.read_bytes()[HEADER_SIZE:])
+    sync = lab.start("print(asynctrack.sync(watch=True)[0].state)")
+    program.communicate("\n", timeout=LIMIT)
+    done = finish(sync)
+    assert done.stdout == "delivered\n", done.stderr
+    assert f"a segment is missing, with up to {slots} records" in done.stderr
+    (run,) = lab.runs().values()
+    assert run.status == "FINISHED"
+    assert 20000 - slots <= len(steps(run)) <= 20000 - slots + 8  # it may hold slots that are no points
+    assert not lab.spools()
+
+
+FEW_DESCRIPTORS = """
+import errno, resource
+adopted = asynctrack.start_run(run_name="beside")
+mine = []
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+try:
+    while True:
+        mine.append(os.open("/dev/null", os.O_RDONLY))
+except OSError as error:
+    assert error.errno == errno.EMFILE
+time.sleep(1)  # whoever delivers meets it, too
+for fd in mine:
+    os.close(fd)
+adopted.log_metric("loss", 0.25, 1)
+"""
+
+
+@ON_FILES
+def test_a_program_without_free_descriptors_loses_nothing_of_what_it_has_adopted(lab: Lab) -> None:
+    """More segments than descriptors, and then none left at all: that says nothing about the data. What cannot be read
+    now is read later, and no segment is deleted unread."""
+    left = lab.run(
+        "asynctrack.configure(segment_bytes=16384, mode='offline')\n"
+        "with asynctrack.start_run(run_name='left') as run:\n    log_some(run, 60000)"
+    )
+    assert left.returncode == 0, left.stderr
+    (spool,) = lab.spools()
+    assert len(list(spool.glob("*.slots"))) > 200
+    done = lab.run(FEW_DESCRIPTORS, ASYNCTRACK_MODE="online")
+    assert done.returncode == 0, done.stderr
+    lab.recover()
+    runs = {run.tags["mlflow.runName"]: run for run in lab.runs().values()}
+    assert steps(runs["left"]) == list(range(60000))
+    assert steps(runs["beside"]) == [1]
+    assert not lab.spools()

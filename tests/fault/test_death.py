@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.fault.programs import Lab, check_counted, finish, line_for, steps
+from tests.fault.programs import ON_ALL, Lab, check_counted, finish, line_for, steps
 
 TRAIN = """
 with asynctrack.start_run() as run:
@@ -50,6 +50,7 @@ def test_a_sudden_death_keeps_everything_for_the_next_start(death: str, code: in
     assert lab.spools() == []
 
 
+@ON_ALL
 def test_killing_the_process_group_takes_nothing_along(lab: Lab) -> None:
     """As a scheduler or a shell's Ctrl-\\ does it: no helper process was needed to keep the events."""
     process = lab.start("os.setpgid(0, 0)" + TRAIN)

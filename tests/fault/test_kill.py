@@ -21,6 +21,7 @@ with open("acknowledged", "r+b") as file:
     # clears the bytes first.)
     returned = memoryview(mmap.mmap(file.fileno(), 8)).cast("q")
 keys = [f"m{number}" for number in range(10)]
+asynctrack.configure(flush_interval=0.05)  # kills come between deliveries, and in the middle of one
 run = asynctrack.start_run(run_name="train")
 log = run.log_metric
 print(run.run_id, flush=True)
@@ -46,12 +47,14 @@ def test_fifty_kills_lose_nothing(tmp_path: Path) -> None:
         assert process.stdout is not None
         run_id = process.stdout.readline().strip()
         started = time.perf_counter()
-        time.sleep(moments.uniform(0.0, 0.6))  # the random moment, not a wait for something
+        # The random moment, not a wait for something. Long enough to fill several segments, and no longer: all that is
+        # logged has to be delivered and checked.
+        time.sleep(moments.uniform(0.0, 0.2))
         process.send_signal(signal.SIGKILL)
         seconds = time.perf_counter() - started
         process.communicate()
         (acknowledged[run_id],) = struct.unpack("=q", counter.read_bytes())
-        if seconds > 0.2:
+        if seconds > 0.1:
             rates.append(acknowledged[run_id] / seconds)
     programs.recover(tmp_path)
     assert programs.spools(tmp_path) == []
@@ -70,4 +73,4 @@ def test_fifty_kills_lose_nothing(tmp_path: Path) -> None:
         assert run.status == "KILLED"
     median = sorted(rates)[len(rates) // 2]
     print(f"{sum(acknowledged.values()):,} events acknowledged, {median:,.0f} a second while logging")
-    assert median >= 100_000, "the kills are only worth something under load"
+    assert median >= 20_000, "the kills are only worth something under load"

@@ -17,7 +17,8 @@ import pytest
 import asynctrack
 from asynctrack.experiments import choose_experiment
 from asynctrack.journal.frames import encode_frame
-from asynctrack.journal.spool import is_held, read_owner
+from asynctrack.journal.locks import is_held
+from asynctrack.journal.owner import read_owner
 from tests import faults
 from tests.fault.programs import LIMIT, PACKAGE, finish, line_for
 from tests.fault.shipping import Place, start_command, until

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import asynctrack
-from asynctrack.engine import retry
+from asynctrack.delivery import retry
 from tests import faults
 from tests.exchange import Exchange
 from tests.fault import programs
@@ -45,7 +45,7 @@ def test_a_server_that_is_ended_in_the_middle_and_started_again(
         took = log_events(run, at={8000: comes_back.start})
         comes_back.join()
     assert_all_stored(sqlite_server, run.run_id)
-    assert len(spoken(caplog)) == 2, "once that it is away, once that it is back"
+    assert len(spoken(caplog, about=run.tracking_uri)) == 2, "once that it is away, once that it is back"
     assert_quick(took)
 
 
@@ -138,12 +138,12 @@ def test_events_are_held_while_the_credentials_are_wrong_and_shipped_once_the_en
         proxy.wait_for(5, "log-batch")
         assert {record.status for record in proxy.requests_to("log-batch")} == {401}
         assert run.stats().rejected == 0
-        (warning,) = spoken(caplog)
+        (warning,) = spoken(caplog, about=run.tracking_uri)
         assert "MLFLOW_TRACKING_PASSWORD" in warning
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
     assert_all_stored(auth_server, run.run_id)
-    assert len(spoken(caplog)) == 2
-    assert "again" in spoken(caplog)[1]
+    assert len(spoken(caplog, about=run.tracking_uri)) == 2
+    assert "again" in spoken(caplog, about=run.tracking_uri)[1]
     assert_quick(took)
 
 
@@ -185,7 +185,7 @@ def test_a_token_function_that_returns_a_good_token_again_ships_what_was_held(
             support.until(lambda: [record.status for record in proxy.requests].count(401) >= 3)
             token[0] = "good"
     assert_all_stored(sqlite_server, run.run_id)
-    assert len(spoken(caplog)) == 2
+    assert len(spoken(caplog, about=run.tracking_uri)) == 2
 
 
 def test_a_run_whose_requests_are_never_answered_delays_no_other(sqlite_server: MlflowServer) -> None:

@@ -195,10 +195,36 @@ with asynctrack.start_run() as run:
         print("go on", file=process.stdin, flush=True)
     result = finish(process)
     assert result.returncode == 0, result.stderr
-    assert "the shipper process has ended (status -9); starting another" in result.stderr
+    assert "has ended (status -9); starting another. Nothing in " in result.stderr
     assert (place.only_run().points, place.only_run().status) == (POINTS, "FINISHED")
     assert place.only_run().params == {"lr": "0.1", "layers": "3"}
     until(lambda: gone(place), "the shipper is gone")
+
+
+def test_a_killed_shipper_is_noticed_by_a_program_that_ignores_the_ends_of_its_children(files: Place) -> None:
+    """There the kernel says of every child that it has ended well."""
+    process = files.start(
+        """
+import asynctrack
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+run = asynctrack.start_run()
+log_some(run, 500)
+run.flush()
+print("flushed", flush=True)
+sys.stdin.readline()
+for step in range(500, 1000):
+    run.log_metric("loss", step * 0.25, step)
+"""
+    )
+    assert process.stdin is not None
+    line_for(process)
+    (shipper,) = files.shippers()
+    os.kill(shipper, signal.SIGKILL)
+    print("go on", file=process.stdin, flush=True)
+    result = finish(process)
+    assert (result.returncode, "Traceback" in result.stderr) == (0, False), result.stderr
+    until(lambda: gone(files), "the shipper is gone, and with it the spool")
+    assert (files.only_run().points, files.only_run().status) == (POINTS[:1000], "FINISHED")
 
 
 # ── children
@@ -355,7 +381,7 @@ def test_wrong_credentials_raise_and_another_shipper_gets_the_mended_ones(
 
     with FaultProxy(sqlite_server.url) as proxy:
         proxy.always(Checked())
-        run = asynctrack.start_run(tracking_uri=proxy.url, experiment_name=(name := support.fresh()))
+        run = asynctrack.start_run(tracking_uri=proxy.url, experiment_name=(name := support.fresh()), wait=False)
         with pytest.raises(asynctrack.AuthenticationError, match="MLFLOW_TRACKING_TOKEN"):
             _ = run.info
         run.log_metric("loss", 1.0)

@@ -362,3 +362,234 @@ def test_the_first_process_of_a_container_ends_too(lab: Lab) -> None:
     result = finish(process)
     assert result.returncode == 128 + signal.SIGTERM, result.stderr
     assert (steps(lab.only_run()), lab.only_run().status) == (list(range(5000)), "KILLED")
+
+
+def ended_run(lab: Lab) -> str:
+    """The id of a run that another program has made, and ended."""
+    result = lab.run("with asynctrack.start_run() as run:\n    print(run.info.run_id)")
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        "asynctrack.get_service().log_metric(run_id, 'loss', step * 0.25, step=step)",
+        "asynctrack.MlflowClient().log_metric(run_id, 'loss', step * 0.25, step=step)",
+        "asynctrack.log_metric('loss', step * 0.25, step=step, run_id=run_id)",
+    ],
+    ids=["service", "client", "fluent"],
+)
+def test_a_program_that_only_logs_to_a_run_by_its_id_delivers_too(log: str, lab: Lab) -> None:
+    """As each rank of a training does that torchrun, Ray or Kubernetes ends. It ends no run, and accuses nobody."""
+    run_id = ended_run(lab)
+    program = f"run_id = {run_id!r}\nfor step in range(2000):\n    {log}\nwait()"
+    result = terminated(lab, program, ASYNCTRACK_FLUSH_INTERVAL="5")
+    assert (result.returncode, result.stderr) == (-signal.SIGTERM, "")
+    assert (steps(lab.only_run()), lab.only_run().status) == (list(range(2000)), "FINISHED")
+    assert lab.spools() == [], result.stderr
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_of_a_pool_that_is_left_deliver_and_are_silent(method: str, lab: Lab) -> None:
+    """Leaving ``with Pool()`` sends SIGTERM to workers that log to their parent's run by its id."""
+    script = lab.folder / "train.py"
+    script.write_text(
+        f"""
+import multiprocessing
+import asynctrack
+
+def work(run_id, number):
+    for step in range(500):
+        asynctrack.log_metric(f"worker{{number}}", step * 0.25, step, run_id=run_id)
+    return number
+
+if __name__ == "__main__":
+    asynctrack.configure(flush_interval=5)
+    with asynctrack.start_run() as run:
+        run.flush()
+        with multiprocessing.get_context({method!r}).Pool(2) as pool:
+            print(pool.starmap(work, [(run.run_id, number) for number in range(4)], chunksize=1))
+            workers = list(pool._pool)
+        for worker in workers: worker.join()
+"""
+    )
+    result = lab.run("os.execv(sys.executable, [sys.executable, '-W', 'ignore', 'train.py'])")
+    assert (result.returncode, result.stdout) == (0, "[0, 1, 2, 3]\n"), result.stderr
+    assert result.stderr == ""
+    for number in range(4):
+        assert steps(lab.only_run(), f"worker{number}") == list(range(500))
+    assert lab.only_run().status == "FINISHED"
+    assert lab.spools() == [], result.stderr
+
+
+def test_a_worker_hears_a_signal_that_comes_just_when_it_begins_to_wait(lab: Lab) -> None:
+    """Python has noted it, and the system call that has just begun is not interrupted by it: as `WAIT` says. An idle
+    worker of a pool that is left would wait for its lock for ever, and the pool for the worker."""
+    script = lab.folder / "train.py"
+    script.write_text(
+        """
+import multiprocessing, os, signal
+import asynctrack
+
+def work(run_id):
+    for step in range(500):
+        asynctrack.log_metric("loss", step * 0.25, step, run_id=run_id)
+    noted = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(noted)
+    os.write(noted, bytes([signal.SIGTERM]))
+    multiprocessing.Semaphore(0).acquire()
+
+if __name__ == "__main__":
+    asynctrack.configure(flush_interval=5)
+    with asynctrack.start_run() as run:
+        run.flush()
+        worker = multiprocessing.get_context("spawn").Process(target=work, args=(run.run_id,))
+        worker.start()
+        worker.join()
+        print(worker.exitcode)
+"""
+    )
+    result = lab.run("os.execv(sys.executable, [sys.executable, '-W', 'ignore', 'train.py'])")
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{-signal.SIGTERM}\n", "")
+    assert (steps(lab.only_run()), lab.spools()) == (list(range(500)), [])
+
+
+@pytest.mark.parametrize("how", ["os.fork()", "None"])
+def test_a_child_of_a_worker_is_not_listened_to(how: str, lab: Lab) -> None:
+    """Neither one that it forks, whose signals are its own, nor one that it starts."""
+    script = lab.folder / "train.py"
+    script.write_text(
+        f"""
+import multiprocessing, os, signal, subprocess, sys, time
+import asynctrack
+
+def work(run_id):
+    asynctrack.log_metric("loss", 0.0, 0, run_id=run_id)
+    assert signal.set_wakeup_fd(-1) != -1
+    child = {how}
+    if child is None:
+        child = subprocess.Popen([sys.executable, "-c", "import time; print('there', flush=True); time.sleep(60)"],
+                                 stdout=subprocess.PIPE, close_fds=False)
+        child.stdout.readline()
+        child.terminate()
+        assert child.wait() == -signal.SIGTERM
+        child.stdout.close()
+        return
+    if child == 0:
+        assert signal.set_wakeup_fd(-1) == -1
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+if __name__ == "__main__":
+    with asynctrack.start_run() as run:
+        worker = multiprocessing.get_context("spawn").Process(target=work, args=(run.run_id,))
+        worker.start()
+        worker.join()
+        print(worker.exitcode)
+"""
+    )
+    result = lab.run("os.execv(sys.executable, [sys.executable, '-W', 'ignore', 'train.py'])")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "0\n", "")
+
+
+OPENING = """
+    from importlib.abc import MetaPathFinder
+    class Slow(MetaPathFinder):
+        def find_spec(self, name, path=None, target=None):
+            if name == "asynctrack.stores.databricks":
+                print("waiting", flush=True)
+                time.sleep(0.5)
+    sys.meta_path.insert(0, Slow())
+    os.environ |= {"DATABRICKS_HOST": "http://127.0.0.1:9", "DATABRICKS_TOKEN": "x"}
+    def open_another():
+        try:
+            asynctrack.get_service("databricks").get_run("0" * 32)
+        except asynctrack.AsynctrackError:
+            pass
+"""
+
+
+@pytest.mark.parametrize("where", ["this", "another"])
+def test_a_signal_while_a_store_is_being_opened(where: str, lab: Lab) -> None:
+    """By the thread that handles signals or by another one: which imports, and holds locks over that."""
+    here = "threading.Thread(target=open_another, daemon=True).start()\n    wait()"
+    program = f"""
+    run = asynctrack.start_run()
+    log_some(run)
+    {OPENING.strip()}
+    {"open_another()" if where == "this" else here}
+    wait()
+    """
+    process = lab.start(WAIT + textwrap.dedent(program))
+    line_for(process)
+    process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    result = finish(process)
+    assert result.returncode == -signal.SIGTERM, result.stderr
+    assert time.monotonic() - sent < 10.0, "term_timeout is 20 s"
+    assert (steps(lab.only_run()), lab.only_run().status) == (list(range(5000)), "KILLED")
+    assert lab.spools() == [], result.stderr
+
+
+def test_a_signal_while_the_engine_needs_what_is_half_imported(lab: Lab) -> None:
+    """The thread that handles signals is just importing what the first delivery takes: it comes to its end first."""
+    program = """
+        class Slow:
+            @staticmethod
+            def find_spec(name, path=None, target=None):
+                if name == "asyncio.base_events" and threading.current_thread() is threading.main_thread():
+                    print("waiting", flush=True)
+                    time.sleep(0.5)
+        sys.meta_path.insert(0, Slow)
+        run = asynctrack.start_run()
+        log_some(run)
+        import asyncio
+        wait()
+    """
+    process = lab.start(WAIT + textwrap.dedent(program))
+    line_for(process)
+    process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    result = finish(process)
+    assert result.returncode == -signal.SIGTERM, result.stderr
+    assert time.monotonic() - sent < 10.0, "term_timeout is 20 s"
+    assert (steps(lab.only_run()), lab.only_run().status) == (list(range(5000)), "KILLED")
+
+
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [
+        ("asynctrack.journal.frames", "write_all"),
+        ("asynctrack.journal.chain", "decide"),
+    ],
+)
+def test_a_signal_in_the_middle_of_the_journals_own_work_costs_no_time(module: str, function: str, lab: Lab) -> None:
+    """With the lock held that the engine's thread wants, too: the call comes to its end first."""
+    program = f"""
+        import importlib
+        asynctrack.configure(segment_bytes=8192)
+        module = importlib.import_module({module!r})
+        real = getattr(module, {function!r})
+        def interrupted(*arguments):
+            if threading.current_thread() is threading.main_thread():
+                setattr(module, {function!r}, real)
+                os.kill(os.getpid(), signal.SIGTERM)
+            return real(*arguments)
+        run = asynctrack.start_run()
+        run.flush()
+        log_some(run, 50)
+        setattr(module, {function!r}, interrupted)
+        while True:
+            run.log_metric("other", 0)
+            run.log_param("p", 1)
+            time.sleep(0.001)
+    """
+    begun = time.monotonic()
+    result = lab.run(program)
+    assert result.returncode == -signal.SIGTERM, result.stderr
+    assert time.monotonic() - begun < 15.0, "term_timeout is 20 s"
+    assert (steps(lab.only_run()), lab.only_run().status) == (list(range(50)), "KILLED")
+    assert lab.spools() == [], result.stderr

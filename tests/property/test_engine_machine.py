@@ -16,11 +16,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from asynctrack.engine.delivery import Delivery
-from asynctrack.engine.source import Loaded, Source
+from asynctrack.delivery.lane import Lane
+from asynctrack.delivery.sender import Sender
+from asynctrack.delivery.source import Loaded, Source
 from asynctrack.errors import UnavailableError
+from asynctrack.journal.frames import encode_frame
 from asynctrack.journal.segment import Segment
-from asynctrack.journal.slots import PACK
+from asynctrack.journal.slots import FRAME, PACK
 from asynctrack.journal.spool import Spool
 from asynctrack.journal.writer import Journal
 from asynctrack.stores.base import Batch, Limits, Refusal
@@ -35,7 +37,7 @@ class Killed(BaseException):
 class Process:
     """A process that logs, and delivers what it and dead processes have logged."""
 
-    def __init__(self, home: Path, orphans: list[Path], delivery: Delivery) -> None:
+    def __init__(self, home: Path, orphans: list[Path], delivery: Sender) -> None:
         self.delivery = delivery
         self.journal: Journal = new_journal(home, slots=6)
         self.own = Source(self.journal.spool, self.journal.head, delivery.store.limits, adopted=False)
@@ -43,13 +45,15 @@ class Process:
         for path in orphans:
             spool = Spool.adopt(str(path))
             assert spool is not None
-            head, problems = spool.segments()
-            assert not problems
+            head = spool.segments.look(None, living=False)
+            assert not spool.segments.problems
             self.adopted.append(Source(spool, head, delivery.store.limits, adopted=True))
         #: open runs: number → streams by key
         self.runs: dict[int, dict[str, int]] = {}
         #: claimed slots that are not written yet, with what is to be written there
         self.claimed: list[tuple[Segment, Any, int, int, int, str]] = []
+        #: the same for a tag
+        self.tagging: list[tuple[Segment, Any, int, int, str]] = []
 
     @property
     def sources(self) -> list[Source]:
@@ -70,9 +74,9 @@ class Process:
     def finish(self, source: Source) -> None:
         # A slot that was claimed when its process died is reported, as it might have been damage.
         assert all(problem.startswith("unfinished") for problem in source.reader.problems)
-        for segment in list(chain(source.reader.head)):
-            segment.close()
-        source.spool.remove()
+        account = source.account()
+        source.close()
+        source.spool.remove(account)
         self.adopted.remove(source)
 
     def deliver(self, *, backwards: bool = False) -> None:
@@ -80,7 +84,7 @@ class Process:
         was begun is carried out first."""
         lanes = [(source, lane) for source in self.sources for lane in source.lanes.values()]
         for _, lane in lanes:
-            lane.retry_at = 0.0
+            lane.backoff.retry_at = 0.0
         works = list(self.delivery.due(iter(lanes)))
         try:
             while works:
@@ -134,11 +138,12 @@ class EngineMachine(RuleBasedStateMachine):
         self.accepted: dict[tuple[str, str, str], list[Any]] = {}
         self.late: set[Any] = set()
         self.status: dict[str, tuple[str, int]] = {}
+        self.watermarks: dict[Lane, int] = {}
         self.process = self.start_process([])
 
     def start_process(self, orphans: list[Path]) -> Process:
         self.lives += 1
-        return Process(self.folder / f"life{self.lives}", orphans, Delivery(self.store, self.on_refusal))
+        return Process(self.folder / f"life{self.lives}", orphans, Sender(self.store, self.on_refusal))
 
     def on_refusal(self, run_id: str, refusal: Refusal) -> None:
         value = refusal.value
@@ -223,6 +228,49 @@ class EngineMachine(RuleBasedStateMachine):
         if segment.holds(at):
             self.process.claimed.append((segment, slots, at, stream, run, key))
 
+    @precondition(has_run)
+    @rule(data=st.data())
+    def a_thread_sets_a_tag_slowly(self, data: st.DataObject) -> None:
+        """It has claimed its slot, and waits for the disk. Whatever is set behind it is the later word."""
+        run, run_id = self.choose_run(data)
+        claim, slots, segment = self.process.journal.current
+        at = claim()
+        if segment.holds(at):
+            value = str(self.next_event())
+            self.process.tagging.append((segment, slots, at, run, value))
+            self.accept(run_id, "tag", "same", value)
+
+    @precondition(lambda self: self.process.tagging)
+    @rule(data=st.data())
+    def the_tag_is_written(self, data: st.DataObject) -> None:
+        index = data.draw(st.integers(0, len(self.process.tagging) - 1))
+        segment, slots, at, run, value = self.process.tagging.pop(index)
+        logged = self.accepted[self.run_ids[self.lives, run], "tag", "same"]
+        entry = ["tags", run, {"same": value}]
+        frame = encode_frame(entry)
+        try:
+            offset = segment.append_frame(frame)
+            PACK(slots, at, offset, len(frame), 0.0, FRAME, offset, len(frame), 0.0, FRAME, at)
+        except (ValueError, TypeError, OSError):
+            assert not segment.holds(at)
+            logged.remove(value)
+            logged.append(value)
+            assert self.process.journal.write_frame(entry)
+
+    @precondition(has_run)
+    @rule(data=st.data())
+    def set_the_same_tag(self, data: st.DataObject) -> None:
+        run, run_id = self.choose_run(data)
+        value = str(self.next_event())
+        assert self.process.journal.write_frame(["tags", run, {"same": value}])
+        self.accept(run_id, "tag", "same", value)
+
+    def give_up_tags(self) -> None:
+        """The process dies before they are written."""
+        for _, _, _, run, value in self.process.tagging:
+            self.accepted[self.run_ids[self.lives, run], "tag", "same"].remove(value)
+        self.process.tagging = []
+
     @precondition(lambda self: self.process.claimed)
     @rule(data=st.data())
     def the_slow_thread_goes_on(self, data: st.DataObject) -> None:
@@ -230,7 +278,7 @@ class EngineMachine(RuleBasedStateMachine):
         segment, slots, at, stream, run, key = self.process.claimed.pop(index)
         number = self.next_event()
         try:
-            PACK(slots, at, number, 0, float(number), stream, number, 0, float(number), stream)
+            PACK(slots, at, number, 0, float(number), stream, number, 0, float(number), stream, at)
         except (ValueError, TypeError):
             assert not segment.holds(at)
             assert self.process.journal.write(number, 0, float(number), stream)
@@ -242,6 +290,8 @@ class EngineMachine(RuleBasedStateMachine):
     def end_run(self, data: st.DataObject) -> None:
         run, run_id = self.choose_run(data)
         if any(claimed[4] == run for claimed in self.process.claimed):
+            return
+        if any(tagging[3] == run for tagging in self.process.tagging):
             return
         assert self.process.journal.write_frame(["end", run, "FINISHED", self.next_event()])
         self.status[run_id] = "FINISHED", self.events
@@ -287,6 +337,7 @@ class EngineMachine(RuleBasedStateMachine):
             except Killed:
                 pass
             self.plan = []
+        self.give_up_tags()
         old = self.process
         orphans: list[Path] = []
         for path in old.spools():
@@ -310,11 +361,31 @@ class EngineMachine(RuleBasedStateMachine):
                 assert in_order == [value for value in logged if value in in_order]
         assert len(set(self.refused)) == len(self.refused)
 
+    @invariant()
+    def what_is_acknowledged_stays_so_and_every_run_stands_somewhere(self) -> None:
+        for source in self.process.sources:
+            directory = source.directory
+            assert not set(directory.lanes) & set(directory.finished)
+            assert all(abs(number) in directory.seen for number in [*directory.lanes, *directory.finished])
+            for lane in [*directory.lanes.values(), *directory.finished.values()]:
+                assert lane.progress.watermark >= self.watermarks.get(lane, 0)
+                self.watermarks[lane] = lane.progress.watermark
+                assert lane.caught_up or lane in directory.active
+
+    @invariant()
+    def what_is_computed_for_few_runs_is_what_all_runs_say(self) -> None:
+        for source in self.process.sources:
+            assert source.positions().runs == {run: lane.at() for run, lane in source.lanes.items()}
+            assert source.directory.low_water() == source.low_water()
+
     def teardown(self) -> None:
         """In the end, with the store well again, everything is delivered or was refused."""
         try:
             self.plan = []
             self.process.claimed = []
+            self.give_up_tags()
+            for source in self.process.sources:
+                source.loader.patience = 0.0
             for _ in range(1000):
                 more = self.process.look()
                 self.process.deliver()

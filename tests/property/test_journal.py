@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import math
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from asynctrack.engine.delivery import Delivery
-from asynctrack.engine.source import Source
+from asynctrack.delivery.pump import Pump
+from asynctrack.delivery.sender import Sender
+from asynctrack.delivery.source import Source
+from asynctrack.delivery.supervision import Supervision
 from asynctrack.journal.reader import JournalReader
 from asynctrack.journal.segment import HEADER_SIZE
 from asynctrack.journal.slots import SLOT_SIZE
 from asynctrack.journal.spool import Spool
 from asynctrack.journal.writer import Journal
+from asynctrack.settings import Settings
 from asynctrack.stores.base import Limits
 from asynctrack.stores.io import drive
 from tests.journals import (
@@ -110,9 +117,9 @@ def without_ends(events: list[Event]) -> dict[tuple[Any, ...], list[Event]]:
 def damages(draw: st.DrawFn) -> tuple[str, Callable[[bytes], tuple[bytes, int, int]]]:
     """What happens to a file: its description, and a function that gives the new bytes, and which were zeroed."""
     where = draw(st.floats(0, 1, exclude_max=True))
-    how = draw(st.sampled_from(["cut", "flip", "zero"]))
+    how = draw(st.sampled_from(["cut", "flip", "zero", "ones", "copied over its neighbour"]))
     mask = draw(st.integers(1, 255))
-    size = 2 ** draw(st.integers(0, 9))
+    size = 2 ** draw(st.integers(0, 12))
 
     def apply(data: bytes) -> tuple[bytes, int, int]:
         at = int(where * len(data))
@@ -122,6 +129,10 @@ def damages(draw: st.DrawFn) -> tuple[str, Callable[[bytes], tuple[bytes, int, i
             return data[:at] + bytes([data[at] ^ mask]) + data[at + 1 :], 0, 0
         at -= at % size
         end = min(at + size, len(data))
+        if how == "ones":
+            return data[:at] + b"\xff" * (end - at) + data[end:], 0, 0
+        if how == "copied over its neighbour":
+            return data[: at + size] + data[at:end] + data[at + 2 * size :], 0, 0
         return data[:at] + bytes(end - at) + data[end:], at, end
 
     return f"{how} at {where:.4f} mask {mask} size {size}", apply
@@ -130,7 +141,8 @@ def damages(draw: st.DrawFn) -> tuple[str, Callable[[bytes], tuple[bytes, int, i
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_no_damage_to_a_file_brings_a_wrong_record_or_hides_a_missing_one(data: st.DataObject) -> None:
-    """Cut anywhere, any byte changed, any aligned range zeroed, in any file: what is read is what was written, in
+    """Cut anywhere, any byte changed, any aligned range zeroed, set to ones or copied over its
+    neighbour, in any file: what is read is what was written, in
     order; whatever is missing and was not delivered before is reported; and the next journal works.
 
     One thing is past finding: records zeroed, slot by slot, up to the very end of what was written look like slots
@@ -178,13 +190,106 @@ def test_no_damage_to_a_file_brings_a_wrong_record_or_hides_a_missing_one(data: 
             assert read_events(JournalReader(fresh.spool.registry, fresh.head)) == again.events
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_missing_segments_cost_what_was_in_them_and_are_reported(data: st.DataObject) -> None:
+    """Any of them, the first and the last too, if it was not empty."""
+    events = data.draw(st.lists(METRIC, min_size=5, max_size=25), "events")
+    slots = data.draw(st.integers(2, 6), "slots")
+    with tempfile.TemporaryDirectory() as folder, journal_in(Path(folder), slots=slots) as journal:
+        program = Program(journal)
+        for event in events:
+            program.log(event)
+        path = die(journal, Path(folder, "dead"))
+        numbers = range((program.slots[-1]) // slots + 1)
+        # Without the last one nothing tells that there was one.
+        lost = data.draw(st.sets(st.sampled_from(numbers[:-1]), min_size=1), "lost")
+        for number in lost:
+            (path / f"{number + 1:06d}.slots").unlink()
+        recovered = Recovered(path)
+        kept = [
+            event
+            for event, slot in zip(program.events, program.slots, strict=True)
+            if slot // slots not in lost and event[0] == "metric"
+        ]
+        assert without_ends(recovered.events) == by_metric(kept)
+        assert sum(recovered.problems.values()) >= len(program.events) - len(kept) - 2  # the starts of two runs
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    events=st.lists(METRIC | FRAME, min_size=5, max_size=25),
+    slots=st.integers(2, 8),
+    nth=st.integers(0, 60),
+    times=st.integers(1, 8),
+    code=st.sampled_from([errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EIO, errno.ENOMEM]),
+)
+def test_an_error_of_the_system_whenever_a_file_is_opened_loses_nothing(
+    events: list[tuple[Any, ...]], slots: int, nth: int, times: int, code: int
+) -> None:
+    """Whoever delivers a dead program's spool meets it at any call, for a while: everything is delivered, once, and
+    the spool is deleted after that and not before."""
+    with tempfile.TemporaryDirectory() as folder, journal_in(Path(folder), slots=slots) as journal:
+        program = Program(journal)
+        for event in events:
+            program.log(event)
+        path = die(journal, Path(folder, "dead"))
+        store = ExactStore(Limits(entities=3))
+        pump = Pump(store, Settings())
+        pump._supervision = Supervision(itertools.count(0, 1000).__next__)
+        with failing_opens(range(nth, nth + times), code):
+            for _ in range(200):
+                deliver_round(pump, path, store)
+                if not path.exists():
+                    break
+                assert (path / "owner").exists()
+        assert not path.exists()
+        assert without_ends(store.events()) == without_ends(program.events)
+
+
+def deliver_round(pump: Pump, path: Path, store: ExactStore) -> None:
+    if not pump.sources:
+        try:
+            spool = Spool.adopt(str(path))
+        except OSError:
+            return
+        if spool is None or pump.add(spool) is None:
+            return
+    pump.load()
+    for source in pump.sources:
+        for lane in source.lanes.values():
+            lane.backoff.retry_at = lane.disk.retry_at = 0.0
+    for source, lane, work in list(pump.due()):
+        drive(pump.step(source, lane, work))
+
+
+@contextlib.contextmanager
+def failing_opens(which: range, code: int) -> Iterator[None]:
+    """Some of the next calls that open or list something fail."""
+    calls = itertools.count()
+    originals = {name: getattr(os, name) for name in ("open", "listdir", "scandir")}
+
+    def failing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*some: Any, **more: Any) -> Any:
+            if next(calls) in which:
+                raise OSError(code, os.strerror(code))
+            return original(*some, **more)
+
+        return call
+
+    with contextlib.ExitStack() as patched:
+        for name, original in originals.items():
+            patched.enter_context(mock.patch.object(os, name, failing(original)))
+        yield
+
+
 def deliver_some(journal: Journal, store: ExactStore) -> None:
     """Deliver a part of the journal as its own process would, and leave a cursor behind."""
     source = Source(journal.spool, journal.head, store.limits, adopted=False)
     for _ in range(3):
         source.refresh()
         source.load()
-        delivery = Delivery(store)
+        delivery = Sender(store)
         for _, lane, work in delivery.due((source, lane) for lane in list(source.lanes.values())):
             drive(delivery.step(source, lane, work))
         source.retire()
@@ -211,7 +316,7 @@ class Opened:
         spool = Spool.adopt(str(path))
         assert spool is not None
         self.spool = spool
-        self.head, _ = spool.segments()
+        self.head = spool.segments.look(None, living=False)
         self.segments = []
         segment = self.head
         while segment is not None:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 
 import asynctrack
-from asynctrack.engine import retry
+from asynctrack.delivery import retry
 from tests.exchange import Recorded
+from tests.mlflow_store import Tables
 from tests.mlruns import read_runs
 from tests.servers import MlflowServer
 
@@ -48,8 +49,8 @@ def fresh(name: str = "tests") -> str:
     return f"{name}-{uuid.uuid4().hex[:12]}"
 
 
-def stored(server: MlflowServer, run_id: str) -> Stored:
-    """What the server holds of a run."""
+def stored(server: MlflowServer | Tables, run_id: str) -> Stored:
+    """What a server, or a database, holds of a run."""
     if not server.backend.startswith(("sqlite:", "postgresql")):
         run = read_runs(Path(server.backend))[run_id]
         points = sorted((key, step, value) for key, lines in run.metrics.items() for _, value, step in lines)
@@ -63,7 +64,7 @@ def stored(server: MlflowServer, run_id: str) -> Stored:
     )
 
 
-def runs_of(server: MlflowServer, experiment: str) -> list[str]:
+def runs_of(server: MlflowServer | Tables, experiment: str) -> list[str]:
     """The ids of an experiment's runs."""
     statement = "SELECT r.run_uuid FROM runs r JOIN experiments e USING (experiment_id) WHERE e.name = :name"
     return [run_id for (run_id,) in server.rows(statement, name=experiment)]
@@ -133,9 +134,11 @@ def until(condition: Callable[[], Any], what: str = "it") -> Any:
     return found
 
 
-def spoken(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
-    """What asynctrack has said to the user."""
-    return [record.getMessage() for record in caplog.records if record.name == "asynctrack" and record.levelno >= level]
+def spoken(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING, about: str = "") -> list[str]:
+    """What asynctrack has said to the user; with ``about``, a store's URI, only of that store: an earlier test may have
+    left another one out of order."""
+    records = [record for record in caplog.records if record.name == "asynctrack" and record.levelno >= level]
+    return [record.getMessage() for record in records if about in record.getMessage()]
 
 
 def sent_points(records: Iterable[Recorded]) -> list[int]:

@@ -130,7 +130,7 @@ def test_an_upload_that_does_not_get_on_delays_nothing_else(
             other.log_metric("loss", 2.0)
             other.log_text("text", "text.txt")
         assert read_back(sqlite_server, other.run_id, tmp_path / "other") == {"text.txt": b"text"}
-        ending = run._state.end("FINISHED", None)
+        ending = run._state.end("FINISHED", 1)
         run_id = run.run_id
         run._state.engine.wake()
         other_end = support.stored(sqlite_server, other.run_id).status

@@ -38,7 +38,7 @@ def train(uri: str, experiment: str) -> tuple[asynctrack.ActiveRun, asynctrack.A
     asynctrack.set_tracking_uri(uri)
     asynctrack.set_experiment(experiment)
     with asynctrack.start_run(run_name="outer", tags={"team": "cv"}, description="a *note*") as outer:
-        outer.log_params({"lr": 1e-3, "opt": {"name": "sgd"}, "text": "a\nb ü 日本"})
+        outer.log_params({"lr": 1e-3, "opt": {"name": "sgd"}, "text": "a\nb ü 日本"}, flatten=".")
         for step in range(100):
             outer.log_metric("train/loss", 1 / (step + 1), step=step, timestamp=1_700_000_000_000 + step)
         outer.log_metrics({"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "tiny": 5e-324}, step=-7)

@@ -9,8 +9,8 @@ import pytest
 import asynctrack
 from asynctrack.errors import (
     AuthenticationError,
+    InvalidInputError,
     NotFoundError,
-    RefusedError,
     StoreError,
     UnavailableError,
     WrongServerError,
@@ -50,7 +50,7 @@ def test_training_goes_on_while_the_server(
             took = log_events(run, at={15_000: proxy.heal})
         (run_id,) = runs_of(sqlite_server, experiment)
         assert run.run_id == run_id != uid
-        assert support.stored(sqlite_server, run_id).tags["asynctrack.uid"] == uid
+        assert support.stored(sqlite_server, run_id).tags["mlflow.asynctrack.uid"] == uid
     assert_all_stored(sqlite_server, run_id)
     support.assert_quick(took)
 
@@ -120,14 +120,17 @@ def test_an_experiment_that_does_not_exist_is_said_at_once(kind: str, request: p
     service = asynctrack.get_service(uri)
     deleted = str(service.create_experiment(support.fresh()))
     service.delete_experiment(deleted)
-    for experiment, error in {"987654321": NotFoundError, deleted: StoreError, "no number": StoreError}.items():
+    for experiment, error in {"987654321": NotFoundError, deleted: StoreError, "nonumber": StoreError}.items():
         with (
             pytest.raises(error, match=experiment) as raised,
             asynctrack.start_run(tracking_uri=uri, experiment_id=experiment),
         ):
             pass
         assert not raised.value.retryable
-    with pytest.raises(RefusedError), asynctrack.start_run(tracking_uri=uri, experiment_name="  "):
+    # What no experiment can be called is said before anything is asked.
+    with pytest.raises(InvalidInputError), asynctrack.start_run(tracking_uri=uri, experiment_id="no number"):
+        pass
+    with pytest.raises(InvalidInputError), asynctrack.start_run(tracking_uri=uri, experiment_name="  "):
         pass
 
 

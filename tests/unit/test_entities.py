@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import pickle
 
 import pytest
 
-from asynctrack import entities
 from asynctrack.entities import (
     Experiment,
     FileInfo,
@@ -22,8 +23,9 @@ from asynctrack.entities import (
     SourceType,
     ViewType,
 )
+from asynctrack.errors import InvalidInputError
 
-INFO = RunInfo("r1", "7", "ann", "FINISHED", 1, 2, "first", artifact_uri="file:///a")
+INFO = RunInfo("r1", "7", "ann", "FINISHED", 1, 2, "active", "file:///a", "first")
 POINT = Metric("loss", 0.5, 10, 3)
 EVERY = [
     INFO,
@@ -39,11 +41,15 @@ EVERY = [
 
 @pytest.mark.parametrize("entity", EVERY, ids=lambda entity: type(entity).__name__)
 def test_an_entity_cannot_be_changed_and_shows_what_it_holds(entity: object) -> None:
-    """It is a value: equal to another with the same fields, and its repr could be typed in."""
+    """It is a value: equal to another with the same fields, also behind pickle."""
     first = next(iter(dataclasses.fields(entity)))  # type: ignore[arg-type]  # all are dataclasses
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(entity, first.name, None)
-    assert eval(repr(entity), vars(entities)) == entity
+    for name in (first.name, "no_such_field"):
+        with pytest.raises(AttributeError, match=rf"{type(entity).__name__}\.{name} cannot be changed"):
+            setattr(entity, name, None)
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        delattr(entity, first.name)
+    assert pickle.loads(pickle.dumps(entity)) == entity == copy.deepcopy(entity)
+    assert f"{first.name}={getattr(entity, first.name)!r}" in repr(entity)
     assert not hasattr(entity, "__dict__")
 
 
@@ -52,7 +58,8 @@ def test_to_dictionary_is_ready_for_json(entity: Run) -> None:
     """Every attribute, entities within as dictionaries too."""
     found = entity.to_dictionary()
     assert json.loads(json.dumps(found)) == found
-    assert list(found) == [name for name, _ in entity]
+    assert list(found) == [name for name, value in entity if value is not None or not isinstance(entity, Run)]
+    assert type(entity).from_dictionary({**found, "another": 1}) == entity
 
 
 def test_a_runs_dictionary_has_mlflows_form() -> None:
@@ -97,3 +104,26 @@ def test_a_page_is_a_list_with_a_token() -> None:
     """As MLflow's PagedList."""
     page = PagedList([POINT], "more")
     assert (page, page.token, page.to_list()) == ([POINT], "more", [POINT])
+
+
+def test_run_data_is_made_of_lists_too() -> None:
+    """MLflow's constructor; what is neither is refused."""
+    data = RunData([POINT], [Param("lr", "1")], [RunTag("t", "v")])
+    assert data == RunData({"loss": 0.5}, {"lr": "1"}, {"t": "v"})
+    assert data.latest == {"loss": POINT}
+    assert Experiment("7", "vision", "s3://b", tags=[RunTag("k", "v")]).tags == {"k": "v"}  # type: ignore[arg-type]  # as MLflow's
+    with pytest.raises(InvalidInputError, match="metrics: expected a dictionary"):
+        RunData([0.5])  # type: ignore[list-item]  # that is the point
+
+
+def test_a_metric_says_what_it_was_measured_on() -> None:
+    """MLflow 3's fields, in its order; a dataset's name goes with its digest."""
+    point = Metric("loss", 0.5, 10, 3, "m-1", "train", "d1", "r1")
+    assert point.to_dictionary() == {
+        "key": "loss", "value": 0.5, "timestamp": 10, "step": 3,
+        "model_id": "m-1", "dataset_name": "train", "dataset_digest": "d1", "run_id": "r1",
+    }  # fmt: skip
+    assert Metric.from_dictionary(point.to_dictionary()) == point != POINT
+    assert (POINT.model_id, POINT.dataset_name, POINT.dataset_digest, POINT.run_id) == (None,) * 4
+    with pytest.raises(InvalidInputError, match="dataset_digest=None go together"):
+        Metric("loss", 0.5, 10, 3, dataset_name="train")

@@ -7,11 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 import asynctrack
 import asynctrack as mlflow
 from asynctrack.errors import AlreadyExistsError, InvalidInputError, NotFoundError
+from asynctrack.tracking import get_service
 from tests.mlruns import only_run, read_runs
 
 
@@ -34,7 +36,7 @@ def test_a_plain_mlflow_script(tmp_path: Path) -> None:
     assert mlflow.active_run() is None
     last = mlflow.last_active_run()
     assert last is not None
-    assert last.run_id == run.run_id
+    assert (last.info.run_id, last.info.status) == (run.run_id, "FINISHED")
 
     stored = mlflow.get_run(run.info.run_id)
     assert stored.info.experiment_id == experiment.experiment_id
@@ -53,6 +55,51 @@ def test_logging_without_a_run_starts_one(tmp_path: Path) -> None:
     mlflow.log_metric("loss", 1.0)
     mlflow.end_run()
     assert list(only_run(tmp_path / "mlruns").metrics) == ["loss"]
+
+
+def test_a_run_is_the_same_object_wherever_it_is_asked_for(tmp_path: Path) -> None:
+    """`active_run() is run`, as in MLflow; the face of ``async with`` is equal to it."""
+    mlflow.set_tracking_uri(tmp_path)
+    run = mlflow.start_run()
+    assert mlflow.active_run() is run
+    assert mlflow.last_active_run() is run
+    with mlflow.start_run(nested=True) as child:
+        assert mlflow.active_run() is child
+        assert child != run
+    assert mlflow.active_run() is run
+
+    async def enter() -> bool:
+        async with mlflow.start_run(nested=True) as inner:
+            outer: object = mlflow.active_run()
+            return (inner, hash(inner)) == (outer, hash(outer)) and inner != run
+
+    assert anyio.run(enter)
+    assert len({run, mlflow.active_run(), child}) == 2
+    assert run != run.run_id
+    mlflow.end_run()
+
+
+def test_an_open_run_is_a_run_with_what_the_store_has(tmp_path: Path) -> None:
+    """MLflow's attributes; what was just logged is in them."""
+    mlflow.set_tracking_uri(tmp_path)
+    with mlflow.start_run(run_name="first") as run:
+        mlflow.log_metric("loss", 0.5)
+        mlflow.log_param("lr", 1)
+        assert run.data.metrics == {"loss": 0.5}
+        mlflow.log_metric("loss", 0.25, step=1)
+        mlflow.set_tag("k", "v")
+        assert (run.data.metrics, run.data.params, run.data.tags["k"]) == ({"loss": 0.25}, {"lr": "1"}, "v")
+        assert isinstance(run, mlflow.Run)
+        assert issubclass(mlflow.ActiveRun, mlflow.Run)
+        found = run.to_dictionary()
+        assert (found["info"]["run_id"], found["data"]["params"]) == (run.info.run_id, {"lr": "1"})
+        assert list(dict(run)) == ["info", "data", "inputs", "outputs"]
+        assert (dict(run)["inputs"], dict(run)["outputs"]) == (run.inputs, run.outputs)
+    assert run.data.metrics == {"loss": 0.25}  # the same after its end
+    last = mlflow.last_active_run()
+    assert last is not None
+    assert (last.info.status, last.data.metrics, last.info.run_id) == ("FINISHED", {"loss": 0.25}, run.info.run_id)
+    assert not isinstance(run.info, mlflow.Run)
 
 
 def test_end_run_without_a_run_does_nothing() -> None:
@@ -147,20 +194,60 @@ def test_the_parent_of_a_nested_run() -> None:
     assert mlflow.get_parent_run(outer.run_id) is None
 
 
+def test_nothing_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run goes into MLflow's default database, and to ./mlruns where that holds experiments."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert not mlflow.is_tracking_uri_set()
+    assert mlflow.get_tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    with mlflow.start_run() as run:
+        run.log_metric("loss", 1.0)
+        run.log_text("hello", "a.txt")
+    assert mlflow.get_run(run.run_id).data.metrics == {"loss": 1.0}
+    assert (tmp_path / "mlruns" / "0" / run.run_id / "artifacts" / "a.txt").read_text() == "hello"
+    assert mlflow.get_tracking_uri() == run.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+    mlflow.get_service("./mlruns").create_experiment("vision")
+    assert mlflow.get_tracking_uri() == (tmp_path / "mlruns").as_uri()
+
+
 def test_tracking_uris(tmp_path: Path) -> None:
     """Setting the URI takes effect for the next run, not for an open one, and reaches child processes."""
-    assert not mlflow.is_tracking_uri_set()
-    assert mlflow.get_tracking_uri() == (tmp_path / "mlruns").as_uri()
     with mlflow.start_run() as run:
         mlflow.set_tracking_uri("other")
         run.log_metric("loss", 1.0)
-        assert mlflow.get_tracking_uri() == (tmp_path / "other").as_uri() == os.environ["MLFLOW_TRACKING_URI"]
+        assert mlflow.get_tracking_uri() == "other" == os.environ["MLFLOW_TRACKING_URI"]
         assert run.tracking_uri == (tmp_path / "mlruns").as_uri()
     assert list(read_runs(tmp_path / "mlruns")) == [run.run_id]
     assert not (tmp_path / "other").exists()
     with pytest.raises(InvalidInputError, match="mlflow server"):
-        mlflow.set_tracking_uri("sqlite:///mlflow.db")
-    assert mlflow.get_tracking_uri() == (tmp_path / "other").as_uri()
+        mlflow.set_tracking_uri("mysql://host/db")
+    assert mlflow.get_tracking_uri() == "other"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["rel", "./rel/", "file:/tmp/x", "file:///tmp/x/", "HTTP://Host:80", "http://ann:secret@h:5000/x/", "databricks"],
+)
+def test_a_tracking_uri_is_returned_as_it_was_given(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in MLflow, also from the environment; what a run and a service show has no credentials."""
+    mlflow.set_tracking_uri(uri)
+    assert (mlflow.get_tracking_uri(), os.environ["MLFLOW_TRACKING_URI"]) == (uri, uri)
+    mlflow.set_tracking_uri(None)
+    assert not mlflow.is_tracking_uri_set()
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert (mlflow.get_tracking_uri(), os.environ["MLFLOW_TRACKING_URI"]) == (uri, uri)
+    assert "secret" not in f"{get_service().tracking_uri} {get_service()!r}"
+
+
+def test_a_relative_uri_means_the_folder_where_it_was_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that changes its working directory keeps its store."""
+    mlflow.set_tracking_uri("rel")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with mlflow.start_run() as run:
+        run.log_metric("loss", 1.0)
+    assert list(read_runs(tmp_path / "rel")) == [run.run_id]
+    assert mlflow.get_run(run.run_id).data.metrics == {"loss": 1.0}
 
 
 def test_arguments_of_later_versions_say_so() -> None:
@@ -212,3 +299,67 @@ def test_a_tag_is_deleted_where_the_run_is(tmp_path: Path) -> None:
         mlflow.set_tracking_uri(tmp_path / "two")
         mlflow.delete_tag("t")
     assert "t" not in read_runs(tmp_path / "one")[run.run_id].tags
+
+
+def test_a_store_without_runs_has_the_default_experiment(tmp_path: Path) -> None:
+    """MLflow makes it when it opens a store; asking creates nothing."""
+    mlflow.set_tracking_uri(tmp_path / "store")
+    assert mlflow.get_experiment("0").name == "Default"
+    default = mlflow.get_experiment_by_name("Default")
+    assert default is not None
+    assert [found.name for found in mlflow.search_experiments()] == ["Default"]
+    assert mlflow.set_experiment(experiment_id="0") == default
+    assert not (tmp_path / "store").exists()
+    with mlflow.start_run() as run:
+        pass
+    assert run.info.experiment_id == "0"
+    mlflow.set_experiment_tag("k", "v")
+    assert mlflow.get_experiment("0").tags == {"k": "v"}
+
+
+@pytest.mark.parametrize("location", ["rel", Path("rel"), "./a/../rel"])
+def test_a_relative_artifact_location_is_one_of_this_folder(tmp_path: Path, location: Any) -> None:
+    """As in MLflow; other processes read it."""
+    found = mlflow.get_experiment(mlflow.create_experiment("vision", artifact_location=location))
+    assert found.artifact_location == str(tmp_path / "rel")
+    with mlflow.start_run(experiment_id=found.experiment_id):
+        mlflow.log_text("hello", "a.txt")
+    assert [path.read_text() for path in (tmp_path / "rel").rglob("a.txt")] == ["hello"]
+
+
+@pytest.mark.parametrize("location", [5, "", b"rel", ["rel"], "a\0b"])
+def test_a_bad_artifact_location_leaves_no_half_experiment(tmp_path: Path, location: Any) -> None:
+    """The name stays free."""
+    with pytest.raises(InvalidInputError, match="artifact location"):
+        mlflow.create_experiment("vision", artifact_location=location)
+    assert mlflow.get_experiment_by_name("vision") is None
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_a_search_that_finds_nothing_by_its_arguments() -> None:
+    """MLflow's answers to odd names and numbers."""
+    with mlflow.start_run():
+        mlflow.log_metric("loss", 0.5)
+    assert mlflow.get_experiment_by_name(None) is None
+    assert mlflow.get_experiment_by_name("") is None
+    for arguments in (
+        {"experiment_names": [None]},
+        {"experiment_names": ["nope"]},
+        {"max_results": 0},
+        {"max_results": -1},
+    ):
+        assert mlflow.search_runs(**arguments, output_format="list") == []
+    assert len(mlflow.search_runs(["0"], max_results=None, output_format="list")) == 1
+    assert mlflow.search_experiments(max_results=0) == []
+    with pytest.raises(InvalidInputError, match="max_results"):
+        mlflow.MlflowClient().search_runs(["0"], max_results=0)
+
+
+def test_a_metric_may_be_the_text_of_a_number() -> None:
+    """A value out of a file or of the command line; other text is refused."""
+    with mlflow.start_run() as run:
+        mlflow.log_metric("a", "0.5")
+        mlflow.log_metrics({"b": "1e3", "c": 2})
+        with pytest.raises(InvalidInputError, match="'abc' is not one number"):
+            mlflow.log_metric("a", "abc")
+    assert run.data.metrics == {"a": 0.5, "b": 1000.0, "c": 2.0}

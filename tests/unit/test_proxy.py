@@ -105,7 +105,7 @@ def test_chunked_bodies_pass_and_are_recorded_without_their_framing(proxy: Fault
 def test_the_target_may_be_absolute_as_through_a_configured_http_proxy(
     proxy: FaultProxy, sqlite_server: MlflowServer
 ) -> None:
-    with httpx.Client(proxy=proxy.url) as client:
+    with httpx.Client(transport=httpx.HTTPTransport(proxy=httpx.Proxy(proxy.url))) as client:
         assert client.get(f"{sqlite_server.url}/health").text == "OK"
     assert proxy.wait_for(1)[0].path == f"{sqlite_server.url}/health"
 

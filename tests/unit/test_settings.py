@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import asynctrack
-from asynctrack.settings import Settings, current_settings
+from asynctrack.errors import InvalidInputError
+from asynctrack.settings import Settings, configure, current_settings
+
+
+class _Something:
+    """An object of no kind that counts, with the same repr in every process."""
+
+    def __repr__(self) -> str:
+        return "<something>"
+
+
+SOMETHING = _Something()
 
 
 @pytest.mark.parametrize(
@@ -44,3 +57,19 @@ def test_for_ever_is_a_long_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASYNCTRACK_TERM_TIMEOUT", "1e300")
     for seconds in (current_settings().close_timeout, current_settings().term_timeout):
         assert 1e8 < seconds < threading.TIMEOUT_MAX / 2
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"spool_dir": 5}, {"spool_dir": b"x"}, {"spool_dir": ""}, {"spool_dir": ["a"]}, {"on_error": 5},
+              {"on_error": "print"}, {"on_error": {}}, {"mode": ["online"]}, {"flush_interval": SOMETHING}], ids=str
+)  # fmt: skip
+def test_a_setting_that_cannot_be_is_refused_when_it_is_set(wrong: dict[str, Any]) -> None:
+    before = current_settings()
+    with pytest.raises(InvalidInputError, match=next(iter(wrong))):
+        configure(**wrong)
+    assert current_settings() == before
+
+
+def test_a_path_is_a_folder_for_spools(tmp_path: Path) -> None:
+    configure(spool_dir=tmp_path)
+    assert current_settings().spool_dir == str(tmp_path)

@@ -16,6 +16,7 @@ import asynctrack
 from asynctrack.entities import Metric, Param, Run, RunTag, ViewType
 from asynctrack.errors import (
     AlreadyExistsError,
+    AuthenticationError,
     DeliveryError,
     FlushTimeoutError,
     InvalidInputError,
@@ -23,8 +24,9 @@ from asynctrack.errors import (
     RefusedError,
     UnavailableError,
 )
-from asynctrack.service.verbs import Verbs
+from asynctrack.stores.base import Batch
 from asynctrack.stores.file import FileStore
+from asynctrack.stores.io import drive
 from asynctrack.testing import FaultyStore, MemoryStore
 from asynctrack.tracking import (
     AsyncMLflowService,
@@ -72,10 +74,11 @@ def test_the_blocking_and_the_awaitable_service_have_one_surface() -> None:
 
 
 def test_there_is_one_implementation() -> None:
-    """The awaitable service is the verbs themselves, and the blocking one drives each under its own name."""
-    assert all(getattr(AsyncMLflowService, name) is getattr(Verbs, name) for name in surface(MLflowService))
+    """Both services call the same function for each verb, and it says what it does."""
+    awaitable = surface(AsyncMLflowService)
     for name, verb in surface(MLflowService).items():
-        assert f"self._verbs.{name}(" in inspect.getsource(verb), name
+        assert inspect.unwrap(verb) is inspect.unwrap(awaitable[name]), name
+        assert verb.__name__ == name
         assert inspect.getdoc(verb), name
 
 
@@ -150,7 +153,7 @@ def test_what_is_created_is_what_was_asked_for(service: MLflowService) -> None:
 
 def store_user() -> str:
     """Who runs this."""
-    from asynctrack.context import default_user
+    from asynctrack.runs.context import default_user
 
     return default_user()
 
@@ -159,7 +162,7 @@ def test_what_is_logged_is_found(service: MLflowService) -> None:
     """By run id, as a string; values converted; the run is ended with what it was told."""
     run_id = service.create_run(0).info.run_id
     before = time.time_ns() // 1_000_000
-    assert service.log_metric(run_id, "loss", 1) is None  # type: ignore[func-returns-value]  # a promise: no value
+    assert service.log_metric(run_id, "loss", 1) is None
     service.log_metric(run_id, "loss", 0.5, 2_000_000_000_000, step=7)
     service.log_param(run_id, "opt", {"lr": 1})
     service.set_tag(run_id, "t", None)
@@ -252,7 +255,7 @@ def test_the_awaitable_service_does_the_same(backend: str, tmp_path: Path) -> No
 
 
 def test_the_store_is_the_one_that_was_set_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Argument, set_tracking_uri, MLFLOW_TRACKING_URI, ./mlruns; a service keeps the one it was made for."""
+    """Argument, set_tracking_uri, MLFLOW_TRACKING_URI; an empty argument is ./mlruns. A service keeps its own."""
     assert get_service().tracking_uri == (tmp_path / "mlruns").as_uri()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "env"))
     from_environment = get_service()
@@ -342,7 +345,7 @@ def test_a_run_can_be_logged_to_after_its_end(service: MLflowService) -> None:
         service.set_terminated(run_id)
     assert len(service.get_metric_history(run_id, "m")) == 3
     service.set_terminated(run_id)
-    assert not [state for state in asynctrack.run._open.values() if state.run_id == run_id]
+    assert not [state for state in asynctrack.runs.active.states_of_process() if state.run_id == run_id]
 
 
 def test_a_service_that_ends_many_runs_keeps_none_of_them(tmp_path: Path) -> None:
@@ -354,20 +357,21 @@ def test_a_service_that_ends_many_runs_keeps_none_of_them(tmp_path: Path) -> Non
         service.set_terminated(run_id)
     spool = asynctrack.engine.lifecycle.engine_for(service.tracking_uri).journal.spool
     deadline = time.monotonic() + 30
-    while (spool.load_cursor() or {})["runs"] and time.monotonic() < deadline:
+    # Where there is none, the spool is deleted: everything is delivered and no run is open.
+    while (spool.load_cursor() or {"runs": {}})["runs"] and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert (spool.load_cursor() or {})["runs"] == {}
+    assert (spool.load_cursor() or {"runs": {}})["runs"] == {}
     assert len(service.list_runs(0)) == 20
 
 
 def test_an_end_that_comes_with_refused_events_is_set_and_said() -> None:
     """The status is right, the message names the event, the reason and where it is kept; a second end is quiet."""
-    service = MLflowService(MemoryStore())
+    store = MemoryStore()
+    service = MLflowService(store)
     run_id = service.create_run(0).info.run_id
-    service.log_param(run_id, "p", 1)
-    service.set_terminated(run_id)
-    service.log_param(run_id, "p", 2)  # this process no longer remembers the first
     service.log_metric(run_id, "m", 1)
+    drive(store.log_batch(run_id, Batch(params=[("p", "1")])))  # another program
+    service.log_param(run_id, "p", 2)
     with pytest.raises(DeliveryError, match=r"(?s)'p'.*rejected\.jsonl"):
         service.set_terminated(run_id, "FAILED")
     run = service.get_run(run_id)
@@ -395,10 +399,51 @@ def test_an_end_behind_undelivered_events_is_kept_with_them() -> None:
     assert (run.info.status, run.info.end_time, run.data.metrics) == ("FAILED", 77, {"m": 1.0})
 
 
+def test_a_read_waits_for_what_it_reads_and_for_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run may not be written to (403): what is read of other experiments and runs does not wait for its events, and
+    the store is asked once where they belong."""
+    monkeypatch.setattr("asynctrack.service.session._GRACE", 0.1)
+    asynctrack.configure(close_timeout=0.5)
+    store = FaultyStore(MemoryStore())
+    service = MLflowService(store)
+    mine, theirs = service.create_experiment("mine"), service.create_experiment("theirs")
+    kept, run_id = service.create_run(mine).info.run_id, service.create_run(theirs).info.run_id
+    store.fail("log_batch", AuthenticationError("403: may not do this"), times=10_000)
+    service.log_metric(run_id, "m", 1)
+    before = store.calls["get_run"]
+    for _ in range(2):
+        assert [run.info.run_id for run in service.search_runs([mine])] == [kept]
+        assert [info.run_id for info in service.list_run_infos(mine)] == [kept]
+    assert store.calls["get_run"] == before + 1
+    assert service.get_run(kept).info.run_id == kept
+    for read in (lambda: service.search_runs([mine, theirs]), lambda: service.get_run(run_id)):
+        with pytest.raises(FlushTimeoutError, match=run_id):
+            read()
+    service.delete_experiment(mine)
+
+
+@pytest.mark.parametrize("shown", [NotFoundError("gone"), AuthenticationError("403: may not see this")])
+def test_a_run_that_the_store_does_not_show_holds_up_no_search(
+    shown: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever experiment it is in, the search would not find it."""
+    monkeypatch.setattr("asynctrack.service.session._GRACE", 0.1)
+    asynctrack.configure(close_timeout=0.5)
+    store = FaultyStore(MemoryStore())
+    service = MLflowService(store)
+    theirs = service.create_experiment("theirs")
+    run_id = service.create_run(theirs).info.run_id
+    store.fail("log_batch", AuthenticationError("403: may not do this"), times=10_000)
+    service.log_metric(run_id, "m", 1)
+    store.fail("get_run", shown, times=10)
+    assert len(service.search_runs([theirs])) == 1
+
+
 def test_a_run_that_does_not_exist_takes_nothing(service: MLflowService) -> None:
-    """Logging does not wait, so that shows in the end, as the right class; nothing is stored."""
+    """Every verb says so, with the same class; nothing is stored."""
     service.create_run(0)  # where there is nothing at all, the file system may not be mounted, and events are kept
-    service.log_metric(MISSING, "m", 1)
+    with pytest.raises(NotFoundError, match=MISSING):
+        service.log_metric(MISSING, "m", 1)
     with pytest.raises(NotFoundError, match=MISSING):
         service.set_terminated(MISSING)
     with pytest.raises(NotFoundError):
@@ -499,7 +544,7 @@ def test_what_is_deleted_or_taken_is_refused(service: MLflowService) -> None:
         (lambda s, r: s.create_run(0, start_time=-1), "start_time=-1"),
         (lambda s, r: s.create_run(0, start_time=1.5), "milliseconds"),
         (lambda s, r: s.log_metric(r, "../m", 1), "metric key"),
-        (lambda s, r: s.log_metric(r, "m", "x"), "not a number"),
+        (lambda s, r: s.log_metric(r, "m", "x"), "not one number"),
         (lambda s, r: s.log_metric(r, "m", 1, timestamp=1.5), "timestamp=1.5"),
         (lambda s, r: s.log_metric(r, "m", 1, step="1"), "step="),
         (lambda s, r: s.log_param(r, "/p", 1), "param key"),
@@ -598,3 +643,30 @@ def test_the_client_does_it_under_todays_names(tmp_path: Path) -> None:
     client.set_terminated(run_id)
     assert client.get_run(run_id).data.metrics == {"m": 2.0}
     assert repr(client) == f"MlflowClient({(tmp_path / 'store').as_uri()!r})"
+
+
+# ── what this process is still uploading
+
+
+def test_reading_artifacts_waits_for_what_this_process_has_logged_to_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `get_run` does; of that run alone."""
+    monkeypatch.setenv("ASYNCTRACK_FLUSH_INTERVAL", "1000")
+    set_tracking_uri(tmp_path / "store")
+    client = MlflowClient()
+    with asynctrack.start_run() as run:
+        for name in ("a.txt", "b.txt"):
+            run.log_text(name, f"notes/{name}")
+            assert name in [Path(info.path).name for info in client.list_artifacts(run.run_id, "notes")]
+        run.log_text("c", "c.txt")
+        assert Path(client.download_artifacts(run.run_id, "c.txt", tmp_path)).read_text() == "c"
+
+
+@pytest.mark.anyio
+async def test_and_so_does_an_awaited_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASYNCTRACK_FLUSH_INTERVAL", "1000")
+    service = get_async_service(tmp_path / "store")
+    async with service, asynctrack.start_run(tracking_uri=service.tracking_uri) as run:
+        run.log_text("a", "a.txt")
+        assert [info.path for info in await service.list_artifacts(run.run_id)] == ["a.txt"]

@@ -17,18 +17,66 @@ from asynctrack.stores.file.files import (
     create_whole,
     locked,
     make_folder,
+    open_regular,
     unavailable,
     write_all,
 )
-from asynctrack.stores.file.lines import WINDOW, Block, encode, identity, is_canonical, parse_lines
+from asynctrack.stores.file.lines import WINDOW, Block, Identity, encode, identity, is_canonical, parse_lines
 
-__all__ = ["Tail", "append", "whole_size"]
+__all__ = ["Behind", "Tail", "append", "whole_size"]
 
 logger = logging.getLogger("asynctrack")
 
 #: bytes that hold WINDOW of our lines: 13 to 20 digits, a 25-character value, up to 20 digits
 _WINDOW_BYTES = WINDOW * 64
-_APPEND = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_BLOCK = 1 << 20  # bytes read at once
+_LONGEST_LINE = 65536  # bytes; whatever is longer is no point
+_NOT_A_LINK = getattr(os, "O_NOFOLLOW", 0)
+_APPEND = os.O_RDWR | os.O_APPEND | _NOT_A_LINK
+
+
+class Behind:
+    """Every point of a metric file behind a mark, as far as the file has been read.
+
+    A mark may stay for many batches: where a cursor is damaged it is the file's beginning, for all of a spool. Each
+    batch then reads what has come since the one before, and not the whole file.
+    """
+
+    def __init__(self, mark: int, size: int) -> None:
+        self.mark = mark
+        #: bytes: where the first line begins that has not been read whole. As many points before the mark are read,
+        #: too, as are compared without one
+        self.read_to = max(0, min(mark, size) - _WINDOW_BYTES)
+        #: the first line read is cut by our offset unless a newline stands right before it
+        self._is_cut = self.read_to > 0
+        self.seen: set[Identity] = set()
+        #: the last ones, at most WINDOW
+        self.recent: list[tuple[int, int, float]] = []
+
+    def fits(self, mark: int, size: int) -> bool:
+        """Whether it can say what is behind ``mark`` in a file of ``size`` bytes."""
+        return self.mark == mark and self.read_to <= size
+
+    def read(self, fd: int, size: int) -> bytes:
+        """Read on, to ``size``. What follows the last newline, or its first 64 KiB. Raises OSError."""
+        rest = b""
+        at = self.read_to
+        while at < size and (data := os.pread(fd, min(_BLOCK, size - at), at)):
+            at += len(data)
+            end = data.rfind(b"\n") + 1
+            if not end:
+                rest = (rest + data)[:_LONGEST_LINE]
+                continue
+            lines = rest + data[:end]
+            if self._is_cut or len(rest) == _LONGEST_LINE:
+                lines = data[data.find(b"\n") + 1 : end]
+                self._is_cut = False
+            points = parse_lines(lines)[0]
+            self.seen.update(identity(*point) for point in points)
+            self.recent = [*self.recent, *points][-WINDOW:]
+            self.read_to = at - len(data) + end
+            rest = data[end:]
+        return rest
 
 
 class Tail(NamedTuple):
@@ -40,12 +88,16 @@ class Tail(NamedTuple):
     recent: list[str]
     #: see `is_canonical`
     canonical: bool
+    #: where that append was to look behind a mark
+    behind: Behind | None = None
 
     @classmethod
-    def of(cls, size: int, before: list[str], lines: list[str], *, canonical: bool) -> Tail:
+    def of(
+        cls, size: int, before: list[str], lines: list[str], *, canonical: bool, behind: Behind | None = None
+    ) -> Tail:
         """Behind ``lines``, with those ``before`` them; ``canonical`` where both are known to be."""
         recent = lines[-WINDOW:] if len(lines) >= WINDOW else [*before, *lines][-WINDOW:]
-        return cls(size, recent, canonical or is_canonical("".join(recent).encode("ascii")))
+        return cls(size, recent, canonical or is_canonical("".join(recent).encode()), behind)
 
 
 def append(path: str, block: Block, folder: str, tail: Tail | None = None, mark: int | None = None) -> Tail:
@@ -74,7 +126,7 @@ def _open(path: str, block: Block, folder: str) -> int | None:
     flags = _APPEND
     while True:
         try:
-            return os.open(path, flags, 0o666)
+            return open_regular(path, flags)
         except FileNotFoundError:
             make_folder(path, folder)
         try:
@@ -86,32 +138,25 @@ def _open(path: str, block: Block, folder: str) -> int | None:
 
 
 def _append_locked(fd: int, path: str, size: int, block: Block, tail: Tail | None, mark: int | None) -> Tail:
+    behind = None
     if tail is not None and tail.size == size and mark is None:
         recent, canonical, fragment = tail.recent, tail.canonical, b""
         lines = block.without_lines(recent, canonical=canonical)
+        whole = size
     else:
-        found, fragment = _read_tail(fd, size, size if mark is None else min(mark, size))
-        points = parse_lines(found)[0]
-        lines = block.without({identity(*point) for point in points})
+        known = Behind(size if mark is None else mark, size)
+        if mark is not None:
+            known = behind = tail.behind if tail and tail.behind and tail.behind.fits(mark, size) else known
+        fragment, whole = known.read(fd, size), known.read_to
+        lines = block.without(known.seen)
         # Others may spell the same point otherwise, and the next append compares texts.
-        recent, canonical = encode(points[-WINDOW:]), False
-    data = block.data if lines is block.lines else "".join(lines).encode("ascii")
-    if fragment and (mark is None or not data.startswith(fragment) or b"\n" in fragment):
-        _cut(fd, path, size - len(fragment), fragment)
-        size, fragment = size - len(fragment), b""
-    _write(fd, path, size, data[len(fragment) :])
-    return Tail.of(size - len(fragment) + len(data), recent, lines, canonical=canonical and block.canonical)
-
-
-def _read_tail(fd: int, size: int, since: int) -> tuple[bytes, bytes]:
-    """The whole lines from WINDOW lines before ``since`` to the end, and what follows the last newline."""
-    start = max(0, since - _WINDOW_BYTES)
-    data = _read(fd, start, size)
-    if start:
-        # The first line read is cut by our offset unless a newline stands right before it.
-        data = data[data.find(b"\n") + 1 :]
-    whole = data.rfind(b"\n") + 1
-    return data[:whole], data[whole:]
+        recent, canonical = encode(known.recent), False
+    data = block.data if lines is block.lines else "".join(lines).encode()
+    if whole < size and (mark is None or len(fragment) < size - whole or not data.startswith(fragment)):
+        _cut(fd, path, whole, fragment[:200])
+        size = whole
+    _write(fd, path, size, data[size - whole :])
+    return Tail.of(whole + len(data), recent, lines, canonical=canonical and block.canonical, behind=behind)
 
 
 def _read(fd: int, start: int, end: int) -> bytes:
@@ -159,7 +204,7 @@ def whole_size(path: str) -> int:
     A fragment behind them is not counted, because a later append may cut it off and would begin before the mark.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = open_regular(path, os.O_RDONLY | _NOT_A_LINK)
     except (FileNotFoundError, NotADirectoryError):
         return 0
     try:

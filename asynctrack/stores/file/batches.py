@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from asynctrack.entities import LifecycleStage
@@ -15,14 +16,17 @@ from asynctrack.stores.file.append import Tail, append, whole_size
 from asynctrack.stores.file.entries import MAX_PARAM_LENGTH, MAX_TAG_LENGTH, write_param, write_tag
 from asynctrack.stores.file.files import KEY_ERRORS, check_inside, exists, unavailable
 from asynctrack.stores.file.lines import Block, encode_records
+from asynctrack.stores.file.measured import append_lines, model_lines
 from asynctrack.stores.file.runs import change_run
 from asynctrack.stores.file.tree import Tree
 from asynctrack.stores.keys import check_key, shorten
+from asynctrack.stores.points import MeasuredOn
 
 __all__ = ["BatchWriter"]
 
 logger = logging.getLogger("asynctrack")
 
+_MOST_POINTS = 1_000_000  # of metric files that are compared as a whole; each costs about 200 bytes
 _REMEMBERED = 1024  # metric files; each costs up to 25 kB
 
 
@@ -72,10 +76,10 @@ class BatchWriter:
         self, run_id: str, batch: Batch, bookmark: dict[str, int] | None, durable: bool = False
     ) -> list[Refusal]:
         """Store what can be stored; the rest comes back refused. ``durable``: on the disk itself. Raises
-        `UnavailableError`."""
+        `UnavailableError`, and `NotFoundError` where there is no such run."""
         try:
             run_dir = self._writable_run(run_id)
-        except (NotFoundError, RefusedError) as refusal:
+        except RefusedError as refusal:
             return [Refusal(kind, key, value, str(refusal)) for kind, key, value in batch.items()]
         work = _Work(self._tree, run_dir, self._tails, self._cut)
         try:
@@ -95,7 +99,19 @@ class BatchWriter:
         excess = len(self._tails) - _REMEMBERED
         for path in list(self._tails)[:excess] if excess > 0 else ():
             self._tails.pop(path, None)
+        if bookmark is not None:
+            self._forget_points()
         return work.refusals
+
+    def _forget_points(self) -> None:
+        """Of the files whose points are remembered, the last one is kept, however many it has."""
+        remembered = [(path, tail.behind) for path, tail in list(self._tails.items()) if tail.behind is not None]
+        points = sum(len(behind.seen) for _, behind in remembered)
+        for path, behind in remembered[:-1]:
+            if points <= _MOST_POINTS:
+                break
+            self._tails.pop(path, None)
+            points -= len(behind.seen)
 
     def _writable_run(self, run_id: str) -> str:
         run_dir = self._tree.written_run_dir(run_id)
@@ -112,7 +128,13 @@ class BatchWriter:
 class _Work:
     """One batch on its way into one run."""
 
-    def __init__(self, tree: Tree, run_dir: str, tails: dict[str, Tail], cut: set[tuple[str, str, str]]) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        run_dir: str,
+        tails: dict[str, Tail],
+        cut: set[tuple[str, str, str]],
+    ) -> None:
         self.refusals: list[Refusal] = []
         self.stored = False
         self._written: set[str] = set()
@@ -135,6 +157,24 @@ class _Work:
                 # A file that the bookmark does not know of may hold any of it, from its beginning.
                 mark = None if bookmark is None else bookmark.get(key, 0)
                 self._try("metric", key, _points(batch, key), self._append, block, mark)
+        for points in batch.decoded.values():
+            for on, copies in model_lines(points, self._run_id).items():
+                self._model(on, copies, whole=bookmark is not None)
+
+    def _model(self, on: MeasuredOn, lines: list[tuple[Point, str]], *, whole: bool) -> None:
+        """Give a logged model its copy of some points. Where there is no such model, only the run has them."""
+        points = [point for point, _ in lines]
+        if any(refusal.kind == "metric" and refusal.key == on.key for refusal in self.refusals):
+            return  # the run cannot hold them
+        folder = layout.model_dir(self._run_dir, on.model_id or "")
+        if folder is None or not exists(os.path.join(folder, layout.META)):
+            reason = f"there is no logged model {shorten(on.model_id)} in this experiment; only the run has the value"
+            self.refusals += [
+                Refusal("metric", on.key, point, f"metric {shorten(on.key)}: {reason}") for point in points
+            ]
+            return
+        texts = [line for _, line in lines]
+        self._try("metric", on.key, points, partial(append_lines, whole=whole), texts, folder, within=folder)
 
     def _append(self, path: str, block: Block, mark: int | None) -> None:
         # Taken out and put back in, so that the least recently used come first.
@@ -160,11 +200,20 @@ class _Work:
             finally:
                 os.close(fd)
 
-    def _try(self, kind: str, key: str, values: Iterable[Any], write: Callable[..., Any], *args: Any) -> Any:
-        """Call ``write(path, *args)``; what is this key's own fault refuses its events and no other."""
+    def _try(
+        self,
+        kind: str,
+        key: str,
+        values: Iterable[Any],
+        write: Callable[..., Any],
+        *args: Any,
+        within: str | None = None,
+    ) -> Any:
+        """Call ``write(path, *args)``; what is this key's own fault refuses its events and no other. The path is
+        ``within`` the run's folder, unless another is given."""
         try:
             check_key(kind, key, as_path=True)
-            path = layout.key_path(self._run_dir, kind, key)
+            path = layout.key_path(within or self._run_dir, kind, key)
             if "/" in key and path not in self._tails:
                 check_inside(os.path.dirname(path), os.path.realpath(self._tree.root))
             try:
@@ -190,6 +239,8 @@ class _Work:
         else:
             self.stored = True
             self._written.add(path)
+            if ":" in key:
+                self._tree.tell_of_colon(kind, key)
             return result
         self.refusals += [Refusal(kind, key, value, reason) for value in values]
         return None

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable
 
-from asynctrack.errors import InvalidInputError
-from asynctrack.stores.file.files import LinksUnsupportedError, create_whole, make_folder, replace_whole
+from asynctrack.constants import LONGEST_VALUE
+from asynctrack.errors import InvalidInputError, RefusedError
+from asynctrack.stores.file.files import (
+    NOT_A_FILE,
+    LinksUnsupportedError,
+    create_whole,
+    make_folder,
+    open_regular,
+    read_regular,
+    read_whole,
+    replace_whole,
+)
 from asynctrack.stores.keys import check_key
 
 __all__ = [
     "MAX_PARAM_LENGTH",
     "MAX_TAG_LENGTH",
     "keys_below",
+    "open_file",
     "read_entries",
     "read_entry",
-    "read_file",
     "write_param",
     "write_tag",
 ]
@@ -29,15 +38,18 @@ Warn = Callable[[str, object], None]
 _UNREADABLE = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.EIO, errno.ENAMETOOLONG})
 
 #: characters, beyond which MLflow cuts
-MAX_PARAM_LENGTH = 6000
-MAX_TAG_LENGTH = 8000
+MAX_PARAM_LENGTH = LONGEST_VALUE["param"]
+MAX_TAG_LENGTH = LONGEST_VALUE["tag"]
+#: bytes of a param or tag that are read at all; MLflow's own file store keeps long tags whole
+_MOST_VALUE = 64 << 20
 
 
 def write_param(path: str, value: str, folder: str) -> str | None:
-    """Set a param that has no value yet. Returns the value it has where that is another, else None. Raises OSError."""
+    """Set a param that has no value yet. Returns the value it has where that is another, else None. Raises OSError, and
+    `RefusedError` where it has a value that no param can have."""
     data = value.encode("utf-8", "replace")
     try:
-        current = _read(path)
+        current = _current(path)
     except FileNotFoundError:
         make_folder(path, folder)
         try:
@@ -46,8 +58,15 @@ def write_param(path: str, value: str, folder: str) -> str | None:
         except LinksUnsupportedError:
             replace_whole(path, data, folder)
             return None
-        current = _read(path)  # another process was faster
+        current = _current(path)  # another process was faster
     return None if current == data else current.decode("utf-8", "replace")
+
+
+def _current(path: str) -> bytes:
+    try:
+        return read_regular(path, _MOST_VALUE)
+    except ValueError as error:
+        raise RefusedError(f"{path} cannot be read: {error}") from error
 
 
 def write_tag(path: str, value: str, folder: str) -> None:
@@ -56,23 +75,18 @@ def write_tag(path: str, value: str, folder: str) -> None:
     replace_whole(path, value.encode("utf-8", "replace"), folder)
 
 
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def read_file(path: str, warn: Warn) -> bytes | None:
-    """The bytes of one key's file; None where there is none, or (``warn`` is told) none that can be read.
+def open_file(path: str, warn: Warn) -> int | None:
+    """A descriptor to read one key's file by; None where there is none, or (``warn`` is told) none that can be read.
 
     Raises OSError for what is not this file's own fault.
     """
     try:
-        with open(path, "rb", buffering=0, opener=_without_waiting) as file:
-            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return file.readall()
-            warn(path, "it is not a file")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return open_regular(path)
+    except (FileNotFoundError, IsADirectoryError):
         pass  # it went away, or the key is a folder of other keys
+    except NotADirectoryError as problem:
+        if problem.strerror == NOT_A_FILE:
+            warn(path, problem.strerror)
     except OSError as problem:
         if problem.errno not in _UNREADABLE:
             raise
@@ -80,19 +94,21 @@ def read_file(path: str, warn: Warn) -> bytes | None:
     return None
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    # A pipe that somebody has left here would otherwise hold up the search for ever.
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
 def read_entry(path: str, warn: Warn) -> str | None:
-    """The value in ``path``, as it was written; None where there is none, or (``warn`` is told) none in UTF-8."""
-    data = read_file(path, warn)
+    """The value in ``path``, as it was written; None where there is none, or (``warn`` is told) none in UTF-8.
+
+    Raises OSError for what is not this file's own fault.
+    """
+    fd = open_file(path, warn)
+    if fd is None:
+        return None
     try:
-        return None if data is None else data.decode("utf-8")
-    except UnicodeDecodeError as problem:
+        return read_whole(fd, _MOST_VALUE).decode("utf-8")
+    except ValueError as problem:  # too long, or not UTF-8
         warn(path, problem)
         return None
+    finally:
+        os.close(fd)
 
 
 def keys_below(folder: str, kind: str, warn: Warn) -> list[str]:

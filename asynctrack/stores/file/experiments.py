@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
 
 from asynctrack.entities import Experiment, LifecycleStage, ViewType
 from asynctrack.errors import AlreadyExistsError, InvalidInputError, NotFoundError, RefusedError
 from asynctrack.stores.file import layout, meta
 from asynctrack.stores.file.entries import write_tag
 from asynctrack.stores.file.files import check_inside, exists, locked_directory
+from asynctrack.stores.file.rewriting import rewrite_experiment, rewrite_run
 from asynctrack.stores.file.tree import Tree
 from asynctrack.stores.io import write_file_atomically
 from asynctrack.stores.keys import check_key, shorten
@@ -22,9 +22,12 @@ __all__ = [
     "ensure_root",
     "find_by_name",
     "find_or_create",
+    "get_experiment",
+    "get_experiment_by_name",
     "rename_experiment",
     "restore_experiment",
     "set_experiment_tag",
+    "unwritten_default",
 ]
 
 #: characters
@@ -35,7 +38,9 @@ MAX_EXPERIMENT_TAG_LENGTH = 20_000
 def check_name(name: str) -> None:
     """Raise `InvalidInputError` for a name no experiment can have."""
     if not isinstance(name, str) or not name.strip():
-        raise InvalidInputError(f"an experiment's name cannot be {name!r}; give it at least one visible character")
+        raise InvalidInputError(
+            f"an experiment's name cannot be {shorten(name)}; give it at least one visible character"
+        )
     if len(name) > MAX_NAME_LENGTH:
         raise InvalidInputError(f"experiment name {shorten(name)} is longer than {MAX_NAME_LENGTH} characters")
 
@@ -83,14 +88,42 @@ def find_by_name(tree: Tree, name: str) -> Experiment | None:
     return next(tree.experiments(name=meta.printable(name)), None)
 
 
+def unwritten_default(tree: Tree) -> Experiment | None:
+    """The default experiment of a store to which nothing was written yet: the first write makes it. None elsewhere."""
+    if exists(tree.trash) or not tree.is_gone():
+        return None
+    where = layout.append_to_uri(layout.local_uri(tree.root), layout.DEFAULT_EXPERIMENT_ID)
+    return Experiment(layout.DEFAULT_EXPERIMENT_ID, layout.DEFAULT_EXPERIMENT_NAME, where)
+
+
+def get_experiment(tree: Tree, experiment_id: str) -> Experiment:
+    """Raises `NotFoundError`, `DamagedError`."""
+    if experiment_id == layout.DEFAULT_EXPERIMENT_ID and (default := unwritten_default(tree)):
+        return default
+    return _read(tree, experiment_id)
+
+
+def get_experiment_by_name(tree: Tree, name: str) -> Experiment | None:
+    """The experiment called ``name``, active ones first; None where there is none."""
+    if name == layout.DEFAULT_EXPERIMENT_NAME and (default := unwritten_default(tree)):
+        return default
+    return find_by_name(tree, name)
+
+
+def _write_default(tree: Tree, experiment_id: str) -> None:
+    if experiment_id == layout.DEFAULT_EXPERIMENT_ID:
+        ensure_root(tree)
+
+
 def rename_experiment(tree: Tree, experiment_id: str, new_name: str) -> None:
     """Raises `NotFoundError`, `RefusedError` for a deleted experiment, `AlreadyExistsError`, `InvalidInputError`."""
     check_name(new_name)
+    _write_default(tree, experiment_id)
     folder = tree.experiment_dir(experiment_id)
     with locked_directory(tree.root):
         _active(tree, experiment_id)
         _refuse_taken(tree, new_name)
-        _rewrite(tree, experiment_id, folder, name=meta.printable(new_name))
+        rewrite_experiment(tree, experiment_id, folder, name=meta.printable(new_name))
 
 
 def delete_experiment(tree: Tree, experiment_id: str) -> None:
@@ -101,7 +134,7 @@ def delete_experiment(tree: Tree, experiment_id: str) -> None:
     with locked_directory(tree.root):
         now = _now()
         _mark_runs(tree, folder, LifecycleStage.DELETED, now)
-        _rewrite(tree, experiment_id, folder, lifecycle_stage=LifecycleStage.DELETED)
+        rewrite_experiment(tree, experiment_id, folder, lifecycle_stage=LifecycleStage.DELETED)
         os.makedirs(tree.trash, exist_ok=True)
         os.rename(folder, os.path.join(tree.trash, experiment_id))
 
@@ -115,12 +148,13 @@ def restore_experiment(tree: Tree, experiment_id: str) -> None:
             raise AlreadyExistsError(f"{target} exists; move it away to restore experiment {experiment_id}")
         os.rename(folder, target)
         _mark_runs(tree, target, LifecycleStage.ACTIVE, None)
-        _rewrite(tree, experiment_id, target, lifecycle_stage=LifecycleStage.ACTIVE)
+        rewrite_experiment(tree, experiment_id, target, lifecycle_stage=LifecycleStage.ACTIVE)
 
 
 def set_experiment_tag(tree: Tree, experiment_id: str, key: str, value: str) -> None:
     """Raises `NotFoundError`, `RefusedError` for a deleted experiment, `InvalidInputError`."""
     _check_tag(key, value)
+    _write_default(tree, experiment_id)
     folder = tree.experiment_dir(experiment_id)
     _active(tree, experiment_id)
     path = os.path.join(folder, layout.TAGS, key)
@@ -149,10 +183,14 @@ def _write_new(tree: Tree, experiment_id: str, name: str, location: str | None, 
     now = _now()
     where = location or layout.append_to_uri(layout.local_uri(tree.root), experiment_id)
     new = Experiment(experiment_id, meta.printable(name), where, creation_time=now, last_update_time=now)
+    try:
+        data = meta.encoded_experiment(meta.experiment_meta(new), experiment_id)
+    except ValueError as error:
+        raise InvalidInputError(f"experiment {shorten(name)} cannot be stored: {error}") from error
     os.makedirs(folder, exist_ok=True)
     for key, value in tags.items():
         write_tag(os.path.join(folder, layout.TAGS, key), value, folder)
-    write_file_atomically(os.path.join(folder, layout.META), meta.dump(meta.experiment_meta(new)))
+    write_file_atomically(os.path.join(folder, layout.META), data)
     return experiment_id
 
 
@@ -170,21 +208,15 @@ def _active(tree: Tree, experiment_id: str) -> Experiment:
     return found
 
 
-def _rewrite(tree: Tree, experiment_id: str, folder: str, **changes: Any) -> None:
-    found = _read(tree, experiment_id)
-    # MLflow repeats the tags in the file whenever it rewrites it; what it reads is their own files.
-    new = dict(tree.meta(folder) or {}) | {"tags": found.tags, "last_update_time": _now()} | changes
-    write_file_atomically(os.path.join(folder, layout.META), meta.dump(new))
-
-
 def _mark_runs(tree: Tree, folder: str, stage: str, deleted_time: int | None) -> None:
+    changes = {"lifecycle_stage": stage, **({} if deleted_time is None else {"deleted_time": deleted_time})}
     for run_dir, info in list(tree.runs(folder)):
-        if info.lifecycle_stage != stage:
-            new = dict(tree.meta(run_dir) or {}) | {"lifecycle_stage": stage}
-            new.pop("deleted_time", None)
-            if deleted_time is not None:
-                new["deleted_time"] = deleted_time
-            write_file_atomically(os.path.join(run_dir, layout.META), meta.dump(new))
+        if info.lifecycle_stage == stage:
+            continue
+        try:
+            rewrite_run(tree, run_dir, changes, stage_change=True)
+        except NotFoundError:
+            continue  # somebody has removed it meanwhile
 
 
 def _now() -> int:

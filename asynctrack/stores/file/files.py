@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import stat
@@ -11,17 +10,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from asynctrack.errors import RefusedError, UnavailableError
+from asynctrack.clock import monotonic
+from asynctrack.errors import RefusedError, UnavailableError, WrongServerError
+from asynctrack.platforms import CLOSE_ON_EXEC, fcntl, names_need_utf8
 
 __all__ = [
     "KEY_ERRORS",
+    "NOT_A_FILE",
     "LinksUnsupportedError",
     "check_inside",
     "create_whole",
     "exists",
+    "is_file",
+    "line_blocks",
     "locked",
     "locked_directory",
     "make_folder",
+    "open_regular",
+    "read_regular",
+    "read_whole",
     "replace_whole",
     "unavailable",
     "write_all",
@@ -43,11 +50,16 @@ _ADVICE = {
     errno.EACCES: "give this user the right to write there",
     errno.EPERM: "give this user the right to write there",
     errno.EROFS: "the file system is mounted read-only: mount it writable",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "the machine has too many open files",
     errno.ENOENT: "check that the store is still there and mounted",
     errno.ESTALE: "check that the store's file system is mounted",
 }
+_BLOCK = 1 << 20  # bytes read at once
+_LONGEST_LINE = 65536
+_NO_POINT = b"(a line of more than 65536 bytes)"
+NOT_A_FILE = "it is not a file"
 _unlockable: set[int] = set()
 
 
@@ -62,6 +74,12 @@ def unavailable(error: OSError, path: str) -> UnavailableError:
     return UnavailableError(f"{where}: {error.strerror or error}; {advice}. Nothing is lost: it is tried again")
 
 
+def unnameable(error: UnicodeEncodeError) -> Exception:
+    """What to raise for a file that this program cannot name: another one can, with another encoding."""
+    advice = names_need_utf8(error)
+    return error if advice is None else WrongServerError(advice)
+
+
 def exists(path: str) -> bool:
     """Whether there is anything at ``path``. Raises OSError where that cannot be told (a lost mount is no answer)."""
     try:
@@ -69,6 +87,66 @@ def exists(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def open_regular(path: str, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of an ordinary file, without waiting for anything: a pipe that somebody has left in a file's place
+    would hold us up for ever.
+
+    Raises OSError; `KEY_ERRORS` for what is there and is no file.
+    """
+    fd = os.open(path, flags | CLOSE_ON_EXEC | getattr(os, "O_NONBLOCK", 0), 0o666)
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.ENOTDIR, NOT_A_FILE, path)
+    return fd
+
+
+def read_regular(path: str, most: int) -> bytes:
+    """All of an ordinary file. Raises OSError, ValueError where it has more than ``most`` bytes."""
+    fd = open_regular(path)
+    try:
+        return read_whole(fd, most)
+    finally:
+        os.close(fd)
+
+
+def read_whole(fd: int, most: int) -> bytes:
+    """The same by its descriptor."""
+    size = min(os.fstat(fd).st_size, most)
+    data = os.read(fd, size + 1)
+    while len(data) <= most and (more := os.read(fd, 65536)):  # it grows, or did not tell its size
+        data += more
+    if len(data) > most:
+        raise ValueError(f"it has more than {most} bytes")
+    return data
+
+
+def line_blocks(fd: int) -> Iterator[bytes]:
+    """The lines of a file, many at a time, in flat memory. The last block may end with a line that has no newline. A
+    line far too long for a point comes as one that is none. Raises OSError.
+    """
+    rest = b""
+    while data := os.read(fd, _BLOCK):
+        whole = data.rfind(b"\n") + 1
+        if whole:
+            yield rest + data[:whole]
+            rest = data[whole:]
+        else:
+            rest += data
+        if len(rest) > _LONGEST_LINE:
+            rest = _NO_POINT
+    if rest:
+        yield rest
+
+
+def is_file(path: str) -> bool:
+    """Whether there is an ordinary file at ``path``. Raises OSError where that cannot be told."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def check_inside(path: str, root: str) -> None:
@@ -105,7 +183,7 @@ def _write_beside(folder: str, data: bytes, final: str) -> str:
     Errors name ``final``, the file it is for.
     """
     path = os.path.join(folder, f".{os.getpid()}-{os.urandom(8).hex()}.tmp")
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | CLOSE_ON_EXEC, 0o666)
     try:
         write_all(fd, data)
     except BaseException as error:
@@ -178,14 +256,14 @@ def locked_directory(path: str) -> Iterator[None]:
 
 
 def _lock(fd: int, path: str) -> bool:
-    deadline = time.monotonic() + _LOCK_TIMEOUT
+    deadline = monotonic() + _LOCK_TIMEOUT
     pause = 0.0005
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 raise UnavailableError(
                     f"{path}: another process has held its lock for {_LOCK_TIMEOUT:g} s; "
                     f"look for a stopped process that writes to this store. Nothing is lost: it is tried again"

@@ -12,6 +12,8 @@
           metrics/<key>           "<timestamp ms> <value> <step>" lines; a key's slashes are sub-directories
           params/<key>  tags/<key>
           artifacts/
+        models/<model id>/        logged models, which MLflow makes
+          metrics/<key>           "<timestamp ms> <value> <step> <run id>" lines
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ __all__ = [
     "is_run_id",
     "key_path",
     "local_uri",
+    "model_dir",
     "new_experiment_id",
 ]
 
@@ -51,9 +54,12 @@ RUN_NAME_TAG = "mlflow.runName"
 
 _EXPERIMENT_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,63}", re.ASCII)
 _RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,254}", re.ASCII)
-#: folders beside the experiments, and beside the runs of one, which are neither
+#: a colon behind one letter belongs to a drive
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.\-]+:")
+#: folders beside the experiments, and beside the runs of one, which are neither. A run's own parts are no runs: the
+#: artifacts of an experiment may be kept in the store's root, and anybody may log one called meta.yaml
 _NOT_EXPERIMENTS = {"models"}
-_NOT_RUNS = {TAGS, "datasets", "traces", "models"}
+_NOT_RUNS = {METRICS, PARAMS, TAGS, ARTIFACTS, "datasets", "traces", "models", "inputs", "outputs"}
 
 
 def is_experiment_id(text: object) -> bool:
@@ -71,6 +77,11 @@ def new_experiment_id() -> str:
     return str(random.SystemRandom().randrange(10**17, 10**18))
 
 
+def model_dir(run_dir: str, model_id: str) -> str | None:
+    """Where a logged model of the run's experiment is; None for an id that no model has."""
+    return os.path.join(os.path.dirname(run_dir), "models", model_id) if is_run_id(model_id) else None
+
+
 def key_path(run_dir: str, kind: str, key: str) -> str:
     """The file of one checked key; ``kind`` is "metric", "param" or "tag"."""
     return os.path.join(run_dir, FOLDERS[kind], key)
@@ -82,6 +93,8 @@ def local_uri(path: str) -> str:
 
 
 def append_to_uri(uri: str, *parts: str) -> str:
-    """``uri`` with more path parts, before its query where it has one."""
-    path, mark, query = uri.partition("?")
-    return "/".join([path.rstrip("/"), *parts]) + mark + query
+    """``uri`` with more path parts, before its query and fragment where it has some. In a plain path, "?" and "#" are
+    characters like others."""
+    end = re.search(r"[?#]", uri) if _SCHEME.match(uri) else None
+    at = len(uri) if end is None else end.start()
+    return "/".join([uri[:at].rstrip("/"), *parts]) + uri[at:]

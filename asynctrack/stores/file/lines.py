@@ -16,6 +16,7 @@ from typing import Any
 from asynctrack.entities import Metric
 from asynctrack.journal.slots import records
 from asynctrack.stores.base import Point, RecordBlock
+from asynctrack.stores.file.measured import dataset_of
 
 __all__ = [
     "WINDOW",
@@ -59,7 +60,7 @@ class Block:
     def __init__(self, points: Sequence[Point] = (), lines: list[str] | None = None) -> None:
         """Encode ``points`` (timestamps and steps are ints), with ``lines`` of ours behind them."""
         self.lines = [*encode(points), *(lines or ())] if points else lines or []
-        self.data = "".join(self.lines).encode("ascii")
+        self.data = "".join(self.lines).encode()
         self.canonical = is_canonical(self.data)
         self._unique = set(self.lines)
         if self.canonical:
@@ -71,7 +72,7 @@ class Block:
             kept = list(first.values())
         if len(kept) < len(self.lines):
             self.lines = kept
-            self.data = "".join(kept).encode("ascii")
+            self.data = "".join(kept).encode()
 
     def without(self, seen: AbstractSet[Identity]) -> list[str]:
         """The lines whose points are not in ``seen``; `lines` itself where none is."""
@@ -84,7 +85,7 @@ class Block:
     def without_lines(self, lines: Sequence[str], *, canonical: bool) -> list[str]:
         """The same for the points of lines that this module has written, at a fraction of the price."""
         if not (self.canonical and canonical):
-            return self.without(identities("".join(lines).encode("ascii")))
+            return self.without(identities("".join(lines).encode()))
         if self._unique.isdisjoint(lines):
             return self.lines
         seen = set(lines)
@@ -119,11 +120,11 @@ def encode(points: Sequence[Any]) -> list[str]:
     """The lines of any number of points, each as given, in our spelling."""
     # A NumPy float64 is a float, but its repr is no number.
     if not set(map(type, map(_VALUE, points))) <= {float}:
-        points = [(point[0], point[1], float(point[2])) for point in points]
+        points = [(point[0], point[1], float(point[2]), *point[3:]) for point in points]
     try:
         return [f"{timestamp} {value!r} {step}\n" for timestamp, step, value, _ in points]
-    except ValueError:  # without stream numbers, or some with and some without
-        return [f"{timestamp} {value!r} {step}\n" for timestamp, step, value, *_ in points]
+    except ValueError:  # without stream numbers, or some with more than these
+        return [f"{point[0]} {point[2]!r} {point[1]}{dataset_of(point)}\n" for point in points]
 
 
 def parse_line(line: str) -> tuple[int, int, float] | None:

@@ -10,6 +10,8 @@ from asynctrack.stores.file.flat import flat_mapping
 
 __all__ = [
     "dump",
+    "encoded_experiment",
+    "encoded_run",
     "experiment_from_meta",
     "experiment_meta",
     "load",
@@ -37,16 +39,38 @@ def load(data: bytes) -> dict[str, Any]:
         found = yaml.load(data, Loader=loader)
     except yaml.YAMLError as error:
         raise ValueError(f"it is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(found, dict):
         raise ValueError("it is empty" if found is None else "it holds no mapping")
     return found
 
 
 def dump(meta: dict[str, Any]) -> bytes:
-    """UTF-8, block style, keys sorted, as MLflow writes it. Strings that YAML could take for a number are quoted."""
+    """UTF-8, block style, keys sorted, as MLflow writes it. Strings that YAML could take for a number are quoted.
+
+    Raises ValueError for what YAML cannot hold.
+    """
     yaml, _, dumper = _yaml()
-    text: str = yaml.dump(meta, Dumper=dumper, default_flow_style=False, allow_unicode=True, sort_keys=True)
+    try:
+        text: str = yaml.dump(meta, Dumper=dumper, default_flow_style=False, allow_unicode=True, sort_keys=True)
+    except yaml.YAMLError as error:
+        raise ValueError(f"it cannot be written as YAML: {' '.join(str(error).split())}") from error
     return text.encode("utf-8")
+
+
+def encoded_run(meta: dict[str, Any], run_id: str, experiment_id: str) -> tuple[bytes, RunInfo]:
+    """The bytes of a run's file, and the run as it will be read from them: a run that could not be read again must not
+    be written. Raises ValueError."""
+    data = dump(meta)
+    return data, run_from_meta(load(data), run_id, experiment_id)
+
+
+def encoded_experiment(meta: dict[str, Any], experiment_id: str) -> bytes:
+    """The bytes of an experiment's file. Raises ValueError where it could not be read again."""
+    data = dump(meta)
+    experiment_from_meta(load(data), experiment_id, {})
+    return data
 
 
 def printable(text: str) -> str:
@@ -55,7 +79,7 @@ def printable(text: str) -> str:
 
 
 def run_meta(info: RunInfo) -> dict[str, Any]:
-    """What MLflow writes for a run that is being created."""
+    """What MLflow writes for a run that is being created: every version, so that every version reads it."""
     return {
         "artifact_uri": info.artifact_uri,
         "deleted_time": None,
@@ -65,6 +89,7 @@ def run_meta(info: RunInfo) -> dict[str, Any]:
         "lifecycle_stage": info.lifecycle_stage,
         "run_id": info.run_id,
         "run_name": printable(info.run_name or ""),
+        "run_uuid": info.run_id,  # MLflow before 3.0 finds no run in the whole store where one lacks it
         "source_name": "",
         "source_type": SourceType.LOCAL,
         "source_version": "",
@@ -80,13 +105,13 @@ def run_from_meta(meta: dict[str, Any], run_id: str, experiment_id: str) -> RunI
     for name, expected in (("run_id", run_id), ("experiment_id", experiment_id)):
         # "run_uuid" alone is what MLflow wrote before 1.0
         found = meta.get(name, meta.get("run_uuid") if name == "run_id" else None)
-        if str(found) != expected:
+        if _text(found) != expected:
             raise ValueError(f"its {name} is {found!r}, not {expected!r}")
     return RunInfo(
         run_id=run_id,
         experiment_id=experiment_id,
         user_id=_text(meta.get("user_id")),
-        status=RunStatus.to_string(meta.get("status", RunStatus.RUNNING)),
+        status=RunStatus.to_string(_integer(meta, "status") if "status" in meta else RunStatus.RUNNING),
         start_time=_integer(meta, "start_time"),
         end_time=None if meta.get("end_time") is None else _integer(meta, "end_time"),
         run_name=_text(meta.get("run_name") or meta.get("name")) or None,
@@ -112,7 +137,7 @@ def experiment_meta(experiment: Experiment) -> dict[str, Any]:
 
 def experiment_from_meta(meta: dict[str, Any], experiment_id: str, tags: dict[str, str]) -> Experiment:
     """The experiment in the folder ``<experiment_id>``. Raises ValueError where the file is another experiment's."""
-    if str(meta.get("experiment_id")) != experiment_id:
+    if _text(meta.get("experiment_id")) != experiment_id:
         raise ValueError(f"its experiment_id is {meta.get('experiment_id')!r}, not {experiment_id!r}")
     if meta.get("name") is None:
         raise ValueError("it has no name")
@@ -128,18 +153,20 @@ def experiment_from_meta(meta: dict[str, Any], experiment_id: str, tags: dict[st
 
 
 def _text(value: object) -> str:
+    if isinstance(value, (list, dict, tuple, set)):
+        raise ValueError("a text in it is a collection")  # aliases can make a small one endless
     return "" if value is None else str(value)
 
 
 def _integer(meta: dict[str, Any], name: str) -> int:
     value = meta.get(name)
-    if not isinstance(value, int):
-        raise ValueError(f"its {name} is {value!r}, not a number of milliseconds")
+    if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**63:
+        raise ValueError(f"its {name} is {_text(value)!r}, not a whole number of 64 bits")
     return value
 
 
 def _stage(meta: dict[str, Any]) -> str:
     stage = meta.get("lifecycle_stage", LifecycleStage.ACTIVE)
     if stage not in (LifecycleStage.ACTIVE, LifecycleStage.DELETED):
-        raise ValueError(f"its lifecycle_stage is {stage!r}")
+        raise ValueError(f"its lifecycle_stage is {_text(stage)!r}")
     return str(stage)

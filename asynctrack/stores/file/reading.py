@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -13,12 +13,24 @@ from asynctrack.errors import InvalidInputError, NotFoundError
 from asynctrack.stores import search
 from asynctrack.stores.base import Page
 from asynctrack.stores.file import layout
-from asynctrack.stores.file.entries import keys_below, read_entries, read_entry, read_file
+from asynctrack.stores.file.entries import keys_below, open_file, read_entries, read_entry
+from asynctrack.stores.file.experiments import unwritten_default
+from asynctrack.stores.file.files import line_blocks
+from asynctrack.stores.file.inputs import inputs_of, outputs_of
 from asynctrack.stores.file.lines import latest, parse_lines
 from asynctrack.stores.file.tree import Tree
 from asynctrack.stores.keys import check_key
 
-__all__ = ["get_run", "get_run_info", "history", "history_path", "list_run_infos", "search_experiments", "search_runs"]
+__all__ = [
+    "get_history",
+    "get_run",
+    "get_run_info",
+    "list_run_infos",
+    "named",
+    "points_in",
+    "search_experiments",
+    "search_runs",
+]
 
 
 def get_run(tree: Tree, run_id: str) -> Run:
@@ -33,7 +45,7 @@ def get_run_info(tree: Tree, run_id: str) -> RunInfo:
     info = tree.run_info(run_dir)
     if info.run_name:
         return info
-    return _named(info, read_entry(layout.key_path(run_dir, "tag", layout.RUN_NAME_TAG), tree.warn_once))
+    return named(info, read_entry(layout.key_path(run_dir, "tag", layout.RUN_NAME_TAG), tree.warn_once))
 
 
 def _whole(tree: Tree, run_dir: str, info: RunInfo) -> Run:
@@ -43,40 +55,47 @@ def _whole(tree: Tree, run_dir: str, info: RunInfo) -> Run:
         read_entries(os.path.join(run_dir, layout.FOLDERS[kind]), kind, tree.warn_once) for kind in ("param", "tag")
     )
     points = [point for point in found if point is not None]
-    return Run(_named(info, tags.get(layout.RUN_NAME_TAG)), RunData.of(points, params, tags))
+    return Run(
+        named(info, tags.get(layout.RUN_NAME_TAG)),
+        RunData.of(points, params, tags),
+        inputs_of(tree, run_dir),
+        outputs_of(tree, run_dir),
+    )
 
 
-def _named(info: RunInfo, tag: str | None) -> RunInfo:
+def named(info: RunInfo, tag: str | None) -> RunInfo:
     """MLflow before 1.29 kept the name in the tag only."""
     return info if info.run_name or not tag else replace(info, run_name=tag)
 
 
 def _latest(tree: Tree, path: str, key: str) -> Metric | None:
-    data = read_file(path, tree.warn_once)
-    return None if data is None else latest(key, _points(tree, path, data))
+    return latest(key, points_in(tree, path))
 
 
-def _points(tree: Tree, path: str, data: bytes) -> list[tuple[int, int, float]]:
-    points, damaged = parse_lines(data)
-    if damaged:
-        tree.warn_once(path, f"{damaged} damaged lines")
-    return points
+def points_in(tree: Tree, path: str) -> Iterator[tuple[int, int, float]]:
+    """Every point of a metric file, in its order; in flat memory, as it may have many millions."""
+    fd = open_file(path, tree.warn_once)
+    if fd is None:
+        return
+    all_damaged = 0
+    try:
+        for data in line_blocks(fd):
+            points, damaged = parse_lines(data)
+            all_damaged += damaged
+            yield from points
+    finally:
+        os.close(fd)
+    if all_damaged:
+        tree.warn_once(path, f"{all_damaged} damaged lines")
 
 
-def history_path(tree: Tree, run_id: str, key: str) -> str | None:
-    """The file of one metric; None where the run cannot have such a metric. Raises `NotFoundError`."""
+def get_history(tree: Tree, run_id: str, key: str) -> list[Metric]:
+    """Every point of one metric, in its file's order. Raises `NotFoundError`, OSError."""
     run_dir = tree.run_dir(run_id)
     tree.run_info(run_dir)
-    try:
-        check_key("metric", key, as_path=True)
-    except InvalidInputError:
-        return None
-    return layout.key_path(run_dir, "metric", key)
-
-
-def history(tree: Tree, path: str, key: str, data: bytes) -> list[Metric]:
-    """The points in ``data``, in the file's order."""
-    points = _points(tree, path, data)
+    if not _can_be("metric", key):
+        return []
+    points = points_in(tree, layout.key_path(run_dir, "metric", key))
     return [Metric(key, value, timestamp, step) for timestamp, step, value in points]
 
 
@@ -158,7 +177,7 @@ def list_run_infos(tree: Tree, experiment_id: str, view_type: int, max_results: 
     found = [run for run in tree.runs(folder) if LifecycleStage.matches(view_type, run[1].lifecycle_stage)]
     found.sort(key=lambda run: (-run[1].start_time, run[1].run_id))
     wanted, token = search.page(found, max_results, page_token)
-    return Page([_named(info, None if info.run_name else _name_tag(tree, run_dir)) for run_dir, info in wanted], token)
+    return Page([named(info, None if info.run_name else _name_tag(tree, run_dir)) for run_dir, info in wanted], token)
 
 
 def _name_tag(tree: Tree, run_dir: str) -> str | None:
@@ -172,7 +191,8 @@ def search_experiments(
     clauses = search.parse_experiment_filter(filter_string)
     orders = search.parse_experiment_order(order_by)
     found: list[tuple[Experiment, search.Getter]] = []
-    for experiment in tree.experiments(ViewType.ALL):
+    unwritten = unwritten_default(tree)
+    for experiment in [unwritten] if unwritten is not None else tree.experiments(ViewType.ALL):
         get = search.experiment_getter(experiment)
         if LifecycleStage.matches(view_type, experiment.lifecycle_stage) and search.matches(clauses, get):
             found.append((experiment, get))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from asynctrack.entities import Experiment, LifecycleStage, RunInfo, RunStatus
 from asynctrack.errors import InvalidInputError, NotFoundError, RefusedError
@@ -14,45 +14,47 @@ from asynctrack.stores.file import layout, meta
 from asynctrack.stores.file.entries import write_tag
 from asynctrack.stores.file.experiments import ensure_root, find_or_create
 from asynctrack.stores.file.files import KEY_ERRORS, check_inside, locked_directory
-from asynctrack.stores.file.tree import Tree
+from asynctrack.stores.file.rewriting import rewrite_run
+from asynctrack.stores.file.tree import DamagedError, Tree
 from asynctrack.stores.io import write_file_atomically
 from asynctrack.stores.keys import check_key, shorten
 from asynctrack.stores.names import random_run_name
 
-__all__ = ["Prepared", "change_run", "delete_run", "delete_tag", "prepare_run", "restore_run", "rewrite", "update_run"]
+__all__ = ["change_run", "create_run", "delete_run", "delete_tag", "restore_run", "update_run"]
 
 logger = logging.getLogger("asynctrack")
 
 
-class Prepared(NamedTuple):
-    """A run that `prepare_run` made ready: it exists once ``data`` is in ``path``. Both None: it exists already."""
-
-    info: RunInfo
-    path: str | None = None
-    data: bytes | None = None
-
-
-def prepare_run(tree: Tree, spec: RunSpec) -> Prepared:
-    """Everything of a new run but its meta.yaml, which makes it visible; or take a run up again.
+def create_run(tree: Tree, spec: RunSpec, durable: bool) -> RunInfo:
+    """Make a new run, or take one up again. Where it is there already, maybe ended, it stays as it is.
 
     Raises `NotFoundError`, `RefusedError`, OSError.
     """
     if spec.run_id is not None:
-        return Prepared(_resume(tree, spec, spec.run_id))
+        return _resume(tree, spec, spec.run_id)
     if not layout.is_run_id(spec.uid):
         raise RefusedError(f"{shorten(spec.uid)} cannot be a run's id")
     existing = tree.find_run(spec.uid)
     if existing is not None:
         try:
-            return Prepared(tree.run_info(existing))
+            return tree.run_info(existing)
         except NotFoundError as error:
             raise tree.gone(existing) from error  # found just before; if it is deleted, the next attempt makes it anew
+        except DamagedError as error:
+            if not error.incomplete:
+                raise
+            logger.warning("%s is empty, as after a power cut: written anew", os.path.join(existing, layout.META))
+            return _make(tree, spec, _experiment_of(tree, existing), existing, durable)
     if tree.unended and tree.is_gone():
         # Unmounted, it seems: in an empty store in its place those runs' events would be refused for good.
         tree.written_run_dir(next(iter(tree.unended)))
     ensure_root(tree)
     experiment = _experiment(tree, spec)
     run_dir = os.path.join(tree.experiment_dir(experiment.experiment_id), spec.uid)
+    return _make(tree, spec, experiment, run_dir, durable)
+
+
+def _make(tree: Tree, spec: RunSpec, experiment: Experiment, run_dir: str, durable: bool) -> RunInfo:
     name = spec.run_name or spec.tags.get(layout.RUN_NAME_TAG) or random_run_name(spec.uid)
     info = RunInfo(
         run_id=spec.uid,
@@ -63,13 +65,42 @@ def prepare_run(tree: Tree, spec: RunSpec) -> Prepared:
         run_name=meta.printable(name),
         artifact_uri=layout.append_to_uri(experiment.artifact_location, spec.uid, layout.ARTIFACTS),
     )
+    try:
+        data, info = meta.encoded_run(meta.run_meta(info), info.run_id, info.experiment_id)
+    except ValueError as error:
+        raise RefusedError(f"run {spec.uid} cannot be stored: {error}") from error
     # MLflow does not find a run without these three, wherever its artifacts are.
     for part in (layout.METRICS, layout.PARAMS, layout.ARTIFACTS):
         os.makedirs(os.path.join(run_dir, part), exist_ok=True)
     tree.guard(run_dir)
     tree.unended.add(spec.uid)
-    _set_tags(run_dir, {**spec.tags, layout.RUN_NAME_TAG: name})
-    return Prepared(info, os.path.join(run_dir, layout.META), meta.dump(meta.run_meta(info)))
+    # A forked child and its parent both make it: whoever comes second must not open it again when it has ended.
+    with locked_directory(run_dir):
+        there = _made_meanwhile(tree, run_dir)
+        if there is not None:
+            return there
+        _set_tags(tree, run_dir, {**spec.tags, layout.RUN_NAME_TAG: name})
+        write_file_atomically(os.path.join(run_dir, layout.META), data, durable)  # this makes it visible
+    return info
+
+
+def _made_meanwhile(tree: Tree, run_dir: str) -> RunInfo | None:
+    if not os.path.exists(os.path.join(run_dir, layout.META)):
+        return None
+    try:
+        return tree.run_info(run_dir)
+    except DamagedError as error:
+        if not error.incomplete:
+            raise
+        return None  # empty, as after a power cut: that is what is mended
+
+
+def _experiment_of(tree: Tree, run_dir: str) -> Experiment:
+    folder = os.path.dirname(run_dir)
+    found = tree.experiment(os.path.basename(folder), folder)
+    if found is None:
+        raise tree.gone(folder)
+    return found
 
 
 def _experiment(tree: Tree, spec: RunSpec) -> Experiment:
@@ -88,18 +119,25 @@ def _experiment(tree: Tree, spec: RunSpec) -> Experiment:
 
 
 def _resume(tree: Tree, spec: RunSpec, run_id: str) -> RunInfo:
-    run_dir = tree.run_dir(run_id)
+    run_dir = tree.written_run_dir(run_id)
     name = spec.run_name or spec.tags.get(layout.RUN_NAME_TAG)
-    info = change_run(tree, run_dir, status="RUNNING", run_name=name)
-    _set_tags(run_dir, {**spec.tags, **({layout.RUN_NAME_TAG: name} if name else {})})
+    try:
+        info = change_run(tree, run_dir, status="RUNNING", run_name=name)
+    except DamagedError as error:
+        if not error.incomplete:
+            raise
+        raise RefusedError(f"{error}. What the run was created with is not known here") from error
+    _set_tags(tree, run_dir, {**spec.tags, **({layout.RUN_NAME_TAG: name} if name else {})})
     return info
 
 
-def _set_tags(run_dir: str, tags: dict[str, str]) -> None:
+def _set_tags(tree: Tree, run_dir: str, tags: dict[str, str]) -> None:
     for key, value in tags.items():
         try:
             check_key("tag", key, as_path=True)
             write_tag(layout.key_path(run_dir, "tag", key), value, run_dir)
+            if ":" in key:
+                tree.tell_of_colon("tag", key)
         except InvalidInputError as error:
             logger.warning("run %s was created without one tag: %s", os.path.basename(run_dir), error)
         except OSError as error:
@@ -138,20 +176,7 @@ def change_run(
         changes["end_time"] = end_time
     if run_name:
         changes["run_name"] = meta.printable(run_name)
-    return rewrite(tree, run_dir, changes)
-
-
-def rewrite(tree: Tree, run_dir: str, changes: dict[str, Any], *, stage_change: bool = False) -> RunInfo:
-    """Write meta.yaml with ``changes``, under a lock: two ranks of one job may end one run at the same time."""
-    with locked_directory(run_dir):
-        info = tree.run_info(run_dir)
-        if info.lifecycle_stage == LifecycleStage.DELETED and not stage_change:
-            raise RefusedError(f"run {info.run_id} is deleted; restore it first")
-        old = tree.meta(run_dir) or {}
-        new = {key: value for key, value in old.items() if key != "deleted_time"} | changes
-        if new != old:
-            write_file_atomically(os.path.join(run_dir, layout.META), meta.dump(new))
-        return meta.run_from_meta(new, info.run_id, info.experiment_id)
+    return rewrite_run(tree, run_dir, changes)
 
 
 def delete_run(tree: Tree, run_id: str) -> None:
@@ -160,14 +185,14 @@ def delete_run(tree: Tree, run_id: str) -> None:
     if tree.run_info(run_dir).lifecycle_stage != LifecycleStage.DELETED:
         now = time.time_ns() // 1_000_000
         tree.guard(run_dir)
-        rewrite(tree, run_dir, {"lifecycle_stage": LifecycleStage.DELETED, "deleted_time": now}, stage_change=True)
+        rewrite_run(tree, run_dir, {"lifecycle_stage": LifecycleStage.DELETED, "deleted_time": now}, stage_change=True)
 
 
 def restore_run(tree: Tree, run_id: str) -> None:
     """Mark a deleted run active; an active one stays so. Raises `NotFoundError`."""
     run_dir = tree.run_dir(run_id)
     tree.guard(run_dir)
-    rewrite(tree, run_dir, {"lifecycle_stage": LifecycleStage.ACTIVE}, stage_change=True)
+    rewrite_run(tree, run_dir, {"lifecycle_stage": LifecycleStage.ACTIVE}, stage_change=True)
 
 
 def delete_tag(tree: Tree, run_id: str, key: str) -> None:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, TypeVarTuple
 
 from asynctrack.entities import Experiment, Metric, Run, RunInfo, ViewType
-from asynctrack.errors import NotFoundError
+from asynctrack.platforms import check_file_name
 from asynctrack.stores.base import AbstractStore, Batch, Limits, Page, Refusal, RunSpec
 from asynctrack.stores.file import experiments, layout, reading, runs
 from asynctrack.stores.file.batches import BatchWriter
-from asynctrack.stores.file.files import unavailable
+from asynctrack.stores.file.files import unavailable, unnameable
 from asynctrack.stores.file.tree import Tree
 from asynctrack.stores.io import StoreIO, ThreadedIO
-from asynctrack.stores.keys import check_key, shorten
+from asynctrack.stores.keys import check_key
 
 __all__ = ["FileStore"]
 
@@ -44,7 +44,8 @@ class FileStore(AbstractStore):
     def __init__(self, root: str | os.PathLike[str], io: StoreIO | None = None) -> None:
         self.io: StoreIO = ThreadedIO() if io is None else io
         self.root = os.path.abspath(os.fspath(root))
-        self.uri = layout.local_uri(self.root)
+        #: by it the store is known as the same one, through whatever links it was reached
+        self.uri = layout.local_uri(os.path.realpath(self.root))
         self._tree = Tree(self.root)
         self._writer = BatchWriter(self._tree)
 
@@ -62,20 +63,21 @@ class FileStore(AbstractStore):
             return await self.io.call(function, *args)
         except OSError as error:
             raise unavailable(error, self.root) from error
+        except UnicodeEncodeError as error:
+            raise unnameable(error) from error
 
     # ── delivering
 
     def check_key(self, kind: str, key: str) -> None:
         check_key(kind, key, as_path=True)
+        # Only here: what another program has logged waits for one that can store it.
+        check_file_name(f"{kind} key", key)
+
+    async def is_gone(self) -> bool:
+        return await self._call(self._tree.is_gone)
 
     async def create_run(self, spec: RunSpec) -> RunInfo:
-        prepared = await self._call(runs.prepare_run, self._tree, spec)
-        if prepared.path is not None and prepared.data is not None:
-            try:
-                await self.io.replace(prepared.path, prepared.data, self.durable)
-            except OSError as error:
-                raise unavailable(error, prepared.path) from error
-        return prepared.info
+        return await self._call(runs.create_run, self._tree, spec, self.durable)
 
     async def bookmark(self, run_id: str, batch: Batch) -> dict[str, int]:
         """The size in bytes of each metric's file, 0 where there is none; at least what it was after our append."""
@@ -128,16 +130,7 @@ class FileStore(AbstractStore):
         )
 
     async def get_metric_history(self, run_id: str, key: str) -> list[Metric]:
-        path = await self._call(reading.history_path, self._tree, run_id, key)
-        if path is None:
-            return []
-        try:
-            data = await self.io.read(path)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return []
-        except OSError as error:
-            raise unavailable(error, path) from error
-        return await self._call(reading.history, self._tree, path, key, data)
+        return await self._call(reading.get_history, self._tree, run_id, key)
 
     async def delete_run(self, run_id: str) -> None:
         await self._call(runs.delete_run, self._tree, run_id)
@@ -156,14 +149,10 @@ class FileStore(AbstractStore):
         return await self._call(experiments.create_experiment, self._tree, name, artifact_location, tags or {})
 
     async def get_experiment(self, experiment_id: str) -> Experiment:
-        folder = await self._call(self._tree.experiment_dir, experiment_id)
-        found = await self._call(self._tree.experiment, experiment_id, folder)
-        if found is None:
-            raise NotFoundError(f"no experiment {shorten(experiment_id)} in {self.root}")
-        return found
+        return await self._call(experiments.get_experiment, self._tree, experiment_id)
 
     async def get_experiment_by_name(self, name: str) -> Experiment | None:
-        return await self._call(experiments.find_by_name, self._tree, name)
+        return await self._call(experiments.get_experiment_by_name, self._tree, name)
 
     async def search_experiments(
         self,

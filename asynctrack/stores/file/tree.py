@@ -6,27 +6,42 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+from asynctrack.clock import monotonic
 from asynctrack.entities import Experiment, RunInfo, ViewType
 from asynctrack.errors import NotFoundError, UnavailableError
 from asynctrack.stores.file import layout, meta
 from asynctrack.stores.file.entries import read_entries
-from asynctrack.stores.file.files import check_inside, exists
+from asynctrack.stores.file.files import check_inside, is_file, read_regular
 from asynctrack.stores.keys import shorten
 
 __all__ = ["DamagedError", "Tree"]
 
 logger = logging.getLogger("asynctrack")
 
+_MOST_META = 4 << 20  # bytes of a meta.yaml; MLflow repeats an experiment's tags in it
 _REMEMBERED = 4096  # meta files and warnings; a run costs about 2 kB
 _RACY = 100_000_000  # ns: a file changed this recently may change again within the same tick of the file system's clock
 _SETTLED = 2_000_000_000  # ns: a file torn this long ago is not being written any more
+#: bound here, so that a test which freezes the time does not make young files old
+_now_ns = partial(time.time_ns)
 _Stamp = tuple[int, int, int]
 
 
 class DamagedError(UnavailableError):
-    """A ``meta.yaml`` that cannot be read: torn by a crash, or being rewritten at this moment by MLflow."""
+    """A ``meta.yaml`` that cannot be read: being rewritten at this moment by MLflow, or torn by a crash.
+
+    It is worth another attempt until it has been the same file for two seconds. Then it is ``settled``: nobody is about
+    to write it any more. One without content, as a power cut leaves it, is ``incomplete`` then: whoever knows what the
+    run was created with can create it again.
+    """
+
+    def __init__(self, message: str, *, settled: bool = False, blank: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = blank or not settled
+        self.incomplete = blank and settled
 
 
 class Tree:
@@ -41,6 +56,9 @@ class Tree:
         self._run_dirs: dict[str, str] = {}
         self._guarded: set[str] = set()
         self._warned: set[str] = set()
+        self._told_of_colon = False
+        #: files that could not be read: as what, and since when (by `monotonic`)
+        self._damaged: dict[str, tuple[_Stamp, float]] = {}
 
     # ── meta.yaml
 
@@ -54,27 +72,51 @@ class Tree:
             try:
                 about = os.stat(path)
                 return self._load(path, about)
-            except (FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
             except ValueError as error:
                 # MLflow truncates and rewrites the file in place: what is torn now may be whole in a moment.
                 if pause is None or _age(about) > _SETTLED:
-                    raise DamagedError(f"{path} cannot be read: {error}; mend or remove it") from error
+                    raise self._damaged_file(path, about, error) from error
                 time.sleep(pause)
         raise AssertionError("unreachable")
 
+    def _damaged_file(self, path: str, about: os.stat_result, problem: ValueError) -> DamagedError:
+        # Not by the file's age alone, which the clock of another machine tells: a run's events may be refused for it.
+        stamp, now = _stamp(about), monotonic()
+        known = self._damaged.get(path)
+        if known is None or known[0] != stamp:
+            if len(self._damaged) >= _REMEMBERED:
+                self._damaged.clear()
+            known = self._damaged[path] = stamp, now
+        settled = now - known[1] > _SETTLED / 1e9
+        message = f"{path} cannot be read: {problem}; mend or remove it"
+        return DamagedError(message, settled=settled, blank=isinstance(problem, _BlankError))
+
     def _load(self, path: str, about: os.stat_result) -> dict[str, Any]:
-        stamp = (about.st_mtime_ns, about.st_size, about.st_ino)
+        stamp = _stamp(about)
         known = self._metas.get(path)
         if known is not None and known[0] == stamp:
             return known[1]
-        with open(path, "rb", buffering=0) as file:
-            found = meta.load(file.readall())
+        data = read_regular(path, _MOST_META)
+        if not data.strip(b"\0 \r\n"):
+            raise _BlankError("it is empty")
+        found = meta.load(data)
         if _age(about) > _RACY:
             if len(self._metas) >= _REMEMBERED:
                 self._metas.clear()
             self._metas[path] = stamp, found
         return found
+
+    def tell_of_colon(self, kind: str, key: str) -> None:
+        """Say, the first time a key with a colon is stored, who cannot read the store any more."""
+        if not self._told_of_colon:
+            self._told_of_colon = True
+            logger.warning(
+                "the colon in the %s key %s is read by MLflow 2.16 and later; earlier versions fail at every search in "
+                "an experiment with such a key. Name it otherwise if they are to read %s",
+                kind, shorten(key), self.root,
+            )  # fmt: skip
 
     def warn_once(self, path: str, problem: object) -> None:
         """Log a warning about ``path``, the first time."""
@@ -101,7 +143,7 @@ class Tree:
         if layout.is_experiment_id(experiment_id):
             for parent, hidden in ((self.root, ViewType.DELETED_ONLY), (self.trash, ViewType.ACTIVE_ONLY)):
                 folder = os.path.join(parent, experiment_id)
-                if view_type != hidden and exists(os.path.join(folder, layout.META)):
+                if view_type != hidden and is_file(os.path.join(folder, layout.META)):
                     return folder
         raise NotFoundError(f"no experiment {shorten(experiment_id)} in {self.root}")
 
@@ -138,11 +180,12 @@ class Tree:
         if not layout.is_run_id(run_id):
             return None
         known = self._run_dirs.get(run_id)
-        if known is not None and exists(os.path.join(known, layout.META)):
+        if known is not None and is_file(os.path.join(known, layout.META)):
             return known
         for _, folder in self.experiment_dirs():
             run_dir = os.path.join(folder, run_id)
-            if exists(os.path.join(run_dir, layout.META)):
+            # A folder that is no experiment has no runs: where artifacts are kept in the root, it is a run's.
+            if is_file(os.path.join(run_dir, layout.META)) and is_file(os.path.join(folder, layout.META)):
                 if len(self._run_dirs) >= _REMEMBERED:
                     self._run_dirs.clear()
                 self._run_dirs[run_id] = run_dir
@@ -192,13 +235,14 @@ class Tree:
     def run_info(self, run_dir: str) -> RunInfo:
         """The run in ``run_dir``. Raises `DamagedError`, `NotFoundError`."""
         experiment_dir, run_id = os.path.split(run_dir)
+        path = os.path.join(run_dir, layout.META)
         found = self.meta(run_dir)
         if found is None:
             raise NotFoundError(f"no run {shorten(run_id)} in {self.root}")
         try:
             return meta.run_from_meta(found, run_id, os.path.basename(experiment_dir))
         except ValueError as error:
-            raise DamagedError(f"{run_dir}: {layout.META}: {error}") from error
+            raise self._damaged_file(path, os.stat(path), error) from error
 
     def runs(self, experiment_dir: str) -> Iterator[tuple[str, RunInfo]]:
         """(directory, info) of every readable run; the others are skipped with a warning."""
@@ -229,6 +273,14 @@ def _folders(parent: str) -> list[str]:
         return []
 
 
+class _BlankError(ValueError):
+    """A file that exists and holds nothing: no more than its name had reached the disk when the power failed."""
+
+
+def _stamp(about: os.stat_result) -> _Stamp:
+    return about.st_mtime_ns, about.st_size, about.st_ino
+
+
 def _age(about: os.stat_result) -> int:
     """Nanoseconds between a file's last change and now, by clocks that may differ."""
-    return abs(time.time_ns() - about.st_mtime_ns)
+    return abs(_now_ns() - about.st_mtime_ns)

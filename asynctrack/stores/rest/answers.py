@@ -22,7 +22,7 @@ from asynctrack.errors import (
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["RETRYABLE_STATUSES", "error_of", "json_of"]
+__all__ = ["CREDENTIALS_OF_A_PROXY", "RETRYABLE_STATUSES", "error_of", "json_of"]
 
 #: "try again later", whoever on the way says it
 RETRYABLE_STATUSES = frozenset({408, 425, 429, 502, 503, 504})
@@ -31,6 +31,14 @@ _RACE = re.compile(r"unique constraint|UniqueViolation|IntegrityError|Duplicate 
 #: sent with status 500 or 501, and no better the next time: an experiment is deleted, say
 _FINAL = ("INVALID_STATE", "NOT_IMPLEMENTED")
 _SHOWN = 300
+#: for status 407
+CREDENTIALS_OF_A_PROXY = "a proxy wants to know who asks; name it as http://user:password@host:port"
+#: bytes of a page that is not JSON, in which a text of that length is looked for
+_LOOKED_AT = 16_384
+
+
+class RaceError(UnavailableError):
+    """What was to be stored is there already: another client was faster, or the server does not know it again."""
 
 
 def json_of(response: httpx.Response, what: str) -> dict[str, Any]:
@@ -38,7 +46,7 @@ def json_of(response: httpx.Response, what: str) -> dict[str, Any]:
     try:
         # MLflow's bulk history holds bare NaN and Infinity, which Python reads.
         answer = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if isinstance(answer, dict):
         return answer
@@ -54,11 +62,20 @@ def error_of(response: httpx.Response, what: str) -> StoreError:
     """The error that an answer of status 300 or more stands for.
 
     ``what`` names the request, for the message. MLflow's servers answer in JSON with an ``error_code``; whatever does
-    not comes from something on the way, or from a server that crashed.
+    not comes from something on the way, or from a server that crashed. Their code becomes the error's.
     """
-    status = response.status_code
     code, message = _mlflow_error(response)
-    said = f"{code}: {message}" if code else f"HTTP {status}{_excerpt(response)}"
+    failure = _error_of(response, what, code, message)
+    if code:
+        failure.error_code = code
+    elif response.status_code == 403 and isinstance(failure, AuthenticationError):
+        failure.error_code = "PERMISSION_DENIED"
+    return failure
+
+
+def _error_of(response: httpx.Response, what: str, code: str, message: str) -> StoreError:
+    status = response.status_code
+    said = f"{code}: {_cut(message)}" if code else f"HTTP {status}{_excerpt(response)}"
     text = f"{what}: {said}"
     if status in RETRYABLE_STATUSES or code in ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
         failure = UnavailableError(text, retry_after=_retry_after(response))
@@ -68,6 +85,8 @@ def error_of(response: httpx.Response, what: str) -> StoreError:
         return _redirected(response, what)
     if status == 401 or code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"):
         return AuthenticationError(f"{text}. The server does not know these credentials")
+    if status == 407:
+        return WrongServerError(f"{text}: {CREDENTIALS_OF_A_PROXY}")
     if status == 403:
         return _forbidden(text)
     if status == 413:
@@ -92,10 +111,10 @@ def _from_code(code: str, message: str, text: str) -> StoreError:
         return NotFoundError(text)
     if code in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
         return AlreadyExistsError(text)
-    if code in ("ABORTED", "RESOURCE_CONFLICT", "CANCELLED", "DEADLINE_EXCEEDED") or (
-        code == "BAD_REQUEST" and _RACE.search(message)
-    ):
+    if code in ("ABORTED", "RESOURCE_CONFLICT", "CANCELLED", "DEADLINE_EXCEEDED"):
         return UnavailableError(text)
+    if code == "BAD_REQUEST" and _RACE.search(message):
+        return RaceError(text)
     if code == "ENDPOINT_NOT_FOUND":
         return WrongServerError(text)
     return RefusedError(text)
@@ -131,14 +150,14 @@ def _mlflow_error(response: httpx.Response) -> tuple[str, str]:
     """``error_code`` and ``message``; the first is empty where the answer is not MLflow's."""
     try:
         answer = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", ""
     if not isinstance(answer, dict):
         return "", ""
     if isinstance(answer.get("error_code"), str):
-        return answer["error_code"], _cut(str(answer.get("message", "")))
+        return answer["error_code"], str(answer.get("message", ""))
     if "detail" in answer:  # the artifact routes of newer servers
-        return "INVALID_PARAMETER_VALUE" if response.status_code < 500 else "", _cut(str(answer["detail"]))
+        return "INVALID_PARAMETER_VALUE" if response.status_code < 500 else "", str(answer["detail"])
     return "", ""
 
 
@@ -147,7 +166,7 @@ def _retry_after(response: httpx.Response) -> float | None:
     text = response.headers.get("retry-after", "").strip()
     if not text:
         return None
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         seconds = float(text)
     else:
         try:
@@ -158,9 +177,11 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 
 def _excerpt(response: httpx.Response) -> str:
-    text = " ".join(re.sub(r"<(style|script|title).*?</\1>|<[^>]*>", " ", response.text, flags=re.S | re.I).split())
+    shown = response.content[:_LOOKED_AT].decode("utf-8", "replace")
+    text = " ".join(re.sub(r"<(style|script|title).*?</\1>|<[^>]*>", " ", shown, flags=re.S | re.I).split())
     return f" ({_cut(text)})" if text else " (empty)"
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    """``text`` without its middle, which may be a value of any length: a server's reason stands before or behind it."""
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} … {text[-_SHOWN // 2 :]}"

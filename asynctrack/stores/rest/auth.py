@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import base64
 import configparser
+import errno
 import inspect
 import os
 import re
+import stat
 from collections.abc import Callable
 from typing import NoReturn, Protocol
 from urllib.parse import quote, unquote, urlsplit
@@ -246,10 +248,10 @@ def split_userinfo(url: str) -> tuple[str, tuple[str, str] | None]:
 def read_ini(path: str, parser: configparser.ConfigParser) -> None:
     """Read a file of credentials; nothing where there is none. Raises `AuthenticationError`, which quotes no line."""
     path = os.path.expanduser(path)
-    if not os.path.exists(path):
+    if not os.path.exists(path) or os.path.realpath(path) == os.devnull:
         return
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", opener=_open_regular) as file:
             parser.read_file(file)
         return
     except OSError as error:
@@ -260,6 +262,19 @@ def read_ini(path: str, parser: configparser.ConfigParser) -> None:
         line = getattr(error, "lineno", None) or next((line for line, _ in getattr(error, "errors", ())), "?")
         problem = f"line {line} is neither [section] nor key = value below one"
     raise AuthenticationError(f"cannot read the credentials in {path}: {problem}")
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Without waiting for whoever would write into a pipe of that name. Raises OSError."""
+    fd = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        folder = stat.S_ISDIR(mode)
+        raise (
+            OSError(errno.EISDIR, os.strerror(errno.EISDIR)) if folder else OSError(errno.EINVAL, "not a regular file")
+        )
+    return fd
 
 
 def _username_and_password(url: str) -> tuple[Secret, Secret, str]:

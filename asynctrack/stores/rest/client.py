@@ -6,47 +6,55 @@ never suspend, because a blocking httpx client does the work.
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
-import logging
-import os
-import threading
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-from contextvars import ContextVar
-from typing import Any, Self
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, NamedTuple, Self
 
 import httpx
 
-from asynctrack.errors import AuthenticationError, InvalidInputError, StoreError, UnavailableError, WrongServerError
-from asynctrack.stores.io import PIECE, StoreIO, this_loop
-from asynctrack.stores.rest.answers import error_of, json_of
-from asynctrack.stores.rest.auth import Credentials
-from asynctrack.stores.rest.tls import tls_options
+from asynctrack.constants import VERSION
+from asynctrack.errors import (
+    AuthenticationError,
+    InvalidInputError,
+    NotFoundError,
+    StoreError,
+    UnavailableError,
+    WrongServerError,
+)
+from asynctrack.stores.io import StoreIO
+from asynctrack.stores.rest.answers import CREDENTIALS_OF_A_PROXY, error_of, json_of
+from asynctrack.stores.rest.auth import WORKSPACE_HEADER, Credentials
+from asynctrack.stores.rest.bodies import MOST_READ, Collector, Saver, Sink
+from asynctrack.stores.rest.connections import Connections
+from asynctrack.stores.rest.deadline import Deadline
+from asynctrack.stores.rest.proxies import route_to
+from asynctrack.stores.rest.variables import pause_before, request_timeout, retries, transfer_timeout
+from asynctrack.stores.rest.version import HEALTH_PATH, VERSION_PATH, server_version
 
 __all__ = ["Content", "Params", "RestClient"]
 
-Content = bytes | Iterable[bytes] | AsyncIterable[bytes]
+Stream = Iterable[bytes] | AsyncIterable[bytes]
+#: what a request carries: bytes, or what opens a stream of them to be read once, as `StoreIO.stream` does. It is
+#: opened anew where the request is sent once more
+Content = bytes | Callable[[], AbstractAsyncContextManager[Stream]]
 Params = Sequence[tuple[str, str]]
 
-#: seconds that a connection is kept for the next request; uvicorn, below MLflow's server, closes it after 5
-_KEEP_ALIVE = 3.0
-#: seconds for an answer, unless MLFLOW_HTTP_REQUEST_TIMEOUT says otherwise; MLflow's own default
-_REQUEST_TIMEOUT = 120.0
 _JSON = {"Content-Type": "application/json"}
+#: what a request meets before there is a connection to the server
+_NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 #: what a request on a connection meets that the server has just closed
 _CLOSED = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
 
-#: in a request of ours
-_ours: ContextVar[bool] = ContextVar("asynctrack_request", default=False)
+class _Asked(NamedTuple):
+    """One request as the caller wants it, to be sent once or, where that does no harm, twice."""
 
-
-def _not_ours(record: logging.LogRecord) -> bool:
-    return not _ours.get()
-
-
-# httpx logs every request at INFO: a program that shows that level would get a line for each of our batches.
-logging.getLogger("httpx").addFilter(_not_ours)
+    method: str
+    path: str
+    params: Params = ()
+    content: Content | None = None
+    headers: Mapping[str, str] | None = None
 
 
 class RestClient:
@@ -72,7 +80,7 @@ class RestClient:
         self._extra_headers = extra_headers
         #: longest wait for an answer in seconds; None: as the environment says
         self.patience: float | None = None
-        self._forget()
+        self._connections = Connections()
 
     def __repr__(self) -> str:
         return f"<RestClient {type(self._credentials).__name__}>"
@@ -87,31 +95,47 @@ class RestClient:
             extra_headers=self._extra_headers,
         )
 
-    def _forget(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._verify: Any = None
-        self._blocking: httpx.Client | None = None
-        self._async: httpx.AsyncClient | None = None
-        self._loop: object = None
+    @property
+    def address(self) -> str:
+        """Where the server is, without credentials. On Databricks this may ask databricks-sdk. Raises `StoreError`."""
+        return self._base_url()
+
+    @property
+    def workspace(self) -> str:
+        """The server's workspace that requests are about; "" for servers without."""
+        return self._extra_headers().get(WORKSPACE_HEADER, "")
 
     # ── requests
 
     async def call(
-        self, method: str, path: str, *, params: Params = (), body: bytes | None = None, again: bool = True
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params = (),
+        body: bytes | None = None,
+        again: bool = True,
+        removes: bool = False,
+        most: int = MOST_READ,
     ) -> dict[str, Any]:
-        """One call of the JSON API; its answer. Raises the `StoreError` that the answer or its absence stands for.
+        """One call of the JSON API; its answer, at most ``most`` bytes. Raises the `StoreError` that the answer or its
+        absence stands for.
 
-        ``again``: sending it twice does no harm, so it is sent once more when a connection that was kept alive turns
-        out to have been closed.
+        ``again`` as for `send`. ``removes``: the call takes something away. Then "not found" means success if it had
+        to be sent twice: the first one was carried out, and its answer was lost.
         """
-        headers = _JSON if body is not None else {}
+        asked = _Asked(method, path, params, body, _JSON if body is not None else {})
         try:
-            response = await self.send(method, path, params=params, content=body, headers=headers)
+            response = await self._once(asked, most)
         except UnavailableError as error:
-            if not (again and isinstance(error.__cause__, _CLOSED)):
+            if not again:
                 raise
-            response = await self.send(method, path, params=params, content=body, headers=headers)
+            try:
+                response = await self._again(asked, most, error)
+            except NotFoundError:
+                if removes:
+                    return {}
+                raise
         return json_of(response, _named(method, response.request.url))
 
     async def send(
@@ -122,84 +146,117 @@ class RestClient:
         params: Params = (),
         content: Content | None = None,
         headers: Mapping[str, str] | None = None,
+        again: bool = False,
     ) -> httpx.Response:
         """One request, its answer read whole. ``path`` is below the base URL, or an absolute URL, which gets none of
-        our credentials. Raises as `call`."""
-        async with _Mapped(method, path) as mapped:
-            request = await self._request(method, path, params, content, headers)
-            mapped.what = _named(method, request.url)
-            if self.io.blocking:
-                response = self._blocking_client().send(request)
-            else:
-                response = await self._async_client().send(request)
-        return self._accepted(response, mapped.what)
+        our credentials. Raises as `call`, and what ``content`` raises.
+
+        ``again``: sending it twice does no harm, so it is sent once more when a connection that was kept alive turns
+        out to have been closed.
+        """
+        asked = _Asked(method, path, params, content, headers)
+        try:
+            return await self._once(asked, MOST_READ)
+        except UnavailableError as error:
+            if not (again and isinstance(error.__cause__, _CLOSED)):
+                raise
+        return await self._once(asked, MOST_READ)
 
     async def download(
         self, method: str, path: str, to: str, *, params: Params = (), headers: Mapping[str, str] | None = None
     ) -> None:
         """The answer's body into the new file ``to``, in flat memory. Raises as `call`, and OSError."""
-        async with _Mapped(method, path) as mapped:
-            request = await self._request(method, path, params, None, headers)
-            mapped.what = _named(method, request.url)
-            if self.io.blocking:
-                response = self._blocking_client().send(request, stream=True)
-                try:
-                    _save(response, to) if response.status_code < 300 else response.read()
-                finally:
-                    response.close()
-            else:
-                response = await self._async_client().send(request, stream=True)
-                try:
-                    await (self._save(response, to) if response.status_code < 300 else response.aread())
-                finally:
-                    await response.aclose()
-        self._accepted(response, mapped.what)
-
-    async def _save(self, response: httpx.Response, to: str) -> None:
-        file = await self.io.call(open, to, "xb")
-        try:
-            async for piece in response.aiter_bytes(PIECE):
-                await self.io.call(file.write, piece)
-        finally:
-            file.close()
+        await self._once(_Asked(method, path, params, None, headers), MOST_READ, to)
 
     async def aclose(self) -> None:
         """Let go of the connections that the calling loop, or thread, can close."""
-        blocking, self._blocking = self._blocking, None
-        if blocking is not None:
-            blocking.close()
-        client, self._async = self._async, None
-        if client is not None and not self.io.blocking and self._loop == this_loop():
-            await client.aclose()
+        await self._connections.aclose(self.io)
 
     # ── inside
 
+    async def _again(self, asked: _Asked, most: int, error: UnavailableError) -> httpx.Response:
+        """The answer to a request that has failed with ``error`` and may be sent again: at once, if its connection had
+        been closed meanwhile; and in a call that waits in a thread as often as MLflow's variables say. The engine asks
+        again by itself, and who is in a hurry does not."""
+        if isinstance(error.__cause__, _CLOSED):
+            try:
+                return await self._once(asked, most)
+            except UnavailableError as later:
+                error = later
+        for attempt in range(1, 1 + (retries() if self.io.blocking and self.patience is None else 0)):
+            time.sleep(pause_before(attempt, error.retry_after))  # noqa: ASYNC251  # with blocking I/O there is no loop
+            try:
+                return await self._once(asked, most)
+            except UnavailableError as later:
+                error = later
+        raise error
+
+    async def _once(self, asked: _Asked, most: int, to: str | None = None) -> httpx.Response:
+        """Send it once; a body of at most ``most`` bytes in memory, or any into the file ``to``."""
+        async with _Mapped(asked.method, asked.path) as mapped, _opened(asked.content) as content:
+            request = await self._request(asked, content, self._seconds(asked, to))
+            mapped.what = _named(asked.method, request.url)
+            mapped.url = request.url
+
+            def sink_for(response: httpx.Response) -> Sink:
+                if to is not None and response.is_success:  # what an error answers does not become the file
+                    return Saver(response, to, mapped.what)
+                return Collector(response, most, mapped.what)
+
+            deadline = Deadline(self._seconds(asked, to), total=self.patience is not None)
+            response = await self._connections.exchange(request, self.io, deadline, sink_for)
+        try:
+            return self._accepted(response, mapped.what)
+        except WrongServerError as error:
+            if (
+                response.status_code not in (404, 405)
+                or asked.path in (HEALTH_PATH, VERSION_PATH)
+                or "://" in asked.path
+            ):
+                raise
+            raise await self._lacking(error, mapped.what) from None
+
     async def _request(
-        self, method: str, path: str, params: Params, content: Content | None, headers: Mapping[str, str] | None
+        self, asked: _Asked, content: bytes | Iterable[bytes] | AsyncIterable[bytes] | None, seconds: float
     ) -> httpx.Request:
         # Fetching a token, or finding out where Databricks is, may take a request of its own.
         base, credentials = await self.io.call(self._who_and_where)
-        url = httpx.URL(path if "://" in path else base + path)
+        absolute = "://" in asked.path
+        url = httpx.URL(asked.path if absolute else base + asked.path)
         # What has an address of its own is signed for, which a second way to sign in would spoil.
-        sent = {"User-Agent": _user_agent(), **({} if "://" in path else credentials), **(headers or {})}
+        headers = {"User-Agent": f"asynctrack/{VERSION}", **({} if absolute else credentials), **(asked.headers or {})}
+        connect = min(self._connect_timeout, seconds)
         return httpx.Request(
-            method,
-            url.copy_merge_params(list(params)) if params else url,
-            headers=sent,
+            asked.method,
+            url.copy_merge_params(list(asked.params)) if asked.params else url,
+            headers=headers,
             content=content,
-            extensions={"timeout": self._timeout().as_dict()},
+            extensions={"timeout": {"connect": connect, "read": seconds, "write": seconds, "pool": None}},
         )
 
     def _who_and_where(self) -> tuple[str, dict[str, str]]:
-        if self._pid != os.getpid():
-            self._forget()  # the parent's sockets are the parent's
         return self._base_url(), {**self._extra_headers(), **self._credentials.headers()}
 
-    def _timeout(self) -> httpx.Timeout:
-        seconds = _request_timeout()
-        if self.patience is not None:
-            seconds = max(min(seconds, self.patience), 0.1)
-        return httpx.Timeout(seconds, connect=min(self._connect_timeout, seconds), pool=None)
+    def _seconds(self, asked: _Asked, to: str | None) -> float:
+        """For each wait: to be connected, to get rid of a piece, to get the next. When time is running out
+        (``patience``), for the whole request."""
+        seconds = transfer_timeout() if to is not None or callable(asked.content) else request_timeout()
+        return seconds if self.patience is None else max(min(seconds, self.patience), 0.1)
+
+    async def _lacking(self, error: WrongServerError, what: str) -> StoreError:
+        """What is wrong where an address is not known: the server, or its age."""
+        try:
+            response = await self.send("GET", HEALTH_PATH, again=True)
+            if response.content.strip() != b"OK":
+                return error
+            version = await server_version(self)
+        except StoreError:
+            return error
+        shown = f"MLflow {version}" if version else "an MLflow that does not tell its version, as none before 2.1 does"
+        return WrongServerError(
+            f"{what}: this server, {shown}, has no such endpoint. It is older than MLflow 1.30, the first that "
+            "asynctrack works with, or that part of it is switched off"
+        )
 
     def _accepted(self, response: httpx.Response, what: str) -> httpx.Response:
         if response.status_code < 300:
@@ -210,34 +267,18 @@ class RestClient:
             self._credentials.refused()
         raise error
 
-    def _options(self) -> dict[str, Any]:
-        if self._verify is None:
-            self._verify = tls_options().verify
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=_KEEP_ALIVE)
-        return {"verify": self._verify, "limits": limits, "follow_redirects": False, "trust_env": True}
 
-    def _blocking_client(self) -> httpx.Client:
-        with self._lock:
-            if self._blocking is None:
-                self._blocking = httpx.Client(**self._options())
-            return self._blocking
-
-    def _async_client(self) -> httpx.AsyncClient:
-        loop = this_loop()
-        if self._async is None or self._loop != loop:
-            # The connections of a loop that has ended cannot be closed from here; their sockets go with the client.
-            self._async, self._loop = httpx.AsyncClient(**self._options()), loop
-        return self._async
-
-
-def _save(response: httpx.Response, to: str) -> None:
-    with open(to, "xb") as file:
-        for piece in response.iter_bytes(PIECE):
-            file.write(piece)
+@asynccontextmanager
+async def _opened(content: Content | None) -> AsyncIterator[bytes | Stream | None]:
+    if content is None or isinstance(content, bytes):
+        yield content
+    else:
+        async with content() as stream:
+            yield stream
 
 
 class _Mapped:
-    """A request: silences httpx, and turns what it raises into `StoreError`.
+    """A request: turns what httpx raises into `StoreError`.
 
     The request itself is left out, as its headers hold the credentials.
     """
@@ -245,35 +286,38 @@ class _Mapped:
     def __init__(self, method: str, path: str) -> None:
         #: the request, for messages; with the server, once that is known
         self.what = f"{method} {path.partition('?')[0]}"
+        self.url: httpx.URL | None = None
 
     async def __aenter__(self) -> Self:
-        self._token = _ours.set(True)
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        _ours.reset(self._token)
         if isinstance(error, httpx.HTTPError):
-            raise _transport_error(error, self.what) from _bare(error)
+            route = None if self.url is None else route_to(self.url)
+            through = "" if route is None else f", through {route.shown}"
+            raise _transport_error(error, self.what, through) from _bare(error)
         if isinstance(error, (httpx.InvalidURL, UnicodeError)):
             raise InvalidInputError(f"{self.what}: the tracking URI cannot be used: {error}") from None
 
 
-def _transport_error(error: httpx.HTTPError, what: str) -> StoreError:
+def _transport_error(error: httpx.HTTPError, what: str, through: str) -> StoreError:
     said = str(error) or type(error).__name__
+    if isinstance(error, httpx.ProxyError) and said.startswith("407"):
+        return WrongServerError(f"{what}: {said}{through}: {CREDENTIALS_OF_A_PROXY}")
     if isinstance(error, httpx.ConnectTimeout):
         said = "no connection in time"
     elif isinstance(error, httpx.TimeoutException):
         said = "no answer in time"
     if isinstance(error, httpx.UnsupportedProtocol):
-        return WrongServerError(f"{what}: {said}")
+        return WrongServerError(f"{what}: {said}{through}")
     if "CERTIFICATE_VERIFY_FAILED" in said:
         return WrongServerError(
-            f"{what}: {said}. If this is the right server, name the authority that signed its certificate in "
+            f"{what}: {said}{through}. If this is the right server, name the authority that signed its certificate in "
             "MLFLOW_TRACKING_SERVER_CERT_PATH"
         )
-    failure = UnavailableError(f"{what}: {said}")
+    failure = UnavailableError(f"{what}: {said}{through}")
     # Before there is a connection nothing can have arrived.
-    failure.ambiguous = not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
+    failure.ambiguous = not isinstance(error, _NOT_CONNECTED)
     return failure
 
 
@@ -284,19 +328,6 @@ def _bare(error: httpx.HTTPError) -> BaseException:
     return error
 
 
-@functools.cache
-def _user_agent() -> str:
-    return f"asynctrack/{importlib.metadata.version('asynctrack')}"
-
-
 def _named(method: str, url: httpx.URL) -> str:
     """A request, for messages: without the query, which in a signed URL is as good as a credential."""
     return f"{method} {str(url).partition('?')[0]}"
-
-
-def _request_timeout() -> float:
-    text = os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "")
-    try:
-        return float(text) if text else _REQUEST_TIMEOUT
-    except ValueError:
-        raise InvalidInputError(f"MLFLOW_HTTP_REQUEST_TIMEOUT={text!r}: it must be a number of seconds") from None

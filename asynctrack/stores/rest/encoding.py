@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from asynctrack.errors import InvalidInputError
 from asynctrack.journal.slots import records
 from asynctrack.stores.base import Batch, Point, RecordBlock, Refusal
 from asynctrack.stores.keys import check_key, shorten
+from asynctrack.stores.points import MeasuredOn, measured_on
 
 __all__ = ["batch_body", "checked", "dumps", "identity", "without_doubles"]
 
@@ -55,7 +57,14 @@ def _metrics(batch: Batch) -> Iterator[str]:
 
 def _points(head: str, points: Iterable[Point]) -> Iterator[str]:
     for point in points:
-        yield f'{head}{_number(point[2])},"timestamp":{point[0]},"step":{point[1]}}}'
+        yield f'{head}{_number(point[2])},"timestamp":{point[0]},"step":{point[1]}{_more(measured_on(point))}}}'
+
+
+@lru_cache(256)
+def _more(on: MeasuredOn | None) -> str:
+    """What MLflow 3 knows of a metric beside its points; a server of before passes over it."""
+    fields = {} if on is None else on._asdict()
+    return "".join(f',"{name}":{_string(text)}' for name, text in fields.items() if text is not None and name != "key")
 
 
 def _block(block: RecordBlock) -> Iterable[str]:
@@ -142,11 +151,13 @@ def without_doubles(batch: Batch, stored: dict[str, set[tuple[int, int, str]]]) 
     """The batch without the points in ``stored`` (by metric, see `identity`), and each point once."""
     metrics: dict[str, list[Point]] = {}
     for key, points in batch.metrics.items():
-        seen = set(stored.get(key, ()))
+        before = stored.get(key, ())
+        seen = set()
         for point in points:
             one = identity(point[0], point[1], point[2])
-            if one not in seen:
-                seen.add(one)
+            each = one, measured_on(point)
+            if one not in before and each not in seen:
+                seen.add(each)
                 metrics.setdefault(key, []).append(point)
     return Batch(metrics, batch.params, batch.tags)
 

@@ -7,6 +7,7 @@ import os
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -297,7 +298,7 @@ def test_a_pipe_in_a_folder_is_refused_and_not_waited_for(artifacts: LocalArtifa
 
 def test_a_name_too_long_for_the_disk_is_refused_for_good(artifacts: LocalArtifacts, tree: Path) -> None:
     with pytest.raises(RefusedError, match="File name too long; log it under another name"):
-        drive(artifacts.upload(str(tree / "config.yaml"), "n" * 300))
+        drive(artifacts.upload(str(tree / "config.yaml"), "/".join(["n" * 250] * 20)))
 
 
 def test_without_a_destination_a_local_artifact_is_returned_where_it_is(
@@ -366,3 +367,24 @@ def test_mlflow_lists_and_downloads_what_was_stored(root: Path, tree: Path, tmp_
     ]
     downloaded = download_artifacts(artifact_uri=root.as_uri() + "/m", dst_path=str(tmp_path / "down"))
     assert names_in(Path(downloaded)) == names_in(tree)
+
+
+def test_a_new_artifact_never_has_another_name_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed between two names leaves the first. One that replaces another needs two."""
+    names: list[str] = []
+    link = os.link
+
+    def noted(source: str, target: str, **options: Any) -> None:
+        link(source, target, **options)
+        names.append(os.path.basename(target))
+
+    monkeypatch.setattr(os, "link", noted)
+    for text in (b"first", b"second"):
+        staged = files.StagedFile(str(tmp_path))
+        os.write(staged.fd, text)
+        staged.publish(str(tmp_path / "a.txt"))
+        staged.close()
+    assert (tmp_path / "a.txt").read_bytes() == b"second"
+    assert os.listdir(tmp_path) == ["a.txt"]
+    assert names[0] == "a.txt"
+    assert names[1].startswith(".artifact.uploading.")

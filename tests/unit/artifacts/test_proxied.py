@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -74,7 +75,7 @@ def test_a_folder_goes_up_is_listed_comes_down_and_is_deleted(
         assert downloaded == str(tmp_path / "down" / "m")
         one = await artifacts.download_artifacts("m/v 1/sub/deep er/ü.bin")
         assert one.endswith("/m/v 1/sub/deep er/ü.bin")
-        assert await io.read(one) == "sub/deep er/ü.bin".encode()
+        assert await io.call(Path(one).read_bytes) == "sub/deep er/ü.bin".encode()
         listings = [await artifacts.list_artifacts(path) for path in (None, "m/v 1", "plain.txt", "nothing")]
         await artifacts.delete_artifacts("m")
         await artifacts.delete_artifacts("m")
@@ -179,6 +180,94 @@ def test_a_malicious_server_cannot_have_a_download_written_elsewhere(name: str, 
     with pytest.raises(RefusedError, match="lists an artifact"):
         run_with_client("inline", "http://host", work, httpx.MockTransport(answer))
     assert names_in(tmp_path) == []
+
+
+def test_folders_in_folders_without_an_end_are_not_followed_for_ever(tmp_path: Path) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"files": [{"path": "a", "is_dir": True}]})
+
+    async def work(io: StoreIO, client: PlainClient) -> None:
+        await opened("http://host", "mlflow-artifacts:/1", io, client).download_artifacts("", tmp_path / "down")
+
+    with pytest.raises(RefusedError, match="without an end"):
+        run_with_client("inline", "http://host", work, httpx.MockTransport(answer))
+
+
+class OldServer:
+    """An artifact proxy as MLflow 2.9 has it: it fails (500) at what is not there, and loses the connection at names
+    that it cannot serve."""
+
+    def __init__(self, *unserved: str) -> None:
+        self.files = {"ok.txt": b"1", "sub/日本.txt": b"2", "sub/z.txt": b"3"}
+        self.unserved = unserved
+        #: further requests until it is gone
+        self.left = 1000
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.left -= 1
+        if self.left < 0:
+            raise httpx.ConnectError("gone", request=request)
+        path = request.url.path.partition("/artifacts")[2].partition("/1/")[2]
+        if request.url.path == "/version":
+            return httpx.Response(200, content=b"2.9.2")
+        if "path" in request.url.params:
+            folder = request.url.params["path"].removeprefix("1").strip("/")
+            prefix = f"{folder}/" if folder else ""
+            below = [name.removeprefix(prefix) for name in self.files if name.startswith(prefix)]
+            names = dict.fromkeys(name.partition("/") for name in below)
+            entries = [{"path": first, "is_dir": bool(slash), "file_size": 1} for first, slash, _ in names]
+            return httpx.Response(200, json={"files": [e for n, e in enumerate(entries) if e not in entries[:n]]})
+        if path in self.unserved:
+            raise httpx.RemoteProtocolError("Server disconnected without sending a response.", request=request)
+        if path not in self.files:
+            return httpx.Response(500, json={"error_code": "INTERNAL_ERROR", "message": "The following failures occ…"})
+        return httpx.Response(200, content=self.files[path])
+
+    def download(self, path: str, to: Path | None) -> str:
+        async def work(io: StoreIO, client: PlainClient) -> str:
+            return await opened("http://host", "mlflow-artifacts:/1", io, client).download_artifacts(path, to)
+
+        return str(run_with_client("inline", "http://host", work, httpx.MockTransport(self)))
+
+
+def test_an_old_server_s_failure_at_what_is_not_there_is_told_by_the_folder_above(tmp_path: Path) -> None:
+    """It says 500; what is listed there and fails is the server's failure."""
+    server = OldServer("sub/日本.txt")
+    for path in ("none.txt", "sub/none.txt"):
+        with pytest.raises(NotFoundError, match=path):
+            server.download(path, tmp_path)
+    with pytest.raises(UnavailableError, match="disconnected"):
+        server.download("sub/日本.txt", tmp_path)
+    server.left = 2  # the listing, the file, and not the folder above it
+    with pytest.raises(UnavailableError, match="gone"):
+        server.download("none.txt", tmp_path)
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_file_that_a_server_cannot_serve_costs_none_of_the_others(given: bool, tmp_path: Path) -> None:
+    """The error at the end names it, the server's version, and where the others are."""
+    target = tmp_path / "down"
+    with pytest.raises(UnavailableError, match="disconnected") as raised:
+        OldServer("sub/日本.txt").download("", target if given else None)
+    text = str(raised.value)
+    assert "1 of the artifacts in the root" in text
+    assert "'sub/日本.txt'" in text
+    assert "from MLflow 2.9.2" in text
+    where = Path(text.rpartition(" are in ")[2])
+    assert where == target if given else where.name.startswith("artifacts-")
+    assert names_in(where) == ["ok.txt", "sub/z.txt"]
+    if not given:
+        shutil.rmtree(where)
+
+
+def test_a_server_that_goes_away_in_the_middle_of_a_folder_is_not_asked_for_the_rest(tmp_path: Path) -> None:
+    server = OldServer()
+    server.left = 3
+    with pytest.raises(UnavailableError, match="gone") as raised:
+        server.download("", tmp_path)
+    assert "could not be fetched" not in str(raised.value)
+    assert server.left == -2  # the file that failed, and one look at the folder above
 
 
 def bodies(sent: list[tuple[dict[str, str], bytes]]) -> httpx.MockTransport:

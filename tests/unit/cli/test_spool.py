@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 import asynctrack
 from asynctrack.cli import app
-from asynctrack.engine.spools import find_spools, read_spool
-from asynctrack.journal.spool import Spool, is_held
+from asynctrack.journal.locks import is_held
+from asynctrack.journal.spool import Spool
+from asynctrack.journal.survey import find_spools, read_spool
 
 PACKAGE = str(Path(asynctrack.__file__).parents[1])
 
@@ -113,7 +114,7 @@ def test_a_spool_of_this_very_process_keeps_its_lock(tmp_path: Path) -> None:
         info = read_spool(path)
         assert info is not None
         assert (info.owner, info.pid, info.events) == ("alive", os.getpid(), 0)
-        seen = run_program(f"from asynctrack.journal.spool import is_held; print(is_held({path!r}))", tmp_path)
+        seen = run_program(f"from asynctrack.journal.locks import is_held; print(is_held({path!r}))", tmp_path)
         assert seen == "(True, True)"
         assert is_held(path) == (True, True)
 
@@ -204,7 +205,7 @@ def test_damage_is_shown_and_no_traceback(tmp_path: Path, broken: dict[str, str]
 
 
 def test_what_is_no_spool_is_an_error() -> None:
-    assert "no-such is no spool" in call("spool", "rejected", "no-such", code=1)
+    assert "no-such is not a spool" in call("spool", "rejected", "no-such", code=1)
 
 
 def test_the_command_is_installed_and_runs_as_a_module(tmp_path: Path) -> None:

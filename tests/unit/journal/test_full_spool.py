@@ -16,8 +16,9 @@ import asynctrack
 from asynctrack.errors import DeliveryError, SpoolFullError
 from asynctrack.journal import segment as segment_module
 from asynctrack.journal.disk import allocate
-from tests.journals import segment_bytes
-from tests.mlruns import only_run
+from asynctrack.runs.active import attached_run
+from tests.journals import journal_in, register, segment_bytes
+from tests.mlruns import only_run, read_runs
 
 LIMIT = 30
 SLOTS = 50
@@ -56,6 +57,21 @@ def until(condition: Callable[[], bool]) -> None:
 
 def steps(store: Store) -> list[int]:
     return [int(step) for _, _, step in only_run(store.root).metrics["loss"]]
+
+
+def test_what_the_events_are_of_is_not_counted(tmp_path: Path) -> None:
+    """Runs and metrics are registered beyond the limit, and ends accepted: the rest could not be delivered."""
+    with journal_in(tmp_path, slots=4, max_spool_bytes=segment_bytes(8)) as journal:
+        run = register(journal)
+        stream = journal.register_stream(run, "loss")
+        assert stream is not None
+        while journal.write(1, 0, 0.5, stream):
+            pass
+        before = journal.budget.bytes
+        assert register(journal) != run
+        assert journal.register_stream(run, "x" * 1000) is not None
+        assert journal.budget.bytes == before
+        assert journal.write_frame(["end", run, "FINISHED", 5], patience=0.0)
 
 
 def test_drop_new_drops_counts_and_reports_and_training_goes_on(store: Store, caplog: pytest.LogCaptureFixture) -> None:
@@ -151,6 +167,41 @@ def test_block_waits_for_the_store_and_loses_nothing(store: Store, caplog: pytes
         assert logged == 1000
         assert run.stats().dropped == 0
     assert steps(store) == list(range(1000))
+
+
+def test_a_run_that_cannot_start_for_want_of_room_holds_up_nobody_else(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its start waits for room without the engine's lock: another thread attaches to a run, and the end is not held
+    up."""
+    asynctrack.configure(spool_full="block")
+    with asynctrack.start_run(wait=False) as run:
+        registry = run._state.engine.journal.registry
+
+        def train() -> None:
+            for step in range(300):
+                run.log_metric("loss", 0.5, step)
+
+        training = threading.Thread(target=train)
+        training.start()
+        until(lambda: "log calls wait until there is room" in caplog.text)
+        registered = registry.next_run
+        starting = threading.Thread(target=lambda: asynctrack.start_run(wait=False).terminate())
+        starting.start()
+        until(lambda: registry.next_run > registered)
+        attached: list[bool] = []
+        # A daemon, lest it keep the test from failing.
+        attaching = threading.Thread(target=lambda: attached.append(attached_run("f" * 32).ended), daemon=True)
+        attaching.start()
+        attaching.join(LIMIT / 3)
+        assert attached == [False]
+        assert starting.is_alive()
+        store.back()
+        for thread in (starting, training):
+            thread.join(LIMIT)
+            assert not thread.is_alive()
+    asynctrack.shutdown()
+    assert [run.status for run in read_runs(store.root).values()] == ["FINISHED"] * 2
 
 
 @pytest.mark.parametrize("policy", ["drop_new", "raise", "block"])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asynctrack.journal.frames import FrameFile, encode_frame
-from asynctrack.journal.reader import JournalReader, Stream
+from asynctrack.journal import reader as module
+from asynctrack.journal.reader import JournalReader
 from asynctrack.journal.segment import HEADER_SIZE, Segment
-from asynctrack.journal.slots import PACK, SLOT_SIZE
+from asynctrack.journal.slots import FRAME, PACK, SLOT_SIZE, Slots
 from asynctrack.journal.spool import Spool
 from asynctrack.journal.writer import Journal
 from tests.journals import die, journal_in, let_go, read_events, register, segments
@@ -40,11 +42,11 @@ class Written:
         at = claim()
         if segment.holds(at):
             return slots, at
-        assert self.journal.roll(segment)
+        assert self.journal.chain.roll(segment)
         return self.claim()
 
     def fill(self, claimed: tuple[Any, int], step: int) -> None:
-        PACK(*claimed, 1, step, 0.5, self.stream, 1, step, 0.5, self.stream)
+        PACK(*claimed, 1, step, 0.5, self.stream, 1, step, 0.5, self.stream, claimed[1])
 
     def half(self, claimed: tuple[Any, int], step: int) -> None:
         slots, at = claimed
@@ -79,7 +81,7 @@ class Dead:
         spool = Spool.adopt(str(self.path))
         assert spool is not None
         self.spool = spool
-        self.head, self.problems = spool.segments()
+        self.head = spool.segments.look(None, living=False)
         self.reader = JournalReader(spool.registry, self.head)
 
     def close(self) -> None:
@@ -141,7 +143,7 @@ def test_a_look_at_a_few_events_does_not_read_the_empty_rest_of_their_segment(
         written.log(*range(events))
         original = Segment.read
 
-        def counted(segment: Segment, index: int, count: int) -> bytes:
+        def counted(segment: Segment, index: int, count: int) -> Slots:
             read.append(count)
             return original(segment, index, count)
 
@@ -278,6 +280,74 @@ def test_a_damaged_record_costs_itself(died: Dead) -> None:
     assert died.reader.problems == {"damaged records": 1}
 
 
+def every_slot(count: int) -> Iterator[tuple[int, int]]:
+    """Stretches of four slots, aligned or not."""
+    return ((start, min(start + 4, count)) for start in range(count))
+
+
+@pytest.mark.parametrize("byte", [0x00, 0xFF, 0x01, 0x77])
+def test_a_stretch_overwritten_with_one_byte_is_counted_slot_by_slot(
+    byte: int, written: Written, tmp_path: Path
+) -> None:
+    """Not taken for void slots, for slots never used, or for points; also where it is the end of what was written, once
+    the engine has had a look, or the journal was closed."""
+    written.log(*range(4), *range(4, 7))
+    written.journal.prepare()
+    for number, (first, last) in enumerate(every_slot(7)):
+        dead = Dead(written, tmp_path / str(number))
+        for at in range(first, last):
+            dead.change(f"{at // 4 + 1:06d}.slots", bytes([byte]) * SLOT_SIZE, HEADER_SIZE + at % 4 * SLOT_SIZE)
+        dead.close()
+        dead.open()
+        try:
+            assert steps(dead.reader) == [step for step in range(7) if not first <= step < last]
+            assert sum(dead.reader.problems.values()) == last - first
+        finally:
+            dead.close()
+
+
+def test_a_record_in_another_s_place_is_damage(died: Dead) -> None:
+    """A block copied over its neighbour: whole records, both halves, that are not the ones logged there."""
+    path = died.path / "000001.slots"
+    data = path.read_bytes()
+    half = HEADER_SIZE + 2 * SLOT_SIZE
+    path.write_bytes(data[:half] + data[HEADER_SIZE:half])
+    assert steps(died.reader) == [0, 1, 4, 5]
+    assert died.reader.problems == {"damaged records": 2}
+
+
+@pytest.mark.parametrize("copy", [0, 64])
+def test_how_much_was_used_is_known_from_one_copy_of_the_header(copy: int, written: Written, tmp_path: Path) -> None:
+    """A count that is damaged says nothing, and nothing wrong."""
+    written.log(0, 1, 2)
+    written.journal.prepare()
+    dead = Dead(written, tmp_path / "dead")
+    dead.change("000001.slots", bytes(SLOT_SIZE), HEADER_SIZE + 2 * SLOT_SIZE)
+    dead.change("000001.slots", b"\x04", copy + 44)
+    dead.close()
+    dead.open()
+    assert steps(dead.reader) == [0, 1]
+    assert dead.reader.problems == {UNFINISHED: 1}
+    dead.change("000001.slots", b"\x04", 64 - copy + 44)
+    dead.close()
+    dead.open()
+    assert steps(dead.reader) == [0, 1]
+    assert dead.reader.problems == {}
+    dead.close()
+
+
+def test_slots_that_were_never_used_are_no_loss(written: Written, tmp_path: Path) -> None:
+    """Of a journal that was closed, and of one whose process died."""
+    written.log(0, 1)
+    written.journal.prepare()
+    for name in ("killed", "closed"):
+        dead = Dead(written, tmp_path / name)
+        assert steps(dead.reader) == [0, 1]
+        assert dead.reader.problems == {}
+        dead.close()
+        written.journal.close()
+
+
 def test_a_cut_segment_costs_its_end(died: Dead) -> None:
     """What it lacks is counted, and the next segment is read."""
     path = died.path / "000001.slots"
@@ -287,7 +357,7 @@ def test_a_cut_segment_costs_its_end(died: Dead) -> None:
 
 
 def test_a_missing_segment_is_passed_over(died: Dead) -> None:
-    """Spool.segments reports it, with how much may be lost."""
+    """`SegmentChain` reports it, with how much may be lost."""
     died.close()
     (died.path / "000001.slots").unlink()
     died.open()
@@ -325,54 +395,15 @@ def test_a_missing_file_of_frames_is_damage_like_any_other(written: Written, tmp
         dead.close()
 
 
-# ── the registry
-
-
-@pytest.fixture
-def registry() -> Iterator[FrameFile]:
-    file = FrameFile(None, create=True)
-    yield file
-    file.close()
-
-
-def test_streams_are_found_when_they_are_needed(registry: FrameFile) -> None:
-    """Registered since the last look too; None for one whose entry is damaged."""
-    reader = JournalReader(registry, None)
-    registry.append(encode_frame(["stream", 1, 7, "loss"]))
-    assert reader.stream(1) == Stream(7, "loss")
-    assert reader.stream(2) is None
-    registry.append(encode_frame(["stream", 2, 7, "acc"]))
-    assert reader.stream(2) == Stream(7, "acc")
-
-
-def test_an_entry_that_another_thread_was_writing_is_found_later(registry: FrameFile) -> None:
-    """It stands before entries that have been read already."""
-    slow, fast = encode_frame(["stream", 1, 7, "slow"]), encode_frame(["stream", 2, 7, "fast"])
-    registry.append(bytes(len(slow)))
-    registry.append(fast)
-    reader = JournalReader(registry, None)
-    assert (reader.stream(2), reader.stream(1)) == (Stream(7, "fast"), None)
-    registry._end = 0
-    registry.append(slow)
-    assert reader.stream(1) == Stream(7, "slow")
-
-
-def test_a_forgotten_run_is_read_again(registry: FrameFile) -> None:
-    """Memory does not grow with the number of runs; an event behind a run's end still finds it."""
-    registry.append(encode_frame(["run", 1, {"uid": "a"}]))
-    registry.append(encode_frame(["stream", 1, 1, "loss"]))
-    registry.append(encode_frame(["unknown kind", 5]))
-    reader = JournalReader(registry, None)
-    reader.refresh_registry()
-    assert reader.runs == {1: {"uid": "a"}}
-    reader.forget(1)
-    assert reader.runs == {}
-    assert reader.run(1) == {"uid": "a"}
-    assert reader.stream(1) == Stream(1, "loss")
-    assert reader.run(2) is None
-
-
 # ── retiring
+
+
+def retire(reader: JournalReader, before: int) -> list[Segment]:
+    """Take what is done with out of the chain, as whoever deletes it does."""
+    retired = reader.retirable(before)
+    for segment in retired:
+        reader.drop(segment)
+    return retired
 
 
 def test_a_segment_is_let_go_when_everybody_is_past_it(written: Written) -> None:
@@ -382,11 +413,11 @@ def test_a_segment_is_let_go_when_everybody_is_past_it(written: Written) -> None
     written.log(*range(5, 9))
     first, second, third = segments(written.journal.head)
     assert steps(written.reader) == [0, 1, 2, 3, 5, 6, 7, 8]
-    assert written.reader.retire(3) == []
-    assert written.reader.retire(4) == [first]
+    assert retire(written.reader, 3) == []
+    assert retire(written.reader, 4) == [first]
     assert written.reader.head is second
-    assert written.reader.retire(8) == [second]
-    assert written.reader.retire(100) == []  # the one in use never goes
+    assert retire(written.reader, 8) == [second]
+    assert retire(written.reader, 100) == []  # the one in use never goes
     assert written.reader.head is third
     assert hole[1] == HEADER_SIZE
 
@@ -400,9 +431,92 @@ def test_a_segment_with_a_pending_slot_stays(written: Written) -> None:
     with memoryview(hole[0]):  # a write is under way: the roll cannot seal
         written.log(4)
         assert not written.journal.head.sealed
-        assert written.reader.retire(4) == []
+        assert retire(written.reader, 4) == []
     assert late_steps(written.reader) == []
-    assert written.reader.retire(4) == []
+    assert retire(written.reader, 4) == []
     written.journal.seal_behind()
     assert late_steps(written.reader) == []
-    assert len(written.reader.retire(4)) == 1
+    assert len(retire(written.reader, 4)) == 1
+
+
+# ── bounds, and files that go away
+
+
+def test_a_chunk_ends_where_its_frames_are_large_enough(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand tags of 100 kB are not read into memory at once; each is read, however large, and once."""
+    monkeypatch.setattr(module, "_FRAME_BYTES", 1000)
+    written.log(0)
+    sizes = [10, 900, 900, 5000, 10, 10]
+    for size in sizes:
+        written.journal.write_frame(["tags", written.run, {"t": "x" * size}])
+    written.log(1)
+    found: list[int] = []
+    start = 0
+    while (chunk := written.reader.read(start, 100)).end > start:
+        lengths = [len(frame[2]["t"]) for frame in chunk.frames]
+        assert sum(lengths) <= 1000 or len(lengths) == 1
+        assert chunk.more or chunk.end == 8
+        found += lengths
+        start = chunk.end
+    assert found == sizes
+    assert steps(written.reader) == [0, 1]
+    assert not written.reader.problems
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 1 << 62), (1 << 62, 10), (-5, 10), (0, -1), (-(1 << 63), 1 << 40)])
+def test_a_slot_that_points_nowhere_costs_itself_and_no_memory(
+    offset: int, length: int, written: Written, tmp_path: Path
+) -> None:
+    """Both numbers come from a file."""
+    written.journal.write_frame(["tags", written.run, {"a": "b"}])
+    slots, at = written.claim()
+    PACK(slots, at, offset, length, 0.0, FRAME, offset, length, 0.0, FRAME, at)
+    written.log(1)
+    dead = Dead(written, tmp_path / "dead")
+    try:
+        assert [event[:2] for event in read_events(dead.reader)] == [("tag", 1), ("metric", 1)]
+        assert sum(dead.reader.problems.values()) == 1
+    finally:
+        dead.close()
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO, errno.EACCES, errno.ENOMEM])
+def test_a_segment_that_cannot_be_read_now_is_read_later(
+    code: int, died: Dead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the system says nothing about the data: it is not passed over, and nothing is counted as lost."""
+
+    def no(*some: object, **more: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", no)
+        with pytest.raises(OSError, match=os.strerror(code)):
+            died.reader.read(0, 100)
+    assert steps(died.reader) == list(range(6))
+    assert not died.reader.problems
+
+
+def test_a_segment_that_is_deleted_before_it_is_read_is_missed_and_the_next_one_read(died: Dead) -> None:
+    """By somebody who tidied up: nobody waits for it for ever."""
+    (died.path / "000001.slots").unlink()
+    assert steps(died.reader) == [4, 5]
+    ((problem, records),) = died.reader.problems.items()
+    assert "000001.slots was deleted" in problem
+    assert records == 4
+
+
+def test_slots_of_a_living_program_that_somebody_has_erased_are_counted(tmp_path: Path) -> None:
+    """A hole punched into its file reads as zeros, and so does a slot that no thread has written. There are not that
+    many threads."""
+    with journal_in(tmp_path / "spools", slots=400) as journal:
+        written = Written(journal)
+        written.log(*range(401))
+        first = journal.head
+        assert first.sealed
+        assert first.path is not None
+        with open(first.path, "r+b") as file:
+            file.seek(HEADER_SIZE + 100 * SLOT_SIZE)
+            file.write(bytes(200 * SLOT_SIZE))
+        assert steps(written.reader) == [*range(100), *range(300, 401)]
+        assert written.reader.problems == {"records that were erased": 200}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import mmap
 import os
 import resource
@@ -13,6 +14,8 @@ import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -22,6 +25,8 @@ from asynctrack.journal.segment import HEADER_SIZE, Segment
 from asynctrack.journal.slots import PACK, SLOT_SIZE, decode_block
 
 FIRST = 1000
+#: seconds after which what a test waits for counts as never coming
+LIMIT = 30
 
 
 @pytest.fixture(params=["on disk", "in memory"])
@@ -41,7 +46,7 @@ def put(segment: Segment, step: int, stream: int = 1) -> int:
     """Log a point; its offset."""
     at = segment.claim()
     assert segment.slots is not None
-    PACK(segment.slots, at, 1, step, 2.5, stream, 1, step, 2.5, stream)
+    PACK(segment.slots, at, 1, step, 2.5, stream, 1, step, 2.5, stream, at)
     return at
 
 
@@ -60,7 +65,7 @@ def test_a_new_segment_has_all_its_blocks_and_is_private(path: str) -> None:
     """The disk's space is taken when it is made, so that no later write can fail for want of it."""
     segment = Segment.create(path, 0, 1000)
     found = os.stat(path)
-    assert found.st_size == HEADER_SIZE + 1000 * SLOT_SIZE == segment.size == segment.disk_bytes()
+    assert found.st_size == HEADER_SIZE + 1000 * SLOT_SIZE == segment.size
     assert found.st_blocks * 512 >= found.st_size
     assert stat.S_IMODE(found.st_mode) == 0o600
     segment.close()
@@ -154,11 +159,10 @@ def test_a_slot_given_up_is_neither_a_point_nor_waited_for(segment: Segment) -> 
 
 def test_frames_stand_beside_the_slots(segment: Segment) -> None:
     """In a file that is made for the first of them; none is read before."""
-    assert segment.read_frame(0, 9) == b""
-    size = segment.disk_bytes()
+    assert segment.frames.read([(0, 9)]) == [b""]
     offsets = [segment.append_frame(frame) for frame in (b"first", b"second")]
-    assert [segment.read_frame(at, 6) for at in offsets] == [b"firsts", b"second"]
-    assert segment.disk_bytes() == size + 11
+    assert segment.frames.read([(at, 6) for at in offsets]) == [b"firsts", b"second"]
+    assert segment.frames.size() == 11
     if segment.path is not None:
         assert stat.S_IMODE(os.stat(segment.path.replace(".slots", ".frames")).st_mode) == 0o600
 
@@ -174,7 +178,7 @@ def test_nothing_can_be_written_once_it_is_sealed(segment: Segment) -> None:
     assert segment.seal()
     assert segment.sealed
     with pytest.raises((ValueError, TypeError), match=r"closed|mmap"):
-        PACK(slots, at, 1, 2, 3.0, 1, 1, 2, 3.0, 1)
+        PACK(slots, at, 1, 2, 3.0, 1, 1, 2, 3.0, 1, at)
     assert not segment.holds(at)
     segment.void(at)
     assert steps(segment) == [1]
@@ -206,23 +210,63 @@ def test_a_seal_whose_mark_cannot_be_written_is_one_all_the_same(path: str, monk
     segment.close()
 
 
-def test_it_is_sealed_only_once_its_mark_is_written(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another thread may ask meanwhile: were it told yes, it could delete the segment, and the mark would go to
-    whatever file has got the descriptor since."""
+def test_two_that_seal_it_at_once_wait_for_nothing(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One may be suspended by a signal handler that waits for the other. The other seals it alone, and deletes it; the
+    mark that comes late goes to the deleted file, and not to whatever file has got the descriptor's number since."""
     segment = Segment.create(path, 0, 4)
-    answers: list[bool] = []
+    elsewhere = Path(path).with_name("another file")
+    places: list[str] = []
+
+    def seal_and_remove() -> None:
+        assert segment.seal()
+        assert segment.sealed
+        segment.remove()
 
     def write(fd: int, data: bytes, offset: int) -> None:
-        asking = threading.Thread(target=lambda: answers.extend([segment.seal(), segment.sealed]))
-        asking.start()
-        asking.join()
-        write_all(fd, data, offset)
+        if not places:
+            places.append("")
+            other = threading.Thread(target=seal_and_remove)
+            other.start()
+            other.join(LIMIT)
+            assert not other.is_alive()
+            with elsewhere.open("w"):
+                places[0] = os.readlink(f"/proc/self/fd/{fd}")
+                write_all(fd, data, offset)
+        else:
+            write_all(fd, data, offset)
 
     monkeypatch.setattr(module, "write_all", write)
     assert segment.seal()
-    assert answers == [False] * 4
+    assert places == [f"{path} (deleted)"]
+    assert elsewhere.read_bytes() == b""
+
+
+@pytest.mark.parametrize("line", range(8))
+def test_how_far_it_is_used_may_be_noted_while_another_thread_seals_it(line: int, path: str) -> None:
+    segment = Segment.create(path, 0, 600)
+    for step in range(300):
+        put(segment, step)
+    lines: list[int] = []
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code.co_name != "_look":
+            return None
+        lines.append(frame.f_lineno)
+        if len(lines) == line + 1:
+            segment.seal()  # here the other thread has its turn
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        segment.note_used()
+    except OSError:
+        pass  # sealed: its files are not open for writing any more
+    finally:
+        sys.settrace(before)
+    assert len(lines) > line
     assert segment.seal()
-    segment.close()
+    assert Segment.open(path)._used == 300
 
 
 # ── found
@@ -235,7 +279,7 @@ def test_a_segment_is_found_as_it_was_left(path: str) -> None:
     offset = segment.append_frame(b"frame")
     found = Segment.open(path)
     assert (found.first, found.capacity, found.sealed, steps(found)) == (FIRST, 4, False, [5])
-    assert found.read_frame(offset, 5) == b"frame"
+    assert found.frames.read([(offset, 5)]) == [b"frame"]
     put(segment, 6)
     segment.seal()
     found.refresh()
@@ -276,10 +320,10 @@ def test_a_segment_of_another_version_is_refused(path: str) -> None:
     Segment.create(path, 0, 4).close()
     data = bytearray(Path(path).read_bytes())
     for copy in (0, 64):
-        struct.pack_into("<I", data, copy + 8, 2)
+        struct.pack_into("<I", data, copy + 8, 4)
         struct.pack_into("<I", data, copy + 40, zlib.crc32(data[copy : copy + 40]))
     Path(path).write_bytes(data)
-    with pytest.raises(ValueError, match="format 2 is not known here; read it with a newer asynctrack"):
+    with pytest.raises(ValueError, match="format 4 is not known here; read it with a newer asynctrack"):
         Segment.open(path)
 
 
@@ -301,3 +345,23 @@ def test_removing_deletes_both_files(segment: Segment, tmp_path: Path) -> None:
     segment.remove()
     assert os.listdir(tmp_path) == []
     segment.remove()
+
+
+def test_a_segment_that_could_not_be_mapped_closes_no_file_but_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its descriptor's number may be another file's a moment later."""
+
+    def fail(*_: object) -> object:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("mmap.mmap", fail)
+    with pytest.raises(OSError, match="memory") as failed:
+        Segment.create(str(tmp_path / "1.slots"), 0, 10)
+    assert os.listdir(tmp_path) == []
+    others = [os.open(os.devnull, os.O_RDONLY) for _ in range(5)]
+    failed.value.__traceback__ = None
+    del failed
+    gc.collect()
+    for fd in others:
+        os.close(fd)  # it is still ours: OSError else

@@ -10,7 +10,7 @@ import stat
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ import pytest
 
 from asynctrack.errors import RunEndedError, SpoolFullError
 from asynctrack.journal import frames as frames_module
+from asynctrack.journal import room as room_module
 from asynctrack.journal import segment as segment_module
-from asynctrack.journal import writer as writer_module
-from asynctrack.journal.disk import allocate, write_all
+from asynctrack.journal.disk import allocate, fill, write_all
 from asynctrack.journal.reader import JournalReader
 from asynctrack.journal.segment import HEADER_SIZE
 from asynctrack.journal.slots import LAST_STREAM, SLOT_SIZE, PackError
@@ -61,7 +61,7 @@ class Disk:
         self.full = False
         monkeypatch.setattr(segment_module, "allocate", self._allocate)
         monkeypatch.setattr(frames_module, "write_all", self._write_all)
-        monkeypatch.setattr(writer_module, "_RETRY_FULL", 0.01)
+        monkeypatch.setattr(room_module, "_RETRY_FULL", 0.01)
 
     def _check(self) -> None:
         if self.full:
@@ -87,14 +87,14 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 def test_a_full_segment_is_followed_by_the_next(journal: Journal) -> None:
     """Sequence numbers go on, what is full is sealed, and the callback is told."""
     rolled: list[int] = []
-    journal._rolled = lambda: rolled.append(journal.current[2].first)
+    journal.chain._rolled = lambda: rolled.append(journal.current[2].first)
     log(journal, stream_of(journal), *range(10))
     assert [(segment.first, segment.capacity) for segment in segments(journal.head)] == [(0, 4), (4, 4), (8, 4)]
     assert [segment.sealed for segment in segments(journal.head)] == [True, True, False]
     assert rolled == [4, 8]
     assert events(journal) == list(range(10))
     assert sorted(os.listdir(spool_path(journal))) == [
-        "000001.slots", "000002.slots", "000003.slots", "owner", "registry",
+        "000001.slots", "000002.slots", "000003.slots", "cursor.room", "owner", "registry",
     ]  # fmt: skip
 
 
@@ -128,15 +128,43 @@ def test_rolling_takes_the_segment_at_hand(journal: Journal, monkeypatch: pytest
     assert events(journal) == list(range(6))
 
 
+def test_a_log_call_that_makes_a_segment_does_not_make_its_pages(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are what takes time. It takes the room; pages are made as they are written to, or by the engine ahead."""
+    made: list[int] = []
+
+    def noting(make: Callable[[Any, int], None]) -> Callable[[Any, int], None]:
+        def noted(where: Any, size: int) -> None:
+            made.append(size)
+            make(where, size)
+
+        return noted
+
+    monkeypatch.setattr(segment_module, "fill", noting(fill))
+    monkeypatch.setattr(segment_module, "_map_all", noting(segment_module._map_all))
+    stream = stream_of(journal)
+    log(journal, stream, *range(6))
+    segment = journal.current[2]
+    assert segment.path is not None
+    assert os.stat(segment.path).st_blocks * 512 >= segment.size
+    assert not made
+    log(journal, stream, 6)
+    journal.prepare()
+    assert made == [segment.size] * 2
+    log(journal, stream, *range(7, 14))
+    assert events(journal) == list(range(14))
+
+
 def test_a_segment_made_for_a_place_that_is_taken_is_deleted(journal: Journal) -> None:
     """The engine made it while a log call made its own."""
     stream = stream_of(journal)
     log(journal, stream, *range(4))
     journal.prepare()
-    stale = journal._prepared
-    journal._prepared = None
+    stale = journal.chain.supply._prepared
+    journal.chain.supply._prepared = None
     log(journal, stream, 4)
-    journal._prepared = stale
+    journal.chain.supply._prepared = stale
     log(journal, stream, *range(5, 10))
     assert events(journal) == list(range(10))
     assert stale is not None
@@ -187,7 +215,7 @@ def test_a_frame_that_cannot_be_encoded_is_an_error(journal: Journal) -> None:
 
 def test_stream_numbers_end_before_those_with_a_meaning(journal: Journal) -> None:
     """Four thousand million metrics are enough for one process."""
-    journal._streams = iter([LAST_STREAM + 1])  # type: ignore[assignment]  # the next number is all it is asked for
+    journal.registry._streams = iter([LAST_STREAM + 1])  # type: ignore[assignment]  # the next number is all it is asked for
     with pytest.raises(ValueError, match=r"'loss'.*used up"):
         journal.register_stream(1, "loss")
 
@@ -201,7 +229,7 @@ def test_files_are_for_their_owner_only(journal: Journal) -> None:
     assert [stat.S_IMODE(path.stat().st_mode) for path in (spool.parent, spool)] == [0o700] * 2
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in spool.iterdir()}
     assert modes == dict.fromkeys(
-        ["000001.frames", "000001.slots", "cursor", "owner", "registry", "rejected.jsonl"], 0o600
+        ["000001.frames", "000001.slots", "cursor", "cursor.room", "owner", "registry", "rejected.jsonl"], 0o600
     )
 
 
@@ -306,8 +334,9 @@ def make_room(journal: Journal) -> None:
     reader = JournalReader(journal.spool.registry, journal.head)
     while (end := reader.read(0, 100).end) < 4:
         assert end
-    (retired,) = reader.retire(4)
+    (retired,) = reader.retirable(4)
     retired.remove()
+    reader.drop(retired)
     assert reader.head is not None
     journal.head = reader.head
     journal.room_made()
@@ -348,7 +377,7 @@ class Blocked:
 
     def __init__(self, journal: Journal, steps: range) -> None:
         self.woken = threading.Event()
-        journal._wake = self.woken.set
+        journal._room._wake = self.woken.set
         self.thread = threading.Thread(target=log, args=(journal, 1, *steps))
         self.thread.start()
         assert self.woken.wait(LIMIT)  # whoever waits has the engine deliver at once
@@ -384,7 +413,7 @@ def test_a_call_that_waits_for_room_ends_when_the_journal_is_closed(full: Journa
             raised.append(error)
 
     woken = threading.Event()
-    full._wake = woken.set
+    full._room._wake = woken.set
     thread = threading.Thread(target=work)
     thread.start()
     assert woken.wait(LIMIT)
@@ -397,9 +426,9 @@ def test_a_call_that_waits_for_room_ends_when_the_journal_is_closed(full: Journa
 def test_patience_waits_whatever_the_policy(full: Journal) -> None:
     """For a run's end, which must not be dropped as long as there is hope. (Where this process delivers it need not
     wait: see the next test.)"""
-    full._consumed = False
+    full.chain.supply.consumed = False
     waiting = threading.Event()
-    full._wake = waiting.set
+    full._room._wake = waiting.set
     frame: list[Any] = ["end", 1, "FINISHED", 5]
     done: list[bool] = []
     thread = threading.Thread(target=lambda: done.append(full.write_frame(frame, patience=LIMIT)))
@@ -474,7 +503,7 @@ def test_however_fast_one_logs_the_disk_is_tried_again(tmp_path: Path, disk: Dis
         threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
         for thread in threads:
             thread.start()
-        while not journal._told_full:
+        while not journal._room._told:
             assert threads[0].is_alive()
         disk.full = False
         for thread in threads:
@@ -538,7 +567,8 @@ def test_without_a_directory_everything_is_kept_in_memory_with_one_warning(
         journal.spool.save_cursor({"front": 4})
         journal.spool.reject([{"key": "loss"}])
         assert journal.spool.load_cursor() is None
-    (record,) = caplog.records
+    record, refused = caplog.records
+    assert '{"key": "loss"}' in refused.message
     assert record.levelno == logging.WARNING
     for part in ("memory only", "do not survive", str(tmp_path / "file" / "spools"), "ASYNCTRACK_SPOOL_DIR"):
         assert part in record.message
@@ -611,9 +641,9 @@ def test_two_threads_that_end_runs_without_a_descriptor_left_close_the_spare_one
     """Closed twice, the second time it would be somebody else's."""
     with journal_in(tmp_path / "spools") as journal:
         error = OSError(errno.EMFILE, "Too many open files")
-        assert not journal._give_up_reserve(OSError(errno.ENOSPC, "No space left on device"))
+        assert not journal.chain.supply.give_up_spare(OSError(errno.ENOSPC, "No space left on device"))
         before = len(os.listdir("/proc/self/fd"))
-        assert [journal._give_up_reserve(error) for _ in range(3)] == [True, False, False]
+        assert [journal.chain.supply.give_up_spare(error) for _ in range(3)] == [True, False, False]
         assert len(os.listdir("/proc/self/fd")) == before - 1
 
 
@@ -623,4 +653,35 @@ def test_a_program_without_a_null_device_or_a_descriptor_to_spare_logs_all_the_s
     monkeypatch.setattr(os, "devnull", str(tmp_path / "nowhere"))
     with journal_in(tmp_path / "spools") as journal:
         register(journal)
-        assert not journal._give_up_reserve(OSError(errno.EMFILE, "Too many open files"))
+        assert not journal.chain.supply.give_up_spare(OSError(errno.EMFILE, "Too many open files"))
+
+
+def test_a_forked_child_keeps_none_of_the_parents_files_open(journal: Journal) -> None:
+    """Else what is delivered and deleted keeps its room on the disk for as long as a worker lives."""
+    log(journal, stream_of(journal), *range(11))
+    assert journal.write_frame(["tags", 1, {"a": "b"}])
+    journal.prepare()
+    folder = str(spool_path(journal))
+
+    def open_files() -> list[str]:
+        links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+        found = [os.readlink(link) for link in links if os.path.islink(link)]
+        return [name for name in found if name.startswith(folder) and name.endswith((".slots", ".frames"))]
+
+    assert open_files()
+    journal.forget()  # as in a child, but that the files are closed here
+    assert open_files() == []
+
+
+def test_what_artifacts_take_is_a_sum_and_no_walk(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for each artifact that is logged, with thousands waiting."""
+    folder = Path(journal.spool.artifacts())
+    folder.mkdir()
+    for number in range(10):
+        (folder / str(number)).write_bytes(bytes(100))
+        journal.put_aside(str(number))
+    monkeypatch.setattr(os, "walk", lambda _: pytest.fail("walked"))
+    left = journal.settings.max_spool_bytes - journal.disk_bytes()
+    assert (journal.room(), journal.artifact_bytes()) == (left - 1000, 1000)
+    journal.budget.drop_snapshot("3")
+    assert (journal.room(), journal.artifact_bytes()) == (left - 900, 900)

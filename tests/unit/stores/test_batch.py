@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asynctrack.journal.slots import PACK, SLOT_SIZE
+from asynctrack.journal.slots import PACK_SETTLED, SLOT_SIZE
 from asynctrack.stores.base import Batch, Point, RecordBlock, RunSpec
 from asynctrack.stores.file.store import FileStore
 from asynctrack.stores.io import InlineIO, drive
@@ -29,7 +29,7 @@ POINTS = st.lists(
 def block(points: list[tuple[int, int, float, int]]) -> RecordBlock:
     data = bytearray(len(points) * SLOT_SIZE)
     for index, point in enumerate(points):
-        PACK(data, index * SLOT_SIZE, *point, *point)
+        PACK_SETTLED(data, index * SLOT_SIZE, *point, *point)
     return RecordBlock(bytes(data), KEYS)
 
 
@@ -65,6 +65,7 @@ def test_joining_batches_keeps_each_metrics_order(parts: list[tuple[bool, list[t
     assert sum(map(len, whole.metrics.values())) == len(everything)
 
 
+@settings(deadline=None)
 @given(first=POINTS, second=POINTS)
 def test_the_file_store_writes_the_same_lines_either_way(
     first: list[tuple[int, int, float, int]],

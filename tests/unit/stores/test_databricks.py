@@ -254,6 +254,12 @@ def test_two_ways_to_authenticate_need_a_choice(
     assert authorization(DatabricksCredentials()) == f"Bearer {SECRET}"
 
 
+def test_a_pipe_in_place_of_the_profiles_is_refused_and_not_waited_for(either: str, home: Path) -> None:
+    os.mkfifo(home / ".databrickscfg")
+    with pytest.raises(AuthenticationError, match=r"\.databrickscfg: not a regular file"):
+        authorization(DatabricksCredentials("p"))
+
+
 def test_a_missing_profile_is_named_with_its_file(either: str, home: Path) -> None:
     path = profiles(home, "[other]\nhost=h\ntoken=t\n")
     for profile in ("p", "__settings__"):
@@ -441,7 +447,7 @@ def test_a_host_that_did_not_say_what_it_is_is_asked_again(
     workspace.known = True
     assert "x-databricks-org-id" not in credentials.headers()
     now = time.monotonic() + databricks._ASK_AGAIN
-    monkeypatch.setattr(databricks, "time", types.SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(databricks, "monotonic", lambda: now)
     assert credentials.headers()["x-databricks-org-id"] == "4711"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
 import logging
 import os
@@ -21,7 +20,7 @@ import asynctrack
 from asynctrack.entities import ViewType
 from asynctrack.errors import NotFoundError, RefusedError, UnavailableError
 from asynctrack.stores.base import Batch, Point, RunSpec
-from asynctrack.stores.file import FileStore
+from asynctrack.stores.file import FileStore, runs
 from asynctrack.stores.file.tree import Tree
 from asynctrack.stores.io import InlineIO, drive
 
@@ -54,10 +53,33 @@ def new_run(store: FileStore, uid: str = UID, **given: Any) -> pathlib.Path:
 
 def test_opening_a_store_writes_nothing(store: FileStore, root: pathlib.Path) -> None:
     """Looking into a directory that is not there is no reason to create it."""
-    assert drive(store.search_experiments()).items == []
+    assert [found.name for found in drive(store.search_experiments()).items] == ["Default"]
+    assert drive(store.search_experiments(ViewType.DELETED_ONLY)).items == []
     with pytest.raises(NotFoundError):
         drive(store.get_run(UID))
+    with pytest.raises(NotFoundError):
+        drive(store.get_experiment("1"))
     assert not root.exists()
+
+
+def test_a_store_without_runs_has_the_default_experiment(store: FileStore, root: pathlib.Path) -> None:
+    """MLflow makes it when it opens the store; here the first write does, with what was said before."""
+    before = drive(store.get_experiment("0"))
+    assert (before.name, before.lifecycle_stage) == ("Default", "active")
+    assert drive(store.get_experiment_by_name("Default")) == before
+    assert not root.exists()
+    drive(store.set_experiment_tag("0", "k", "v"))
+    after = drive(store.get_experiment("0"))
+    assert (after.tags, after.artifact_location) == ({"k": "v"}, before.artifact_location)
+
+
+def test_a_store_whose_owner_has_removed_the_default_experiment_has_none(store: FileStore, root: pathlib.Path) -> None:
+    """Only a new store has it unasked."""
+    drive(store.create_experiment("vision"))
+    shutil.rmtree(root / "0")
+    assert drive(store.get_experiment_by_name("Default")) is None
+    with pytest.raises(NotFoundError):
+        drive(store.get_experiment("0"))
 
 
 def test_a_new_store_has_what_mlflow_creates(store: FileStore, root: pathlib.Path) -> None:
@@ -85,6 +107,7 @@ def test_a_run_meta_is_as_mlflow_writes_it(store: FileStore, root: pathlib.Path)
         "lifecycle_stage": "active",
         "run_id": uid,
         "run_name": "r",
+        "run_uuid": uid,
         "source_name": "",
         "source_type": 4,
         "source_version": "",
@@ -93,6 +116,30 @@ def test_a_run_meta_is_as_mlflow_writes_it(store: FileStore, root: pathlib.Path)
         "tags": [],
         "user_id": "ann",
     }
+
+
+def test_a_run_that_lacks_what_old_readers_want_gets_it_when_it_changes(store: FileStore) -> None:
+    """MLflow 3 and the first asynctrack wrote no run_uuid, and MLflow before 3.0 then finds no run at all."""
+    path = new_run(store) / "meta.yaml"
+    path.write_text(path.read_text().replace(f"run_uuid: {UID!r}\n", "").replace(f"run_uuid: {UID}\n", ""))
+    assert "run_uuid" not in yaml.safe_load(path.read_text())
+    drive(store.update_run(UID, status="FINISHED", end_time=2))
+    assert yaml.safe_load(path.read_text())["run_uuid"] == UID
+
+
+@pytest.mark.parametrize("where", ["metric", "param", "tag", "first tag"])
+def test_a_key_that_old_readers_fail_at_is_said_once(
+    store: FileStore, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """MLflow before 2.16 knows no colon in a key, and one such key hides every run of the experiment from it."""
+    new_run(store, tags={"a:b": "1"} if where == "first tag" else {})
+    for key in ("a:b", "c:d"):
+        kind, _, first = where.rpartition(" ")
+        event = ("metric", key, (1, 1, 1.0)) if where == "metric" else (first, key, "1")
+        assert drive(store.log_batch(UID, Batch.of([event] if not kind else []))) == []
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "MLflow 2.16" in said
+    assert "'a:b'" in said
 
 
 def test_ids_of_experiments_have_18_digits(store: FileStore, root: pathlib.Path) -> None:
@@ -129,11 +176,11 @@ def test_values_are_written_without_a_newline(store: FileStore) -> None:
 def test_a_half_created_run_is_completed(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process died before meta.yaml: no reader sees the run, and repeating its creation finishes it."""
 
-    async def die(*_: Any) -> None:
+    def die(*_: Any) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as broken:
-        broken.setattr(store.io, "replace", die)
+        broken.setattr(runs, "write_file_atomically", die)
         with pytest.raises(UnavailableError):
             new_run(store)
     assert drive(store.search_runs(["0"])).items == []
@@ -427,7 +474,7 @@ def test_what_cannot_be_opened_is_skipped_with_one_warning(
     other_run = new_run(store, "c" * 32)
     other = root / drive(store.create_experiment("other"))
     locked = {str(good / "metrics/locked"), str(other_run / "meta.yaml"), str(other / "meta.yaml")}
-    real = builtins.open
+    real = os.open
 
     def refuse(path: Any, *args: Any, **kwargs: Any) -> Any:
         if path in locked:
@@ -435,7 +482,7 @@ def test_what_cannot_be_opened_is_skipped_with_one_warning(
         return real(path, *args, **kwargs)
 
     fresh = FileStore(root, InlineIO())
-    monkeypatch.setattr(builtins, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     for _ in range(2):
         (run,) = drive(fresh.search_runs(["0", other.name])).items
         assert (run.info.run_id, run.data.metrics, run.data.params) == (UID, {"m": 1.0}, {"p": "1"})
@@ -507,13 +554,13 @@ def test_a_search_reads_only_what_it_needs(store: FileStore, monkeypatch: pytest
         new_run(store, uid)
         drive(store.log_batch(uid, Batch({"m": [(1, 0, float(i))], "n": [(1, 0, 1.0)]}, [("p", "1")])))
     opened = []
-    real = builtins.open
+    real = os.open
 
     def watch(path: Any, *args: Any, **kwargs: Any) -> Any:
         opened.append(os.fspath(path))
         return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(builtins, "open", watch)
+    monkeypatch.setattr(os, "open", watch)
     assert drive(store.search_runs(["0"], "attributes.status = 'FAILED'")).items == []
     assert all(path.endswith("meta.yaml") for path in opened)
     opened.clear()
@@ -530,13 +577,13 @@ def test_a_list_of_runs_reads_no_data(store: FileStore, monkeypatch: pytest.Monk
     new_run(store, run_name="new")
     drive(store.log_batch(UID, Batch({"m": [(1, 0, 1.0)]}, [("p", "1")])))
     opened: list[str] = []
-    real = builtins.open
+    real = os.open
 
     def watch(path: Any, *args: Any, **kwargs: Any) -> Any:
         opened.append(os.fspath(path))
         return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(builtins, "open", watch)
+    monkeypatch.setattr(os, "open", watch)
     assert [info.run_name for info in drive(store.list_run_infos("0")).items] == ["new", "old"]
     assert sorted(path.rpartition("/")[2] for path in opened) == ["meta.yaml", "meta.yaml", "mlflow.runName"]
     assert drive(store.list_run_infos("999")).items == []

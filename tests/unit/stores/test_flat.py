@@ -15,7 +15,7 @@ from asynctrack.stores.file import meta
 from asynctrack.stores.file.flat import flat_mapping
 
 RUN = RunInfo(
-    "0123456789abcdef" * 2, "123456789012345678", "ann", "FINISHED", 1, 2, "happy-fox-12", "active", "file:///a/b"
+    "0123456789abcdef" * 2, "123456789012345678", "ann", "FINISHED", 1, 2, "active", "file:///a/b", "happy-fox-12"
 )
 TRICKY = [
     "null", "Null", "~", "yes", "No", "on", "OFF", "true", "False", "y", "n", "=", "<<", "1e5", "1.5",

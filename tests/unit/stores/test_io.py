@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import pytest
 
+from asynctrack.engine.shipping import make_own_loop
 from asynctrack.errors import UnavailableError
-from asynctrack.stores.io import PIECE, StoreIO
+from asynctrack.stores.io import PIECE, StoreIO, ThreadedIO, deliver_here, delivers_here
 from tests.artifact_clients import WAYS, run
 
 DATA = os.urandom(2 * PIECE + 11)
@@ -107,3 +112,34 @@ def test_a_file_that_is_not_there_is_an_os_error(way: str, path: str) -> None:
 
     with pytest.raises(FileNotFoundError):
         run(way, read)
+
+
+def marks_of_the_threads(delivers: bool) -> list[bool]:
+    """Whether the two kinds of threads of a loop are marked as delivering, between two calls."""
+
+    async def look() -> list[bool]:
+        if delivers:
+            deliver_here()
+            make_own_loop()
+        await ThreadedIO().call(int)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, asyncio.BaseEventLoop)
+        await loop.run_in_executor(None, int)
+        inside: list[bool] = []
+        await ThreadedIO().call(lambda: inside.append(delivers_here()))
+        assert inside == [True]
+        # Past our own marking, as the pools themselves do when they hand over an outcome.
+        mark = await anyio.to_thread.run_sync(delivers_here)
+        return [mark, await asyncio.BaseEventLoop.run_in_executor(loop, None, delivers_here)]
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: anyio.run(look)).result()
+
+
+def test_a_thread_of_a_loop_that_delivers_is_marked_between_two_calls_too() -> None:
+    """The collector may call a destructor there, which ends a run: it must not wait for what this thread is to do."""
+    assert marks_of_the_threads(delivers=True) == [True, True]
+
+
+def test_a_thread_of_the_users_loop_is_marked_only_while_it_works_for_a_store() -> None:
+    assert marks_of_the_threads(delivers=False) == [False, False]

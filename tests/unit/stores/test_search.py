@@ -24,7 +24,7 @@ from asynctrack.stores.search import (
 )
 
 RUN = Run(
-    RunInfo("r1", "0", "ann", "FINISHED", 1000, None, "base line"),
+    RunInfo("r1", "0", "ann", "FINISHED", 1000, None, run_name="base line"),
     RunData({"acc": 0.5, "a/b": -2.0, "nan": math.nan}, {"lr": "0.1"}, {"a b": "it's 100%", "mlflow.user": "ann"}),
 )
 
@@ -150,6 +150,16 @@ def test_no_search_takes_for_ever() -> None:
         parse_run_filter("a" * 5000 + "!")
     clauses = [Clause("tag", "t", "LIKE", "%a" * 100 + "b"), Clause("tag", "t", "LIKE", "%" * 100 + "b")]
     assert not any(matches([clause], lambda kind, key: "a" * 5000) for clause in clauses)
+
+
+@pytest.mark.parametrize(
+    "text", ["start_time ", " start_time", "start_time DESC ", "start_time desc\n", "start_time DESC,"]
+)
+def test_an_order_has_nothing_around_it(text: str) -> None:
+    """MLflow refuses these."""
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        parse_run_order([text])
+    assert parse_run_order(["start_time  DESC", "start_time\tdesc"]) == [Order("attribute", "start_time", False)] * 2
 
 
 def test_orders_put_what_is_missing_last() -> None:

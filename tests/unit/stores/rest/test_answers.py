@@ -19,7 +19,7 @@ from asynctrack.errors import (
     UnavailableError,
     WrongServerError,
 )
-from asynctrack.stores.rest.answers import RETRYABLE_STATUSES, error_of, json_of
+from asynctrack.stores.rest.answers import RETRYABLE_STATUSES, RaceError, error_of, json_of
 
 
 def answer(status: int, content: bytes | str = b"", **headers: str) -> httpx.Response:
@@ -89,11 +89,14 @@ def test_mlflows_codes_decide(status: int, code: str, expected: type[StoreError]
         "(sqlite3.IntegrityError) UNIQUE constraint failed: params.key, params.run_uuid",
         '(psycopg.errors.UniqueViolation) duplicate key value violates unique constraint "param_pk"',
         "(pymysql.err.IntegrityError) (1062, \"Duplicate entry 'a' for key 'PRIMARY'\")",
+        f"(autoflush) (sqlite3.IntegrityError) {'x' * 150} UNIQUE constraint failed: metrics.key {'x' * 900}",
+        f"{'x' * 300} UNIQUE constraint failed {'x' * 300}",
     ],
 )
 def test_a_race_between_two_first_writers_is_tried_again(text: str) -> None:
     """The second finds it there."""
-    assert kind(mlflow(400, "BAD_REQUEST", text)) is UnavailableError
+    assert kind(mlflow(400, "BAD_REQUEST", text)) is RaceError
+    assert issubclass(RaceError, UnavailableError)
 
 
 def test_what_is_too_large_is_split() -> None:
@@ -190,3 +193,12 @@ def test_the_artifact_routes_word_their_errors_differently() -> None:
     """``detail`` instead of ``message``."""
     assert kind(answer(400, b'{"detail": "is a directory"}')) is RefusedError
     assert kind(answer(500, b'{"detail": "oops"}')) is ServerFaultError
+
+
+def test_a_reason_behind_a_long_value_is_shown() -> None:
+    """As MLflow before 2.11 puts it; and one before it."""
+    text = f"Param value '{'x' * 6001}' had length 6001, which exceeded length limit of 500"
+    shown = str(error_of(mlflow(400, "INVALID_PARAMETER_VALUE", text), "POST /x"))
+    assert "Param value 'xxx" in shown
+    assert "which exceeded length limit of 500" in shown
+    assert len(shown) < 400

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import copy
 import functools
+import os
 import pickle
 import threading
 import traceback
@@ -375,6 +376,24 @@ def test_a_damaged_credentials_file_is_named_and_not_quoted(text: str, problem: 
     assert str(home / ".mlflow" / "credentials") in str(caught.value)
     assert SECRET not in "".join(traceback.format_exception(caught.value))
     assert SECRET not in credentials_for(URL).describe()
+
+
+def test_a_pipe_in_place_of_the_credentials_is_refused_and_not_waited_for(home: Path) -> None:
+    (home / ".mlflow").mkdir()
+    os.mkfifo(home / ".mlflow" / "credentials")
+    with pytest.raises(AuthenticationError, match=r"\.mlflow/credentials: not a regular file"):
+        credentials_for(URL).headers()
+
+
+def test_a_link_to_the_credentials_is_followed_and_dev_null_holds_none(home: Path) -> None:
+    write_credentials(home, "[mlflow]\nmlflow_tracking_username = u\nmlflow_tracking_password = p\n")
+    path = home / ".mlflow" / "credentials"
+    path.rename(home / "mine")
+    path.symlink_to(home / "mine")
+    assert credentials_for(URL).headers() == basic("u", "p")
+    path.unlink()
+    path.symlink_to(os.devnull)
+    assert credentials_for(URL).headers() == {}
 
 
 def test_a_credentials_file_that_cannot_be_read_is_named(home: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -105,6 +106,29 @@ def test_a_connection_that_the_server_has_closed_is_not_noticed(proxy: FaultProx
     assert len(proxy.requests) == 4
 
 
+@pytest.mark.parametrize("way", ["inline", "asyncio"])
+def test_a_stream_that_meets_a_closed_connection_is_opened_and_sent_once_more(
+    way: str, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    """All of it, where that does no harm."""
+    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
+    io = InlineIO() if way == "inline" else ThreadedIO()
+    client = client_of(proxy.url).over(io)
+
+    async def put() -> None:
+        await client.call("GET", "/api/x")
+        await client.send("PUT", "/first", content=partial(io.stream, str(tmp_path / "a")), again=True)
+        with pytest.raises(UnavailableError):
+            await client.send("PUT", "/second", content=partial(io.stream, str(tmp_path / "a")))
+        await client.aclose()
+
+    proxy.plan(faults.Silent(0.0), path="/first")
+    proxy.plan(faults.Silent(0.0), path="/second")
+    drive(put()) if way == "inline" else asyncio.run(put())
+    assert [record.size for record in proxy.requests_to("/first") if record.status == 200] == [3_000_000]
+    assert (len(proxy.requests_to("/first")), len(proxy.requests_to("/second"))) == (2, 1)
+
+
 def test_a_server_that_cannot_be_reached_has_done_nothing() -> None:
     """So what was asked is not in doubt; the message names the server."""
     url = f"http://127.0.0.1:{free_port()}"
@@ -128,6 +152,21 @@ def test_silence_ends_after_the_time_that_the_environment_gives(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "soon")
     with pytest.raises(InvalidInputError, match="MLFLOW_HTTP_REQUEST_TIMEOUT='soon'"):
         drive(client.call("GET", "/api/x"))
+
+
+@pytest.mark.parametrize("text", ["-1", "0", "nan", "-inf", "1s"])
+def test_a_time_limit_that_is_none_is_said(text: str, client: RestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is sent."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", text)
+    with pytest.raises(InvalidInputError, match=f"MLFLOW_HTTP_REQUEST_TIMEOUT='{text}'"):
+        drive(client.call("GET", "/api/x"))
+
+
+@pytest.mark.parametrize("text", ["inf", "1e300", "0.5"])
+def test_a_time_limit_may_be_for_ever(text: str, client: RestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or what is as good as that."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", text)
+    assert drive(client.call("GET", "/api/x")) == {}
 
 
 def test_credentials_go_to_the_tracking_server_and_to_no_other(proxy: FaultProxy) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from asynctrack.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, LoggedModelOutput
 from asynctrack.stores.rest.decoding import experiment_of, metric_of, run_info_of, run_of
 
 
@@ -31,8 +32,20 @@ def test_a_run_with_everything() -> None:
                 "params": [{"key": "p", "value": "1"}, {"key": "empty"}],
                 "tags": [{"key": "t", "value": "x"}],
             },
+            "inputs": {
+                "dataset_inputs": [
+                    {"tags": [{"key": "k", "value": "train"}], "dataset": {"name": "d", "digest": "12", "source": "{}"}}
+                ],
+                "model_inputs": [{"model_id": "m-1"}],
+            },
+            "outputs": {"model_outputs": [{"model_id": "m-2", "step": 3}, {"model_id": "m-3"}]},
         }
     )
+    assert run.inputs is not None
+    assert run.outputs is not None
+    assert run.inputs.dataset_inputs == [DatasetInput(Dataset("d", "12", "", "{}"), [InputTag("k", "train")])]
+    assert run.inputs.model_inputs == [LoggedModelInput("m-1")]
+    assert run.outputs.model_outputs == [LoggedModelOutput("m-2", 3), LoggedModelOutput("m-3", 0)]
     assert (run.info.run_id, run.info.experiment_id, run.info.status, run.info.end_time) == ("ab", "7", "FINISHED", 2)
     assert run.info.lifecycle_stage == "deleted"
     assert math.isnan(run.data.metrics["m"])

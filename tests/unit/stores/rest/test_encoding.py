@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asynctrack.journal.slots import PACK, SLOT_SIZE
+from asynctrack.journal.measured import MeasuredOn
+from asynctrack.journal.slots import PACK_SETTLED, SLOT_SIZE
 from asynctrack.stores.base import Batch, RecordBlock
 from asynctrack.stores.rest.encoding import batch_body, checked, dumps, identity, without_doubles
 
@@ -70,7 +71,7 @@ def test_undecoded_records_give_the_body_that_decoded_ones_give(
     names = {1: "loss", 2: 'a"b', 3: "日本"}
     data = bytearray(len(logged) * SLOT_SIZE)
     for number, (stream, point) in enumerate(logged):
-        PACK(data, number * SLOT_SIZE, *point, stream, *point, stream)
+        PACK_SETTLED(data, number * SLOT_SIZE, *point, stream, *point, stream)
     sent = strictly(batch_body("r", Batch(blocks=[RecordBlock(bytes(data), names)])))["metrics"]
     found = [(each["key"], each["timestamp"], each["step"], bits(value_of(each["value"]))) for each in sent]
     assert found == [(names[stream], *point[:2], bits(point[2])) for stream, point in logged]
@@ -145,3 +146,24 @@ def test_points_that_a_server_has_are_left_out_and_each_other_comes_once() -> No
     left = without_doubles(batch, stored).metrics
     assert [point[0] for point in left["m"]] == [1, 2]
     assert without_doubles(Batch({"m": [(1, 1, 1.0)]}), stored).metrics == {}
+
+
+def test_what_a_metric_is_about_stands_beside_its_points() -> None:
+    """Model, dataset, both; nothing beside the points of no model, and none of MLflow's fields empty."""
+    both = MeasuredOn("m", 'm-"1"', "größe", "d")
+    points: list[Any] = [(1, 2, 0.5), (1, 2, 0.5, 7), (1, 2, 0.5, 7, MeasuredOn("m", "m-2")), (3, 4, math.nan, 7, both)]
+    plain = {"key": "m", "value": 0.5, "timestamp": 1, "step": 2}
+    named = {"model_id": 'm-"1"', "dataset_name": "größe", "dataset_digest": "d"}
+    assert strictly(batch_body("ab12", Batch({"m": points})))["metrics"] == [
+        plain,
+        plain,
+        {**plain, "model_id": "m-2"},
+        {"key": "m", "value": "NaN", "timestamp": 3, "step": 4, **named},
+    ]
+
+
+def test_one_value_of_two_models_is_no_double() -> None:
+    """Unlike one that comes twice for the same model."""
+    points: list[Any] = [(1, 2, 0.5, 7, MeasuredOn("m", model)) for model in ("m-1", "m-2", "m-1")]
+    assert without_doubles(Batch({"m": points}), {}).metrics == {"m": points[:2]}
+    assert not without_doubles(Batch({"m": points}), {"m": {identity(1, 2, 0.5)}})

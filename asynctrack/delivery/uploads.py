@@ -1,0 +1,107 @@
+"""Artifacts on their way from the spool's snapshots to where the run's artifacts are."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from asynctrack.errors import RefusedError, StoreError
+from asynctrack.stores.base import AbstractStore
+from asynctrack.stores.io import StoreIO
+
+if TYPE_CHECKING:
+    from asynctrack.artifacts.base import ArtifactRepository
+    from asynctrack.artifacts.snapshot import Snapshot
+    from asynctrack.journal.spool import Spool
+
+__all__ = ["Upload", "clash", "deliver_upload", "remove_delivered"]
+
+logger = logging.getLogger("asynctrack")
+
+
+class Upload(NamedTuple):
+    """One file or folder to be stored as ``artifact_path`` (a folder's: "" is the root). ``done``: files of a folder
+    that are stored already."""
+
+    snapshot: Snapshot
+    artifact_path: str
+    done: set[str]
+
+    @classmethod
+    def of(cls, frame: list[Any]) -> Upload:
+        """What a journal's artifact frame, ``["artifact", run, snapshot, artifact_path]``, stands for."""
+        from asynctrack.artifacts.snapshot import Snapshot
+
+        return cls(Snapshot(*frame[2]), frame[3], set())
+
+
+def clash(first: Upload, second: Upload) -> bool:
+    """Whether the order of the two matters: one may overwrite something of the other."""
+    if first.snapshot.is_dir or second.snapshot.is_dir:
+        one, other = f"{first.artifact_path}/", f"{second.artifact_path}/"
+        return one.startswith(other) or other.startswith(one) or "/" in (one, other)
+    return first.artifact_path == second.artifact_path
+
+
+async def deliver_upload(
+    store: AbstractStore, folder: str, artifact_uri: str, upload: Upload, *, may_be_stored: bool, suspected: bool
+) -> None:
+    """Store one artifact, whose snapshot in ``folder`` stays.
+
+    ``may_be_stored``: a process that died may have done so, and then it has deleted the snapshot. ``suspected``: the
+    server has failed at it again and again; if it takes another, it is this one that it will never take. Raises
+    `StoreError`, and `InvalidInputError` for a path that no artifact can have.
+    """
+    from asynctrack.artifacts.snapshot import check_snapshot
+
+    snapshot = upload.snapshot
+    path = snapshot.path(folder)
+    if may_be_stored and not await store.io.call(os.path.lexists, path):
+        return
+    repository = _open(store, artifact_uri)
+    await store.io.call(check_snapshot, snapshot, folder)
+    try:
+        await _upload(repository, upload, path)
+    except StoreError as error:
+        if not (suspected and error.suspicious):
+            raise
+    else:
+        return
+    await repository.probe()
+    try:
+        await _upload(repository, upload, path)  # the server may have recovered just before it took the other one
+    except StoreError as error:
+        if not error.suspicious:
+            raise
+        raise RefusedError(f"the server fails at it again and again, and takes others: {error}") from error
+
+
+async def _upload(repository: ArtifactRepository, upload: Upload, path: str) -> None:
+    if upload.snapshot.is_dir:
+        await repository.log_artifacts(path, upload.artifact_path, done=upload.done)
+    else:
+        await repository.upload(path, upload.artifact_path)
+
+
+async def remove_delivered(io: StoreIO, spool: Spool, uploads: Iterable[Upload]) -> None:
+    """Delete the snapshots of artifacts that are acknowledged: only now, so that a crash before that finds them."""
+    from asynctrack.artifacts.snapshot import remove_snapshot
+
+    for upload in uploads:
+        try:
+            await io.call(remove_snapshot, upload.snapshot, spool.artifacts())
+            spool.budget.drop_snapshot(upload.snapshot.name)
+        except OSError as error:
+            logger.warning("asynctrack: a delivered artifact stays in %s until the program ends: %s", spool.path, error)
+
+
+def _open(store: AbstractStore, artifact_uri: str) -> ArtifactRepository:
+    from asynctrack.artifacts.uri import open_artifacts
+
+    if not artifact_uri:
+        raise RefusedError(f"the run has no place for artifacts: its artifact URI in {store.uri} is empty")
+    repository = open_artifacts(artifact_uri, store.uri, store.io, store.client)
+    repository.durable = store.durable
+    return repository

@@ -1,0 +1,1 @@
+"""`asynctrack.import_runs`: a whole file store into any other store."""

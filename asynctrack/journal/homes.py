@@ -1,0 +1,124 @@
+"""Where spools are: the folders that programs make theirs in, and what dead programs have left there."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+
+from asynctrack.errors import SpoolError
+from asynctrack.journal.owner import READABLE_VERSIONS, host_name, lost_owner, read_owner
+from asynctrack.journal.registered import RegistryReader
+from asynctrack.journal.segment import Segment
+from asynctrack.journal.spool import Spool
+from asynctrack.platforms import check_file_name, why
+
+__all__ = ["find_orphans", "open_spool", "spool_homes"]
+
+logger = logging.getLogger("asynctrack")
+
+#: what was said of spools that cannot be had, by their paths: each thing once
+_said: dict[str, str] = {}
+
+
+def spool_homes(configured: str | None) -> list[str]:
+    """Folders for spools, best first: as configured, else ``.asynctrack/`` here, else the user's state folder. Raises
+    InvalidInputError for a name that no folder can have."""
+    if configured:
+        check_file_name("spool_dir", configured)
+    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    homes = [os.path.expanduser(configured)] if configured else [".asynctrack", os.path.join(state, "asynctrack")]
+    try:
+        return [os.path.abspath(home) for home in homes]
+    except FileNotFoundError:
+        return [home for home in homes if os.path.isabs(home)]  # somebody has deleted the working directory
+
+
+def open_spool(
+    homes: list[str], store: str, slots: int, *, consumed: bool = True, ships: bool = True
+) -> tuple[Spool, Segment, list[str]]:
+    """A new spool with a first segment of ``slots`` slots, in the first home that has room for both, else in memory;
+    and why the others have not. Raises SpoolError when there is no memory either."""
+    problems: list[str] = []
+    for home in homes:
+        try:
+            spool = Spool.create(home, store, consumed=consumed, ships=ships)
+            try:
+                segment = Segment.create(spool.segment_path(1), 0, slots)
+                spool.cursor.keep_room()
+                return spool, segment, problems
+            except OSError:
+                spool.remove()
+                raise
+        except OSError as error:
+            problems.append(f"{home}: {error.strerror or error}")
+    try:
+        return Spool.in_memory(store), Segment.create(None, 0, slots), problems
+    except OSError as error:
+        raise SpoolError(
+            error.errno, f"there is no room for a spool, not in memory either: {why(error)} ({'; '.join(problems)})"
+        ) from error
+
+
+def find_orphans(home: str, store: str, spelled: Callable[[str], str] = str) -> Iterator[Spool]:
+    """Adopt, one by one, the spools in ``home`` for ``store`` whose owner on this host is dead. ``spelled`` says how a
+    store's URI is spelled now that an earlier version wrote down.
+
+    The oldest comes first: it may create a run, or hold earlier values of one, that a later spool logs to.
+
+    A spool from another host is left alone: over a network file system its lock proves nothing. One that cannot be
+    had is left as it is, and a log line says so: it is no reason to leave the next one.
+    """
+    try:
+        paths = [os.path.join(home, name) for name in os.listdir(home)]
+    except OSError:
+        return  # no spools there
+    for path in sorted(paths, key=_age):
+        try:
+            spool = _orphan(path, store, spelled)
+        except (OSError, ValueError) as error:
+            if _said.get(path) != str(error):
+                _said[path] = str(error)
+                logger.warning("asynctrack: the spool %s stays as it is: %s", path, error)
+            continue
+        _said.pop(path, None)
+        if spool is not None:
+            yield spool
+
+
+def _age(path: str) -> tuple[int, str]:
+    """What puts spools in order of age; of those made in the same millisecond, in the order of their names."""
+    owner = read_owner(path)
+    return owner.created if owner is not None else 0, path
+
+
+def _orphan(path: str, store: str, spelled: Callable[[str], str]) -> Spool | None:
+    owner = read_owner(path)
+    if owner is None and (problem := lost_owner(path)) is not None:
+        raise ValueError(problem)
+    if owner is None or owner.version not in READABLE_VERSIONS or owner.host != host_name():
+        return None
+    if spelled(owner.store) != store:
+        return None
+    if not owner.made(path):
+        return None  # a copy: the program that wrote it may be alive, and delivers it itself
+    spool = Spool.adopt(path)
+    try:
+        if spool is not None and _is_empty(spool):
+            spool.remove(spool.segments.account(spool.segments.look(None, living=False), 0))
+            return None
+    except BaseException:
+        if spool is not None:
+            spool.leave()
+        raise
+    return spool
+
+
+def _is_empty(spool: Spool) -> bool:
+    """Whether nothing was ever logged to it: its program had made it, and was ended some other way than it expected."""
+    head = spool.segments.look(None, living=False)
+    if head is None or head.begun or not spool.segments.complete or spool.segments.problems:
+        return False
+    registered = RegistryReader(spool.registry)
+    registered.refresh()
+    return not registered.runs

@@ -1,0 +1,219 @@
+"""The fluent log functions while stores are wrapped: straight to the journal in the plain case, else to MLflow's own.
+
+The plain case: a run of a wrapped store is active in this thread, and nothing but the point, params or tags is given.
+Everything that decides it is MLflow's state, looked at in each call. What the journal does not take goes MLflow's own
+way, which leads to `asynctrack.mlflow.store`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import time
+from collections.abc import Callable
+from types import CodeType, FunctionType
+from typing import TYPE_CHECKING, Any
+
+from mlflow.tracking import fluent
+from mlflow.tracking._tracking_service import utils
+
+from asynctrack.engine.lifecycle import after_fork
+from asynctrack.errors import AsynctrackError
+from asynctrack.mlflow.points import MetricPoint
+from asynctrack.mlflow.store import JournalStore
+from asynctrack.values import to_float
+
+if TYPE_CHECKING:
+    from asynctrack.mlflow.runs import LoggedRun, LoggedRuns
+
+__all__ = ["replace", "restore"]
+
+_mlflow: Any = utils
+_fluent: Any = fluent
+_now = time.time_ns
+#: the environment as the interpreter keeps it: asking ``os.environ`` for what is not there costs a microsecond
+_environ: Any = getattr(os.environ, "_data", {})
+_ASYNC, _URI = b"MLFLOW_ENABLE_ASYNC_LOGGING", b"MLFLOW_TRACKING_URI"
+
+#: the tracking URI as MLflow's module and as the environment have it, and the runs of its store
+_current: tuple[Any, Any, LoggedRuns | None] = (None, None, None)
+_pid = os.getpid()
+#: MLflow's own functions under other names, and their code, by name
+_own: dict[str, Callable[..., Any]] = {}
+_codes: dict[str, CodeType] = {}
+
+
+def _active() -> LoggedRun | None:
+    """The active run of this thread, in the plain case."""
+    try:
+        uri, in_environment, runs = _current
+        stack, pid = _fluent._active_run_stack.thread_local.value
+        run = stack[-1]
+        outputs = run._outputs
+        if (
+            runs is not None
+            and uri is _mlflow._tracking_uri
+            and in_environment is _environ.get(_URI)
+            and pid == _pid
+            and (outputs is None or not outputs._model_outputs)
+            and _fluent._ACTIVE_MODEL_CONTEXT.thread_local.value[0]._model_id is None
+        ):
+            return runs.get(run._info._run_id)
+    except (AttributeError, IndexError):
+        pass  # nothing was logged in this thread so far, or no run is active
+    return None
+
+
+def _waits(synchronous: Any) -> bool:
+    """Whether the caller wants nothing to wait for later."""
+    return bool(synchronous) or (synchronous is None and _ASYNC not in _environ)
+
+
+def log_metric(
+    key: Any, value: Any, step: Any, synchronous: Any, timestamp: Any, run_id: Any, model_id: Any, dataset: Any
+) -> Any:
+    # `_waits`, written out: this is called most
+    waits = synchronous or (synchronous is None and _ASYNC not in _environ)
+    if waits and run_id is None and model_id is None and dataset is None:
+        run = _active()
+        if run is not None and (step is None or type(step) is int):
+            try:
+                run.log_metric(key, value, step, timestamp or run.moments.own(key, step or 0, _now() // 1_000_000))
+                return None
+            except (AsynctrackError, TypeError):
+                pass
+    return _by_mlflow("log_metric", key, value, step, synchronous, timestamp, run_id, model_id, dataset)
+
+
+def log_metrics(
+    metrics: Any, step: Any, synchronous: Any, run_id: Any, timestamp: Any, model_id: Any, dataset: Any
+) -> Any:
+    if run_id is None and model_id is None and dataset is None and _waits(synchronous) and type(metrics) is dict:
+        run = _active()
+        if run is not None and (step is None or type(step) is int) and (not timestamp or type(timestamp) is int):
+            movable, at, when = not timestamp, step or 0, timestamp or _now() // 1_000_000
+            try:
+                points = [
+                    MetricPoint(key, value if type(value) is float else to_float(key, value), at, when, movable)
+                    for key, value in metrics.items()
+                ]
+                run.write(points, {}, {})
+                return None
+            except (AsynctrackError, TypeError, OverflowError):
+                pass
+    return _by_mlflow("log_metrics", metrics, step, synchronous, run_id, timestamp, model_id, dataset)
+
+
+def log_param(key: Any, value: Any, synchronous: Any) -> Any:
+    if _write(synchronous, params={key: value}):
+        return value
+    return _by_mlflow("log_param", key, value, synchronous)
+
+
+def log_params(params: Any, synchronous: Any, run_id: Any) -> Any:
+    if run_id is None and _write(synchronous, params=params):
+        return None
+    return _by_mlflow("log_params", params, synchronous, run_id)
+
+
+def set_tag(key: Any, value: Any, synchronous: Any) -> Any:
+    return None if _write(synchronous, tags={key: value}) else _by_mlflow("set_tag", key, value, synchronous)
+
+
+def set_tags(tags: Any, synchronous: Any) -> Any:
+    return None if _write(synchronous, tags=tags) else _by_mlflow("set_tags", tags, synchronous)
+
+
+def _write(synchronous: Any, params: Any = (), tags: Any = ()) -> bool:
+    """Log params or tags to the journal; whether that was possible."""
+    run = _active() if _waits(synchronous) else None
+    if run is None:
+        return False
+    try:
+        run.write(
+            (),
+            {key: str(value) for key, value in dict(params).items()},
+            {key: str(value) for key, value in dict(tags).items()},
+        )
+    except (AsynctrackError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _by_mlflow(name: str, *arguments: Any) -> Any:
+    global _current
+    found = _own[name](*arguments)
+    store = _mlflow._get_store()  # the next call may be the plain case
+    runs = store._asynctrack_runs if isinstance(store, JournalStore) else None
+    _current = _mlflow._tracking_uri, _environ.get(_URI), runs
+    return found
+
+
+# ── replacing
+
+
+class _Replacements:
+    """The code that MLflow's functions get. It runs in `mlflow.tracking.fluent`, where ``_asynctrack`` is this module.
+    Only the parameters are theirs: the defaults stay MLflow's."""
+
+    @staticmethod
+    def log_metric(
+        key: Any, value: Any, step: Any, synchronous: Any, timestamp: Any, run_id: Any, model_id: Any, dataset: Any
+    ) -> Any:
+        return _asynctrack.log_metric(key, value, step, synchronous, timestamp, run_id, model_id, dataset)
+
+    @staticmethod
+    def log_metrics(
+        metrics: Any, step: Any, synchronous: Any, run_id: Any, timestamp: Any, model_id: Any, dataset: Any
+    ) -> Any:
+        return _asynctrack.log_metrics(metrics, step, synchronous, run_id, timestamp, model_id, dataset)
+
+    @staticmethod
+    def log_param(key: Any, value: Any, synchronous: Any) -> Any:
+        return _asynctrack.log_param(key, value, synchronous)
+
+    @staticmethod
+    def log_params(params: Any, synchronous: Any, run_id: Any) -> Any:
+        return _asynctrack.log_params(params, synchronous, run_id)
+
+    @staticmethod
+    def set_tag(key: Any, value: Any, synchronous: Any) -> Any:
+        return _asynctrack.set_tag(key, value, synchronous)
+
+    @staticmethod
+    def set_tags(tags: Any, synchronous: Any) -> Any:
+        return _asynctrack.set_tags(tags, synchronous)
+
+
+_asynctrack: Any = None  # named for type checkers; the code above runs elsewhere
+
+
+def replace() -> None:
+    """Give MLflow's functions other code. The function objects stay, so it does not matter who has imported them, and
+    when. One that this MLflow defines with other parameters is left alone: it goes through the wrapped store."""
+    _fluent._asynctrack = sys.modules[__name__]
+    for name, new in vars(_Replacements).items():
+        if name in _codes or not isinstance(new, staticmethod):
+            continue
+        function: Any = inspect.unwrap(getattr(_fluent, name))
+        same = [*inspect.signature(function).parameters] == [*inspect.signature(new.__func__).parameters]
+        if not same or function.__closure__ is not None:
+            continue
+        _own[name] = FunctionType(function.__code__, _fluent.__dict__, name, function.__defaults__)
+        _codes[name], function.__code__ = function.__code__, new.__func__.__code__
+
+
+def restore() -> None:
+    """Give them back their own."""
+    for name, code in _codes.items():
+        inspect.unwrap(getattr(_fluent, name)).__code__ = code
+    _codes.clear()
+
+
+def _forked() -> None:
+    global _pid
+    _pid = os.getpid()
+
+
+after_fork(_forked)

@@ -1,0 +1,175 @@
+"""Refused events: try them again after their cause is mended, or delete them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterable
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+from asynctrack.artifacts.snapshot import remove_snapshots
+from asynctrack.errors import AsynctrackError, DeliveryError, InvalidInputError
+from asynctrack.journal.locks import locked_file
+from asynctrack.journal.owner import read_owner
+from asynctrack.journal.survey import RejectedEvent, read_lines
+from asynctrack.runs.active import attached_run, begun_run, detach
+from asynctrack.runs.log import RunLog
+from asynctrack.runs.waiting import raise_refused, timed_out, wait_blocking
+from asynctrack.stores.base import RunSpec
+
+__all__ = ["Retried", "drop_rejected", "retry_rejected"]
+
+_REJECTED = "rejected.jsonl"
+#: the share of the refused events that are deleted together, after they have been logged again
+_DROPPED_AT_ONCE = 0.1
+
+
+class Retried(NamedTuple):
+    """``accepted``: number of events that the store accepted. ``problems``: a
+    message for each group of events that was refused again, with the place
+    where they are kept."""
+
+    accepted: int
+    problems: list[str]
+
+
+def retry_rejected(path: str, *, to: str | None = None, timeout: float = 60.0) -> Retried:
+    """Log the refused events of the spool ``path`` again, to its store or to
+    the store ``to``, and wait for delivery.
+
+    Events that the store refuses again are kept in a spool of this process.
+    Events that cannot be logged stay in ``path``. Raises InvalidInputError if
+    ``path`` is not a spool. Raises FlushTimeoutError if the store does not
+    answer within ``timeout`` seconds: nothing is deleted then, and another try
+    stores no event twice.
+    """
+    owner = read_owner(path)
+    if owner is None:
+        raise InvalidInputError(f"{path} is not a spool; `asynctrack spool` lists them")
+    runs: dict[str, dict[bytes, RejectedEvent]] = {}
+    for line, event in read_lines(path).items():
+        runs.setdefault(event.run_id, {})[line] = event
+    left = sum(map(len, runs.values()))
+    accepted, problems = 0, []
+    logged: set[bytes] = set()
+    try:
+        for run_id, lines in runs.items():
+            retried, again = _retry_run(run_id, to or owner.store, lines, timeout)
+            logged |= again
+            accepted += retried.accepted
+            problems += retried.problems
+            # Each time the whole file is written again: with thousands of runs, not after each.
+            if len(logged) > left * _DROPPED_AT_ONCE:
+                drop_rejected(path, logged)
+                left, logged = left - len(logged), set()
+    finally:
+        if logged:
+            drop_rejected(path, logged)
+    return Retried(accepted, problems)
+
+
+def _retry_run(
+    run_id: str, store: str, lines: dict[bytes, RejectedEvent], timeout: float
+) -> tuple[Retried, set[bytes]]:
+    """Log the refused events of one run again. Returns the result, and the lines that were logged."""
+    specs = [event.spec for event in lines.values() if event.spec is not None]
+    # With a spec, the events were refused because the run could not be created. It is created now and ended below.
+    log = attached_run(run_id, store) if not specs else begun_run(RunSpec(**specs[-1]), store)
+    state = log._state
+    before = log.stats().rejected
+    logged, problems = set(), []
+    for line, event in lines.items():
+        try:
+            _log_again(log, event)
+            logged.add(line)
+        except AsynctrackError as error:
+            problems.append(f"{error}. It stays in {event.spool}.")
+    ends = [event for event in lines.values() if event.kind == "end"]
+    if ends:
+        detach(state, ends[-1].key, int(ends[-1].value))
+    elif specs:
+        detach(state, "KILLED", max(event.refused_at for event in lines.values()))  # how it ended is not known
+    else:
+        detach(state)
+    receipt = state.engine.flush(state.number)
+    if not wait_blocking(state, receipt, timeout):
+        state.engine.gave_up = True
+        raise timed_out(state, timeout)
+    receipt.result()
+    accepted = len(logged) - (log.stats().rejected - before)
+    try:
+        raise_refused(state)
+    except DeliveryError as error:
+        problems.append(str(error))
+    return Retried(max(accepted, 0), problems), logged
+
+
+def _log_again(log: RunLog, event: RejectedEvent) -> None:
+    if event.kind == "metric":
+        metric: Any = event.on or event.key
+        log.log_metric(metric, float(event.value), event.step, event.timestamp)
+    elif event.kind == "param":
+        log.log_param(event.key, event.value)
+    elif event.kind == "tag":
+        log.set_tag(event.key, event.value)
+    elif event.kind == "artifact":
+        # The spool may have been moved since: the recorded path is not used, only its last part.
+        log._log_path(os.path.join(event.spool, "artifacts", os.path.basename(event.value)), event.key, "copy")
+
+
+# ── delete
+
+
+def drop_rejected(path: str, lines: Container[bytes] | None = None) -> int:
+    """Delete the refused events of a spool (all, or only those in ``lines``)
+    and their artifacts. Returns their number.
+
+    If nothing else is left in the spool, its folder is deleted too. A program
+    that writes to the file at the same time loses nothing. Raises
+    InvalidInputError if ``path`` is not a spool, and OSError.
+    """
+    if read_owner(path) is None:
+        raise InvalidInputError(f"{path} is not a spool; `asynctrack spool` lists them")
+    where = os.path.join(path, _REJECTED)
+    dropped: list[RejectedEvent] = []
+    with ExitStack() as locked:
+        try:
+            locked.enter_context(locked_file(where, create=False))
+        except FileNotFoundError:
+            return 0  # nothing was refused
+        found = read_lines(path)
+        kept = {line: event for line, event in found.items() if lines is not None and line not in lines}
+        dropped = [event for line, event in found.items() if line not in kept]
+        _drop_artifacts(path, dropped, kept.values())
+        if kept:
+            with open(f"{where}.new", "wb", opener=_private) as file:
+                file.writelines(line + b"\n" for line in kept)
+            os.replace(f"{where}.new", where)
+        else:
+            os.unlink(where)
+            _remove_delivered(path)
+    return len(dropped)
+
+
+def _private(path: str, flags: int) -> int:
+    """An opener for `open`: only the file's owner may read it."""
+    return os.open(path, flags, 0o600)
+
+
+def _drop_artifacts(path: str, dropped: Iterable[RejectedEvent], kept: Iterable[RejectedEvent]) -> None:
+    names, needed = (
+        {os.path.basename(str(event.value)) for event in events if event.kind == "artifact"}
+        for events in (dropped, kept)
+    )
+    for name in names - needed:
+        remove_snapshots(os.path.join(path, "artifacts", name))
+
+
+def _remove_delivered(path: str) -> None:
+    """Delete a spool's folder if nothing but refused events was left in it."""
+    if os.path.exists(os.path.join(path, "registry")):
+        return
+    remove_snapshots(os.path.join(path, "artifacts"))  # snapshots whose line in rejected.jsonl is damaged
+    if os.listdir(path) == ["owner"]:
+        os.unlink(os.path.join(path, "owner"))
+        os.rmdir(path)

@@ -1,0 +1,221 @@
+"""`asynctrack.sync`: deliver the spools of programs that have ended, or that are running offline."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+from asynctrack.arguments import checked_name, path_of, several, timeout_of
+from asynctrack.clock import monotonic
+from asynctrack.engine.shipping import make_own_loop, ship
+from asynctrack.errors import AsynctrackError, InvalidInputError
+from asynctrack.journal.owner import lost_owner, read_owner
+from asynctrack.journal.survey import find_ownerless, find_spools
+from asynctrack.recovery.job import Job, Shipment
+from asynctrack.settings import current_settings
+from asynctrack.stores.base import AbstractStore
+from asynctrack.stores.io import ThreadedIO, in_event_loop
+from asynctrack.stores.uri import open_store, resolve_store_uri
+from asynctrack.values import shortened
+
+__all__ = ["Shipment", "spool_paths", "sync"]
+
+logger = logging.getLogger("asynctrack")
+
+#: seconds between two calls of the progress function, and between two searches for new spools
+_TICK, _LOOK = 0.1, 1.0
+
+
+def spool_paths(spool_dir: str | os.PathLike[str] | None = None) -> list[str]:
+    """Every spool with undelivered events in ``spool_dir`` (default: the
+    folders where programs started here create their spools)."""
+    found = find_spools(_folder(spool_dir))
+    return [path for path in found if os.path.exists(os.path.join(path, "registry"))]
+
+
+def _folder(spool_dir: str | os.PathLike[str] | None) -> str | None:
+    return current_settings().spool_dir if spool_dir is None else path_of("spool_dir", spool_dir)
+
+
+def sync(
+    spools: Sequence[str | os.PathLike[str]] | None = None,
+    *,
+    spool_dir: str | os.PathLike[str] | None = None,
+    to: str | os.PathLike[str] | None = None,
+    experiment: str | None = None,
+    watch: bool = False,
+    owner_gone: bool = False,
+    timeout: float = 60.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Shipment]:
+    """Deliver spools, each to its recorded store or all to the store ``to``,
+    and return the result of each spool.
+
+    ``spools``: paths of spools; default: all spools in ``spool_dir`` (default:
+    the folders where programs started here create their spools).
+
+    ``experiment``: the name of the experiment in which runs are created.
+
+    ``watch``: go on until the offline programs have ended, also with spools
+    that appear meanwhile. Without it, the spool of a running offline program
+    is delivered as far as it has been written.
+
+    ``owner_gone``: assume that programs on other hosts have ended. Their locks
+    cannot be seen from this host.
+
+    ``timeout``: after that many seconds without progress at a store, the rest
+    stays in the spools (not with ``watch``).
+
+    ``progress``: called ten times a second with the numbers of events
+    delivered and left.
+
+    Each event is delivered once, also if `sync` is repeated, interrupted, or
+    run twice at the same time. Spools of programs that deliver themselves, and
+    of this process, are left alone. Blocks the calling thread, even if it runs
+    an event loop (as in a notebook). Raises InvalidInputError for a ``to`` of
+    no known kind. Other errors do not raise: they are the ``problem`` of a
+    `Shipment`.
+    """
+    _refuse_empty(to=to, experiment=experiment)
+    experiment = None if experiment is None else checked_name(experiment)
+    patience = timeout_of(timeout)
+    if patience is None or patience < 0:
+        raise InvalidInputError(f"timeout={shortened(timeout)}: it must be a number of seconds, 0 or more")
+    if progress is not None and not callable(progress):
+        raise InvalidInputError(f"progress={shortened(progress)}: it must be a function, or None")
+    settings = current_settings()._replace(mode="online")  # ASYNCTRACK_MODE=offline is meant for programs that log
+    target = None if to is None else open_store(to, ThreadedIO(), offline=False).uri
+    jobs = _Jobs(
+        lambda store: Job(
+            store,
+            settings,
+            redirected=target is not None,
+            experiment=experiment,
+            timeout=patience,
+            owner_gone=owner_gone,
+            watch=watch,
+        ),
+        target,
+    )
+    if spools is None:
+        lost = [path for path, _ in find_ownerless(_folder(spool_dir))]
+        paths: Iterable[str | os.PathLike[str]] = [*spool_paths(spool_dir), *lost]
+    else:
+        paths = [path_of("spools", path) for path in several("spools", spools)]
+    try:
+        jobs.assign(os.path.abspath(path) for path in paths)
+        look = (lambda: spool_paths(spool_dir)) if watch and spools is None else None
+        if jobs.running:
+            _carry_out(jobs, look, progress)
+    finally:
+        jobs.close()
+    return list(jobs.results.values())
+
+
+def _refuse_empty(**given: object) -> None:
+    for name, value in given.items():
+        if isinstance(value, str) and not value.strip():
+            raise InvalidInputError(f"{name} is empty (a variable that is not set, maybe); leave it out, or name one")
+
+
+def _carry_out(
+    jobs: _Jobs, look: Callable[[], Iterable[str]] | None, progress: Callable[[int, int], None] | None
+) -> None:
+    """Deliver the assigned spools, and the spools that ``look`` finds meanwhile."""
+    import anyio
+
+    told_at = 0.0
+
+    def tell() -> None:
+        nonlocal told_at
+        if progress is not None and monotonic() > told_at + _TICK:
+            progress(*jobs.counts())
+            told_at = monotonic()
+
+    async def deliver(job: Job) -> None:
+        try:
+            await ship(job.pump, lambda idle: job.stop(jobs.cancelled, tell))
+        except Exception as error:  # an error at one store must not stop the delivery to the others
+            logger.exception("asynctrack: cannot deliver to %s", job.uri)
+            job.problem = repr(error)
+        finally:
+            jobs.running.pop(job.uri)
+
+    async def main() -> None:
+        nonlocal told_at
+        make_own_loop()
+        async with anyio.create_task_group() as tasks:
+            for job in list(jobs.running.values()):
+                tasks.start_soon(deliver, job)
+            running = True
+            while look is not None and running and not jobs.cancelled.is_set():
+                await anyio.sleep(_LOOK)
+                ended = not jobs.running  # then this is the last look, unless it finds something
+                for job in jobs.assign(path for path in look() if path not in jobs.results):
+                    tasks.start_soon(deliver, job)
+                running = not ended or bool(jobs.running)
+        told_at = 0.0
+        tell()
+
+    if not in_event_loop():
+        anyio.run(main)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1, "asynctrack-sync") as thread:
+        done = thread.submit(anyio.run, main)
+        try:
+            done.result()
+        except BaseException:
+            jobs.cancelled.set()  # Ctrl-C, which is raised only in the main thread
+            raise
+
+
+class _Jobs:
+    """Assigns spools to one `Job` for each store. ``make`` creates the job of a store."""
+
+    def __init__(self, make: Callable[[AbstractStore], Job], target: str | None) -> None:
+        self._make = make
+        self._target = target
+        #: by path: the result of each spool; "partly" until the spool is done
+        self.results: dict[str, Shipment] = {}
+        #: by the store's URI: the jobs that are running
+        self.running: dict[str, Job] = {}
+        self.cancelled = threading.Event()
+        self._all: list[Job] = []
+
+    def assign(self, paths: Iterable[str]) -> list[Job]:
+        """Give spools to the jobs of their stores; returns the jobs that are new."""
+        owners = {path: read_owner(path) for path in paths if path not in self.results}
+        new = []
+        # The older one first: it may create a run that a later one logs to.
+        for path, owner in sorted(owners.items(), key=lambda entry: entry[1].created if entry[1] else 0):
+            if owner is None:
+                problem = lost_owner(path) or "it is not a spool; `asynctrack spool` lists them"
+                self.results[path] = Shipment(path, "", "failed", problem=problem)
+                continue
+            try:
+                uri = self._target or resolve_store_uri(owner.store)
+                if uri not in self.running:
+                    job = self.running[uri] = self._make(open_store(uri, ThreadedIO(), offline=False))
+                    new.append(job)
+                    self._all.append(job)
+            except AsynctrackError as error:
+                self.results[path] = Shipment(path, self._target or owner.store, "failed", problem=str(error))
+                continue
+            self.results[path] = Shipment(path, uri, "partly")
+            self.running[uri].add(path)
+        # In the order in which the caller named them.
+        self.results = {path: self.results[path] for path in [*self.results, *owners]}
+        return new
+
+    def counts(self) -> tuple[int, int]:
+        """The number of events dealt with so far, and about how many are left."""
+        return sum(job.done() for job in self._all), sum(job.left() for job in self._all)
+
+    def close(self) -> None:
+        """Release the spools that are left, and record the result of each spool."""
+        for job in self._all:
+            self.results.update(job.close())

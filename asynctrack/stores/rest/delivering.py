@@ -1,0 +1,114 @@
+"""Batches on their way to one MLflow server."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from asynctrack.errors import NotFoundError, RefusedError, WrongServerError
+from asynctrack.stores.base import Batch, Limits, Refusal
+from asynctrack.stores.rest.answers import RaceError
+from asynctrack.stores.rest.api import Api
+from asynctrack.stores.rest.encoding import batch_body, checked, identity, without_doubles
+from asynctrack.stores.rest.limits import ValueLimits
+from asynctrack.stores.rest.runs import Runs
+
+__all__ = ["BatchSender"]
+
+_PROBE_TAG = "asynctrack.probe"
+
+
+class BatchSender:
+    """Sends batches, each point once; remembers whether the server keeps doubles, and how much of a long value.
+
+    A server over a database stores identical points once, takes an equal param again and overwrites tags, so a batch
+    is simply sent again. One over files, and Databricks, keep doubles: after a failure that may have been a success,
+    what is stored is read back before the rest is sent.
+    """
+
+    def __init__(self, api: Api, runs: Runs, limits: Limits, keeps_doubles: bool | None) -> None:
+        self._api = api
+        self._runs = runs
+        self._limits = limits
+        #: whether the server stores identical points twice; None: not asked yet
+        self.keeps_doubles = keeps_doubles
+        self.values = ValueLimits(api.client)
+
+    async def doubles(self) -> bool:
+        """Whether the server stores identical points twice; it is asked once."""
+        if self.keeps_doubles is None:
+            try:
+                info = await self._api.client.call("GET", "/api/3.0/mlflow/server-info")
+            except (NotFoundError, RefusedError, WrongServerError):
+                info = {}  # an older server, or something else that speaks its language: reading back does no harm
+            self.keeps_doubles = info.get("store_type") != "SqlStore"
+        return self.keeps_doubles
+
+    async def log_batch(self, run_id: str, batch: Batch, bookmark: object) -> list[Refusal]:
+        """See `AbstractStore.log_batch`."""
+        sent, refusals = checked(batch)
+        try:
+            if bookmark is not None and await self.doubles():
+                sent = without_doubles(sent, await self._stored(run_id, sent))
+            elif self.keeps_doubles:
+                sent = without_doubles(sent, {})
+            if sent:
+                await self._send_once(run_id, sent)
+        except RefusedError as error:
+            if "state" in str(error) and await self._runs.is_deleted(run_id):
+                return _refuse(batch, f"run {run_id} is deleted; restore it to log to it")
+            raise
+        return refusals
+
+    async def _send_once(self, run_id: str, batch: Batch) -> None:
+        try:
+            await self._runs.known(run_id, partial(self._send_to, batch))
+        except RaceError:
+            # Two NaN of one metric, step and time are two to an MLflow before 3.17, and one to its database: it would
+            # refuse the batch for ever.
+            rest = without_doubles(batch, await self._stored(run_id, batch))
+            if rest:
+                await self._runs.known(run_id, partial(self._send_to, rest))
+
+    async def _send_to(self, batch: Batch, run_id: str) -> None:
+        await self.send(run_id, batch)
+
+    async def send(self, run_id: str, batch: Batch) -> None:
+        """Send a batch that is within the limits in number, in as many pieces as its size in bytes takes, and what the
+        server takes of long values."""
+        await self.values.ask(batch)
+        sent = self.values.cut(batch)
+        body = batch_body(run_id, sent)
+        if len(body) > self._limits.bytes and len(batch) > 1:
+            for half in batch.halves():
+                await self.send(run_id, half)
+            return
+        try:
+            await self._api.post_bytes("/runs/log-batch", body, again=not self.keeps_doubles)
+        except RefusedError as error:
+            if not self.values.learn(error, sent):
+                raise
+            await self.send(run_id, batch)
+        else:
+            self.values.tell_what_is_lost(run_id, batch)
+
+    async def probe(self, run_id: str) -> None:
+        """Set a tag and take it away again."""
+        now = time.time_ns() // 1_000_000
+        await self._api.post("/runs/set-tag", {"run_id": run_id, "key": _PROBE_TAG, "value": str(now)})
+        try:
+            await self._runs.delete_tag(run_id, _PROBE_TAG)
+        except NotFoundError:
+            pass  # another probe of the same run has taken it away
+
+    async def _stored(self, run_id: str, batch: Batch) -> dict[str, set[tuple[int, int, str]]]:
+        """Every point that the server has of the batch's metrics."""
+        found = {}
+        for key in batch.metric_keys():
+            points = await self._runs.history(run_id, key)
+            found[key] = {identity(point.timestamp, point.step, point.value) for point in points}
+        return found
+
+
+def _refuse(batch: Batch, reason: str) -> list[Refusal]:
+    return [Refusal(*item, reason=reason) for item in batch.items()]

@@ -1,0 +1,64 @@
+"""What the statements need of a database: `Session`, inside a transaction, and `Database`, which begins one.
+
+Statements are written once, with "?" for each value, in the SQL that SQLite and PostgreSQL have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from asynctrack.stores.sql.rows import Flat
+from asynctrack.stores.sql.schema import Schema
+
+__all__ = ["Database", "Row", "Session"]
+
+Row = tuple[Any, ...]
+
+
+class Session(Protocol):
+    """A transaction. It belongs to the thread that has begun it."""
+
+    schema: Schema
+    #: whether a text longer than its column is refused; elsewhere it is kept as it is
+    enforces_lengths: bool
+    #: the end of a SELECT whose row must not change before the transaction ends
+    for_update: str
+
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Every row of a SELECT."""
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
+        """Carry out a statement; how many rows it has changed."""
+
+    def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Carry out a statement for each of ``rows``."""
+
+    def lock_names(self) -> None:
+        """Let nobody else create an experiment before the transaction ends."""
+
+    def add_experiment(self, name: str, now: int) -> int:
+        """Insert an active experiment that has no place for artifacts yet; its id."""
+
+    def add_points(self, run_id: str, key: str, points: Flat, *, nan: bool) -> None:
+        """Have points of one metric inserted before the transaction ends, except those that are there already.
+        ``nan``: their values, which are all 0, stand for NaN."""
+
+
+class Database(Protocol):
+    """Where the tables are. Any thread may call its methods; they wait for one another."""
+
+    uri: str
+    #: the folder, or URI, below which an experiment's artifacts are unless it names a place
+    artifact_root: str
+
+    def write(self, wait: float, *, create: bool = False) -> AbstractContextManager[Session]:
+        """A transaction that is committed unless an exception leaves it. ``wait``: seconds to wait for others.
+        ``create``: make what is not there yet."""
+
+    def read(self, wait: float) -> AbstractContextManager[Session]:
+        """A transaction that sees one state of the database, and changes nothing."""
+
+    def close(self) -> None:
+        """Close the connection; the next transaction opens another."""

@@ -1,0 +1,290 @@
+"""Metrics a second into MLflow's own databases, SQLite and PostgreSQL, against bare inserts into the same tables.
+
+The tables have MLflow's keys, indexes and foreign keys, as its newest version makes them: `metrics` has three B-trees,
+and without them a figure means nothing. The bare side has its rows ready, SQLite's as tuples for one `executemany` and
+PostgreSQL's as the bytes of one binary COPY for each transaction of 64,000. Ours gets them as the journal has them, and
+keeps `latest_metrics` too. "asynctrack" is timed from the first log call to the end of the run's block. All write
+copies of one database in turn, empty and filled (`--no-large` leaves the filled ones out).
+
+The neighbour is a client of a real MLflow server on the same SQLite file, which logs 100 metrics ten times a second
+while a process of ours writes without a break. (With an idle machine beside it: here the server and the writer share
+the CPUs.) PostgreSQL has no such table: there, programs write at the same time.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import asynctrack
+from asynctrack.errors import UnavailableError
+from asynctrack.stores.base import Batch, RecordBlock
+from asynctrack.stores.io import drive
+from benchmarks.command import Options, run
+from benchmarks.measuring import clean_settings, in_turn, work_folder
+from benchmarks.report import Report, Table
+from benchmarks.rest import call, raw
+from benchmarks.sql_databases import BATCH, KEYS, START, Database, Postgres, Sqlite, block, new_run, opened, points
+from tests import servers
+from tests.mlflow_store import open_mlflow
+
+EVENTS, RUNS, ROUNDS = 256_000, 64, 5
+FILLED = (0, 1_000_000, 5_000_000)
+#: events that MLflow's own store, and its server, are given
+FEW = 10_000
+SECONDS = 6.0
+#: what a database has to reach: against bare inserts with one run, with 64; against MLflow's store, and its server
+GOALS = {"SQLite": (1.4, 0.9, 30, 25), "PostgreSQL": (0.85, 0.85, 10, 12)}
+
+
+def ours(uri: str, blocks: list[RecordBlock]) -> float:
+    """Seconds that our store takes for one run's batches."""
+    store = opened(uri)
+    run_id = new_run(store)
+    begun = time.perf_counter()
+    for each in blocks:
+        drive(store.log_batch(run_id, Batch(blocks=[each])))
+    took = time.perf_counter() - begun
+    drive(store.aclose())
+    return took
+
+
+def whole(uri: str, events: int) -> float:
+    """Seconds from the first log call to the end of a run's block."""
+    with asynctrack.start_run(tracking_uri=uri) as active:
+        log = active.log_metric
+        begun = time.perf_counter()
+        for number in range(events):
+            log(KEYS[number % 10], number * 0.37, number // 10)
+    took = time.perf_counter() - begun
+    asynctrack.shutdown()  # a copy that is still in use is not deleted
+    return took
+
+
+def together(uri: str, blocks: list[RecordBlock]) -> float:
+    """Seconds that our store takes for the same batches of each of 64 runs, which all log at once."""
+    store = opened(uri)
+    ids = [new_run(store) for _ in range(RUNS)]
+
+    def log(run_id: str) -> None:
+        for each in blocks:
+            drive(store.log_batch(run_id, Batch(blocks=[each])))
+
+    threads = [threading.Thread(target=log, args=(run_id,)) for run_id in ids]
+    begun = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took = time.perf_counter() - begun
+    drive(store.aclose())
+    return took
+
+
+def theirs(uri: str, events: int, root: Path) -> float:
+    """Seconds that MLflow's own store takes, in its batches of 1000."""
+    from mlflow.entities import Metric
+
+    store = open_mlflow(uri, root)
+    run_id = store.create_run("0", "", START, [], None).info.run_id
+    batches = [
+        [Metric(KEYS[metric], value, at, step) for metric, at, step, value in points(first, 1000)]
+        for first in range(0, events, 1000)
+    ]
+    begun = time.perf_counter()
+    for each in batches:
+        store.log_batch(run_id, each, [], [])
+    took = time.perf_counter() - begun
+    store._dispose_engine()
+    return took
+
+
+def rates(options: Options, report: Report, work: Path, database: Database, server: float) -> None:
+    """Fill the table of rates, at each size of the database. ``server``: metrics a second of MLflow's."""
+    events = BATCH if options.quick else EVENTS
+    blocks = [block(first, BATCH) for first in range(0, events, BATCH)]
+    small = [block(first, BATCH // RUNS) for first in range(0, events // RUNS, BATCH // RUNS)]
+    columns = ["points before", "who", "metrics/s", f"against {database.bare}", "against MLflow's store"]
+    table = Table(f"Into one {database.name} database with MLflow's keys and indexes", columns)
+    before, few = 0, FEW // 10 if options.quick else FEW
+    bare, mlflows = database.bare, "MLflow's store"
+    measured: dict[str, tuple[int, Callable[[str], float]]] = {
+        f"{bare}, one run": (events, lambda uri: database.insert(uri, events, 1)),
+        "our store, one run": (events, lambda uri: ours(uri, blocks)),
+        "asynctrack, one run": (events, lambda uri: whole(uri, events)),
+        f"{mlflows}, one run": (few, lambda uri: theirs(uri, few, work)),
+        f"{bare}, 64 runs": (events, lambda uri: database.insert(uri, events, RUNS)),
+        "our store, 64 runs": (events, lambda uri: together(uri, small)),
+    }
+    calls = [lambda call=call: database.on_a_copy(call) for _, call in measured.values()]
+    for size in FILLED[:1] if options.quick or not options.large else FILLED:
+        for first in range(before, size, 1_000_000):  # a run each
+            database.fill(first, min(1_000_000, size - first))
+        before = size
+        rounds = in_turn(calls, 1 if options.quick else ROUNDS)
+        speed = {
+            name: [count / took for took in took_by]
+            for (name, (count, _)), took_by in zip(measured.items(), zip(*rounds, strict=True), strict=True)
+        }
+
+        def ratio(one: str, other: str, speed: dict[str, list[float]] = speed) -> float:
+            return statistics.median(a / b for a, b in zip(speed[one], speed[other], strict=True))
+
+        for name, found in speed.items():
+            floor = f"{bare}, {name.partition(', ')[2]}"
+            against = [f"{ratio(name, floor):.2f}×", f"{ratio(name, f'{mlflows}, one run'):.1f}×"]
+            table.add(f"{size:,}", name, f"{statistics.median(found):,.0f}", *against)
+        label = f"{database.name}{f', after {size:,} points' if size else ''}"
+        for (name, one, other), least in zip(
+            (
+                ("one", "our store, one run", f"{bare}, one run"),
+                ("runs", "our store, 64 runs", f"{bare}, 64 runs"),
+                ("mlflow", "our store, one run", f"{mlflows}, one run"),
+            ),
+            GOALS[database.name][:3],
+            strict=True,
+        ):
+            name = f"{database.name.lower()}_{name}_{size}"
+            report.goal(name, f"{label}: {one}, against {other}", ratio(one, other), least, at_least=True)
+        if not size:
+            found_by_us = statistics.median(speed["our store, one run"]) / server
+            what = f"{label}: our store against a server ({server:,.0f} metrics/s)"
+            report.goal(f"{database.name.lower()}_server", what, found_by_us, GOALS[database.name][3], at_least=True)
+    report.tables.append(table)
+
+
+def speed_of(server: servers.MlflowServer, options: Options) -> float:
+    """Metrics a second that a server takes from one client, with bodies that are ready."""
+    few = FEW // 10 if options.quick else FEW
+    return few / min(raw(server.url, few, 1) for _ in range(1 if options.quick else ROUNDS))
+
+
+def write_on(uri: str, seconds: float, results: Any) -> None:
+    """In a process of its own: write without a break; how many points that were, and the longest batch in seconds."""
+    store = opened(uri)
+    run_id, written, longest = new_run(store), 0, 0.0
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        each = block(written, BATCH)
+        begun = time.monotonic()
+        while True:
+            try:
+                drive(store.log_batch(run_id, Batch(blocks=[each])))
+                break
+            except UnavailableError:
+                continue  # it did not come to its turn while a call waits; the engine tries again, too
+        longest = max(longest, time.monotonic() - begun)
+        written += BATCH
+    results.put((written, longest))
+
+
+def writers(uri: str, count: int, seconds: float) -> tuple[list[Any], Any]:
+    """Processes that have begun, and where their results will be."""
+    spawn = multiprocessing.get_context("spawn")
+    results = spawn.SimpleQueue()
+    found = [spawn.Process(target=write_on, args=(uri, seconds, results)) for _ in range(count)]
+    for process in found:
+        process.start()
+    return found, results
+
+
+def latencies(url: str, seconds: float) -> list[float]:
+    """How long the requests of a client take, in ms, that logs 100 metrics ten times a second."""
+    run_id = call(url, "runs/create", {"experiment_id": "0", "start_time": 1})["run"]["info"]["run_id"]
+    found, until, number = [], time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        metrics = [{"key": "m", "value": 1.0, "timestamp": number * 100 + i, "step": i} for i in range(100)]
+        begun = time.monotonic()
+        call(url, "runs/log-batch", {"run_id": run_id, "metrics": metrics})
+        found.append((time.monotonic() - begun) * 1e3)
+        number += 1
+        time.sleep(max(0.1 - (time.monotonic() - begun), 0.0))
+    return found
+
+
+def neighbours(options: Options, report: Report, work: Path) -> float:
+    """Fill the table of neighbours; how many metrics a second the server takes when nobody disturbs it."""
+    seconds = 2.0 if options.quick else SECONDS
+    table = Table("Beside others on one file", ["who", "p50", "most", "of how many"])
+    with servers.sqlite(work) as server:
+        alone = speed_of(server, options)
+        quiet = latencies(server.url, seconds)
+        begun, results = writers(server.backend, 1, seconds + 3.0)
+        time.sleep(2.0)  # it imports, and finds out that it has company
+        busy = latencies(server.url, seconds)
+        for process in begun:
+            process.join()
+        written, _ = results.get()
+    for name, found in (("a server's client, quiet", quiet), ("the same while we write", busy)):
+        table.add(name, f"{statistics.median(found):.0f} ms", f"{max(found):.0f} ms", f"{len(found)} requests")
+    table.add("our writer beside it", f"{written / (seconds + 3.0):,.0f} metrics/s", "", "")
+    factor = statistics.median(busy) / statistics.median(quiet)
+    report.goal("neighbour", "a server's client while we write, p50 against quiet", factor, 5.0)
+    path = work / "four.db"
+    open_mlflow(path)._dispose_engine()
+    begun, results = writers(f"sqlite:///{path}", 4, seconds * 2)
+    for process in begun:
+        process.join()
+    shares = [results.get() for _ in begun]
+    counts = [count for count, _ in shares]
+    table.add(
+        "four writers, each",
+        f"{statistics.median(counts):,.0f} points",
+        f"longest batch {max(s for _, s in shares):.1f} s",
+        f"{min(counts):,} to {max(counts):,}",
+    )
+    report.goal(
+        "four", "the least of four writers, of their mean", min(counts) / statistics.mean(counts), 0.5, at_least=True
+    )
+    report.tables.append(table)
+    return alone
+
+
+def programs(options: Options, report: Report, database: Postgres) -> None:
+    """Fill the table of programs that write one PostgreSQL database at the same time."""
+    seconds = 2.0 if options.quick else SECONDS
+    table = Table("Several programs into one PostgreSQL database", ["programs", "metrics/s", "least and most of one"])
+
+    def rate(count: int, uri: str) -> float:
+        begun, results = writers(uri, count, seconds)
+        for process in begun:
+            process.join()
+        counts: list[int] = [results.get()[0] for _ in begun]
+        table.add(str(count), f"{sum(counts) / seconds:,.0f}", f"{min(counts):,} to {max(counts):,} points")
+        return sum(counts) / seconds
+
+    for count in (1, 2) if options.quick else (1, 2, 4):
+        database.on_a_copy(functools.partial(rate, count))
+    report.tables.append(table)
+
+
+def measure(options: Options) -> Report:
+    """The benchmark."""
+    report = Report("sql", "MLflow's databases", __doc__ or "")
+    with work_folder() as work, clean_settings(work):
+        server = neighbours(options, report, work)
+        rates(options, report, work, Sqlite(work), server)
+        try:
+            database = Postgres(work)
+        except ImportError as error:
+            report.notes.append(f"PostgreSQL was not measured: {error}.")
+            return report
+        with closing(database):
+            folder = work / "postgres"
+            folder.mkdir()
+            with database.server(folder) as on_postgres:
+                server = speed_of(on_postgres, options)
+            rates(options, report, work, database, server)
+            programs(options, report, database)
+    return report
+
+
+if __name__ == "__main__":
+    run(__doc__, measure)

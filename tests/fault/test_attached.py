@@ -1,0 +1,111 @@
+"""Workers that log to the run of the program that has started them: by every method, with exact counts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fault.programs import PACKAGE, finish
+from tests.mlruns import only_run
+
+#: a module, as spawn and forkserver want it
+PROGRAM = """
+import multiprocessing, os, sys, time
+import asynctrack
+
+def by_object(run, worker):
+    for step in range(200):
+        run.log_metric(f"worker{worker}", 0.5, step)
+    run.flush()
+
+def by_function(worker):
+    for step in range(200):
+        asynctrack.log_metric(f"worker{worker}", 0.5, step)
+    asynctrack.flush_async_logging()
+
+def waits(run, worker):
+    by_object(run, worker)
+    run.log_metric(f"worker{worker}", 0.5, 200)
+    print("logged", flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    method, how = sys.argv[1:]
+    context = multiprocessing.get_context(method)
+    with asynctrack.start_run() as run:
+        os.environ["ASYNCTRACK_ATTACH"] = run.run_id
+        target, args = {"object": (by_object, (run,)), "function": (by_function, ())}[how]
+        workers = [context.Process(target=target, args=(*args, number)) for number in range(3)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert [worker.exitcode for worker in workers] == [0, 0, 0]
+        run.log_metric("parent", 1.0)
+"""
+
+
+def start(folder: Path, *arguments: str, code: str = PROGRAM) -> subprocess.Popen[str]:
+    (folder / "program.py").write_text(code)
+    return subprocess.Popen(
+        [sys.executable, "program.py", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": PACKAGE, "MLFLOW_TRACKING_URI": str(folder / "mlruns")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("how", ["object", "function"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_log_to_the_run_of_their_parent(method: str, how: str, tmp_path: Path) -> None:
+    """With the run object itself, or, where the environment names it, with functions; it is one run, which the parent
+    ends."""
+    if (method, how) == ("fork", "function"):
+        pytest.skip("a forked worker knows the parent's run without being told: tests/fault/test_fork.py")
+    result = finish(start(tmp_path, method, how))
+    assert (result.returncode, result.stderr) == (0, "")
+    run = only_run(tmp_path / "mlruns")
+    assert run.status == "FINISHED"
+    assert set(run.metrics) == {"worker0", "worker1", "worker2", "parent"}
+    for worker in range(3):
+        assert sorted(step for *_, step in run.metrics[f"worker{worker}"]) == list(range(200))
+
+
+TERMINATED = (
+    PROGRAM.split("if __name__")[0]
+    + """
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    run = asynctrack.start_run()
+    worker = context.Process(target=waits, args=(run, 0))
+    worker.start()
+    print(worker.pid, run.run_id, flush=True)
+    worker.join()
+    print("worker", worker.exitcode, flush=True)
+    run.log_metric("parent", 1.0)
+    run.terminate()
+"""
+)
+
+
+def test_a_worker_that_is_terminated_delivers_and_leaves_the_run_open(tmp_path: Path) -> None:
+    program = start(tmp_path, code=TERMINATED)
+    assert program.stdout is not None
+    pid, run_id = program.stdout.readline().split()
+    assert program.stdout.readline() == "logged\n"
+    os.kill(int(pid), signal.SIGTERM)
+    assert program.stdout.readline() == f"worker {-signal.SIGTERM}\n"
+    result = finish(program)
+    assert (result.returncode, result.stderr) == (0, "")
+    run = only_run(tmp_path / "mlruns")
+    assert (run.run_id, run.status) == (run_id, "FINISHED")
+    assert sorted(step for *_, step in run.metrics["worker0"]) == list(range(201))
+    assert len(run.metrics["parent"]) == 1

@@ -1,0 +1,64 @@
+"""The command `asynctrack doctor`, as a user in a shell meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import asynctrack
+from asynctrack.cli import app
+from tests.servers import free_port
+
+
+def doctor(status: int = 0) -> dict[str, Any]:
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    assert done.exit_code == status, done.output
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_it_says_what_is_installed_and_that_the_store_answers(tmp_path: Path) -> None:
+    found = doctor()
+    assert found["tracking URI"] == f"file://{tmp_path}/mlruns"
+    assert found["answers after"].endswith(" ms")
+    assert found["waiting"] == "nothing"
+    assert found["mlflow"].startswith("3.")
+    assert found["mlflow logs through asynctrack"].startswith("not asked for")
+    assert "tracking URI" in CliRunner().invoke(app, ["doctor"]).stdout
+
+
+def test_where_nothing_is_set_it_names_the_default_and_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    found = doctor()
+    assert found["tracking URI"] == f"sqlite:///{tmp_path}/mlflow.db (MLFLOW_TRACKING_URI is not set)"
+    assert found["database"].startswith("not there yet")
+    assert list(tmp_path.iterdir()) == []
+    asynctrack.create_experiment("vision")
+    assert doctor()["answers after"].endswith(" ms")
+
+
+def test_it_shows_no_credentials_of_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"asynctrack+http://me:s3cret@127.0.0.1:{free_port()}")
+    found = doctor(status=1)
+    assert found["mlflow logs through asynctrack"].startswith("yes")
+    assert "127.0.0.1" in found["no answer"]
+    assert "s3cret" not in json.dumps(found)
+
+
+def test_it_counts_what_waits() -> None:
+    asynctrack.configure(mode="offline")
+    with asynctrack.start_run() as run:
+        run.log_metric("loss", 1.0)
+    asynctrack.shutdown()
+    assert doctor()["waiting"].startswith("1 events, and 0 refused, in 1 spools")
+
+
+def test_a_uri_that_leads_nowhere_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://host")
+    assert "ftp" in doctor(status=1)["no answer"]

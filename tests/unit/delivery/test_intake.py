@@ -1,0 +1,146 @@
+"""Other programs' spools are delivered a few at a time, and each has its turn."""
+
+from __future__ import annotations
+
+from collections import deque
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from asynctrack.delivery.intake import Courtesy, Intake
+
+if TYPE_CHECKING:
+    from asynctrack.delivery.source import Source
+
+
+class Spool:
+    """What the intake asks a source for."""
+
+    followed, drained, busy = False, False, False
+    directory = SimpleNamespace(put_back=lambda: None)
+
+
+class Home:
+    """A supply of so many spools."""
+
+    def __init__(self, count: int) -> None:
+        self.left = deque(Spool() for _ in range(count))
+        self.taken: list[Spool] = []
+
+    def take(self) -> Source | None:
+        spool = self.left.popleft()
+        self.taken.append(spool)
+        return cast("Source", spool)
+
+    def put_back(self, source: Source) -> None:
+        self.left.append(cast("Spool", source))
+
+
+class Room:
+    """An intake, and what was let go of."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.left: list[Source] = []
+        self.intake = Intake(self.let_go, lambda: self.now)
+
+    def let_go(self, source: Source) -> None:
+        self.left.append(source)
+        self.intake.gone(source)
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room()
+
+
+def test_a_few_are_taken_and_the_next_when_one_is_finished(room: Room) -> None:
+    """However many there are, so many descriptors are enough."""
+    home = Home(400)
+    room.intake.add(home)
+    room.intake.fill()
+    room.intake.fill()
+    assert len(home.taken) == 16
+    finished = 0
+    while room.intake.more:
+        room.intake.gone(cast("Source", home.taken[finished]))
+        finished += 1
+        room.intake.fill()
+        assert len(home.taken) - finished <= 16
+    assert len(home.taken) == 400
+
+
+def test_one_that_does_not_get_on_makes_room_and_has_its_turn_again(room: Room) -> None:
+    """Sixteen runs that are held do not keep the seventeenth spool from being delivered."""
+    home = Home(17)
+    room.intake.add(home)
+    room.intake.fill()
+    last = home.left[0]
+    room.now += 5.0
+    for spool in home.taken[1:]:
+        room.intake.moved(cast("Source", spool))
+    room.intake.fill()
+    assert room.left == []
+    room.now += 5.1
+    room.intake.fill()
+    assert room.left == [cast("Source", home.taken[0])]
+    assert home.taken[-1] is last
+    assert list(home.left) == [home.taken[0]], "it is taken again"
+
+
+def test_what_is_being_sent_is_not_interrupted(room: Room) -> None:
+    """A large artifact may take minutes."""
+    home = Home(17)
+    room.intake.add(home)
+    room.intake.fill()
+    for spool in home.taken:
+        spool.busy = True
+    room.now += 1000.0
+    room.intake.fill()
+    assert room.left == []
+
+
+def test_a_living_program_that_has_nothing_new_takes_no_room(room: Room) -> None:
+    """Any number of them may be watched."""
+    home = Home(100)
+    for spool in home.left:
+        spool.followed = spool.drained = True
+    room.intake.add(home)
+    room.intake.fill()
+    assert len(home.taken) == 100
+
+
+def test_a_supply_that_fails_does_not_stop_the_others(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever is wrong in one folder of spools."""
+
+    class Broken(Home):
+        def take(self) -> Source | None:
+            raise PermissionError(13, "Permission denied")
+
+    home = Home(3)
+    room.intake.add(Broken(1))
+    room.intake.add(home)
+    room.intake.fill()
+    assert len(home.taken) == 3
+    assert not room.intake.more
+    assert len(caplog.records) == 1
+
+
+def test_at_the_end_everything_is_left_to_whoever_comes_next(room: Room) -> None:
+    home = Home(20)
+    room.intake.add(home)
+    room.intake.fill()
+    room.intake.leave_all()
+    assert len(room.left) == 16
+    assert not room.intake.more
+
+
+def test_the_end_of_a_program_waits_for_others_where_that_will_be_enough() -> None:
+    """Ten seconds at most; two where what is left would take longer."""
+    now = [0.0]
+    for rate, over in ((4000, 10.1), (500, 2.1), (0, 2.1)):
+        courtesy, begun = Courtesy(lambda: now[0]), now[0]
+        while not courtesy.is_over(max(int(30_000 - rate * (now[0] - begun)), 1)):
+            now[0] += 0.05
+        assert now[0] - begun == pytest.approx(over, abs=0.11)

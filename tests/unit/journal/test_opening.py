@@ -1,0 +1,105 @@
+"""What stands in a spool is input: a name does not say that there is a file behind it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from asynctrack.journal.homes import find_orphans
+from asynctrack.journal.locks import is_held, locked_file
+from asynctrack.journal.opening import Descriptor, SpoolFile, open_regular
+from asynctrack.journal.owner import read_owner
+from asynctrack.journal.spool import Spool
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+def make_link(path: Path) -> None:
+    (path.parent / "target").write_text("secret")
+    path.symlink_to(path.parent / "target")
+
+
+OTHERS = [os.mkfifo, os.mkdir, make_link, make_socket]
+
+
+@pytest.mark.parametrize("make", OTHERS)
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR])
+def test_what_is_no_file_is_an_error_and_never_waited_for(
+    make: Callable[[Path], None], flags: int, tmp_path: Path
+) -> None:
+    """A pipe that nobody writes to would block `open` for ever; a link leads out of the spool."""
+    make(tmp_path / "x")
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ValueError, match="is no regular file"):
+        open_regular(str(tmp_path / "x"), flags)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("make", OTHERS)
+@pytest.mark.parametrize("name", ["owner", "registry", "cursor", "rejected.jsonl"])
+def test_nobody_waits_for_a_spool_with_a_pipe_or_a_folder_in_a_file_s_place(
+    name: str, make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """It is not delivered, and looking at it ends."""
+    spool = Spool.create(str(tmp_path), "file:///nowhere")
+    path = Path(str(spool.path))
+    spool.leave()
+    (path / name).unlink(missing_ok=True)
+    make(path / name)
+    done = threading.Event()
+
+    def look() -> None:
+        read_owner(str(path))
+        list(find_orphans(str(tmp_path), "file:///nowhere"))
+        with pytest.raises(ValueError, match=r"no regular file|is no file or folder"):
+            Spool.adopt(str(path))
+        if name == "owner":
+            with pytest.raises(ValueError, match="no regular file"):
+                is_held(str(path))
+        if name == "rejected.jsonl":
+            with pytest.raises(ValueError, match="no regular file"), locked_file(str(path / name), create=True):
+                pass
+        done.set()
+
+    threading.Thread(target=look, daemon=True).start()
+    assert done.wait(30)
+    assert os.path.lexists(path / name)
+
+
+def test_a_file_that_is_let_go_of_beside_a_read_is_closed_after_it(tmp_path: Path) -> None:
+    """The number of a closed file is given to the next one that is opened: a read must not get at that."""
+    (tmp_path / "x").write_bytes(b"right")
+    file = SpoolFile(str(tmp_path / "x"), os.open(tmp_path / "x", os.O_RDONLY))
+    under_way: Descriptor | None = file.opened()
+    assert under_way is not None
+    number = under_way.fd
+    file.close()
+    assert os.pread(number, 9, 0) == b"right"
+    under_way = None
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+    assert file.read(9, 0) == b"right"  # by its name again
+
+
+def test_letting_go_of_a_file_closes_it_without_a_step_of_python(tmp_path: Path) -> None:
+    """In a destructor of Python's a Ctrl-C would be lost, and the program would go on."""
+    fd = os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)
+    descriptor: Descriptor | None = Descriptor(fd)
+    calls: list[str] = []
+    sys.setprofile(lambda frame, event, _: calls.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        descriptor = None
+    finally:
+        sys.setprofile(None)
+    assert (descriptor, calls) == (None, [])
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)

@@ -1,0 +1,263 @@
+"""Refused events that are tried again, or thrown away: `asynctrack.recovery.rejected`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+import asynctrack
+from asynctrack.journal.spool import Spool
+from asynctrack.journal.survey import find_spools, read_lines, read_rejected
+from asynctrack.recovery import rejected as rejected_module
+from asynctrack.recovery.rejected import Retried, drop_rejected, retry_rejected
+from tests.mlruns import only_run
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> tuple[Path, str]:
+    """A spool with three refused points, a param, a tag and an artifact, and the folders that stand in their way in the
+    file store; and the run's id."""
+    asynctrack.configure(flush_interval=0.05)
+    (tmp_path / "weights.bin").write_bytes(b"weights")
+    with asynctrack.start_run() as run:
+        run.flush()
+        for kind, key in obstacles():
+            (folder(tmp_path, run.run_id) / kind / key).mkdir(parents=True)
+        for step in range(3):
+            run.log_metric("taken", float("nan") if step == 2 else step * 0.5, step, 1000 + step)
+        run.log_param("p", "1")
+        run.set_tag("t", "2")
+        run.log_artifact(tmp_path / "weights.bin", "model")
+        run.log_metric("fine", 1.0)
+    asynctrack.shutdown()
+    (tmp_path / "weights.bin").unlink()
+    (spool,) = find_spools()
+    return Path(spool), run.run_id
+
+
+def folder(root: Path, run_id: str) -> Path:
+    return root / "mlruns" / "0" / run_id
+
+
+def obstacles() -> list[tuple[str, str]]:
+    return [("metrics", "taken"), ("params", "p"), ("tags", "t"), ("artifacts/model", "weights.bin")]
+
+
+def mend(root: Path, run_id: str) -> None:
+    for kind, key in obstacles():
+        (folder(root, run_id) / kind / key).rmdir()
+
+
+def test_once_that_is_mended_everything_is_accepted_and_nothing_is_left(
+    refused: tuple[Path, str], tmp_path: Path
+) -> None:
+    """With the old steps and timestamps; artifacts from their snapshots, for the file itself is gone."""
+    spool, run_id = refused
+    assert sorted(event.kind for event in read_rejected([str(spool)])) == ["artifact", *["metric"] * 3, "param", "tag"]
+    mend(tmp_path, run_id)
+    found = retry_rejected(str(spool))
+    assert (found.accepted, found.problems) == (6, [])
+    run = only_run(tmp_path / "mlruns")
+    assert [(time, step) for time, _, step in run.metrics["taken"]] == [(1000, 0), (1001, 1), (1002, 2)]
+    assert repr([value for _, value, _ in run.metrics["taken"]]) == "[0.0, 0.5, nan]"
+    assert (run.params["p"], run.tags["t"], run.status) == ("1", "2", "FINISHED")
+    assert (folder(tmp_path, run_id) / "artifacts/model/weights.bin").read_bytes() == b"weights"
+    assert not spool.exists()
+
+
+def test_a_spool_that_was_moved_still_has_its_artifacts(refused: tuple[Path, str], tmp_path: Path) -> None:
+    spool, run_id = refused
+    mend(tmp_path, run_id)
+    moved = tmp_path / "backup" / spool.name
+    moved.parent.mkdir()
+    shutil.move(spool, moved)
+    assert retry_rejected(str(moved)).accepted == 6
+    assert (folder(tmp_path, run_id) / "artifacts/model/weights.bin").read_bytes() == b"weights"
+
+
+def test_a_run_that_could_not_be_created_is_created_by_the_retry(tmp_path: Path) -> None:
+    """Its experiment was deleted, and is restored: nothing is lost, its name, tags and end included."""
+    experiment_id = asynctrack.create_experiment("vision")
+    asynctrack.delete_experiment(experiment_id)
+    run = asynctrack.start_run(run_name="baseline", experiment_id=experiment_id, tags={"team": "cv"}, wait=False)
+    for step in range(5):
+        run.log_metric("loss", step * 0.5, step=step)
+    run.log_param("lr", 0.1)
+    run.log_text("text", "a/text.txt")
+    run.terminate("FAILED", end_time=1_900_000_000_000)
+    asynctrack.shutdown()
+    (spool,) = find_spools()
+    assert retry_rejected(spool).accepted == 0
+    asynctrack.shutdown()
+    asynctrack.get_service().restore_experiment(experiment_id)
+    (spool,) = find_spools()
+    found = retry_rejected(spool)
+    assert (found.accepted, found.problems) == (8, [])
+    stored = asynctrack.get_run(run.run_id)
+    assert (stored.info.run_name, stored.info.status, stored.info.end_time) == ("baseline", "FAILED", 1_900_000_000_000)
+    assert (stored.data.tags["team"], stored.data.params["lr"]) == ("cv", "0.1")
+    assert len(asynctrack.get_metric_history(run.run_id, "loss")) == 5
+    assert (tmp_path / "mlruns" / experiment_id / run.run_id / "artifacts/a/text.txt").read_text() == "text"
+    asynctrack.shutdown()
+    assert not list(find_spools())
+
+
+class Counted(bytes):
+    """A line that counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return bytes.__eq__(self, other)
+
+    __hash__ = bytes.__hash__
+
+
+def lines_of(spool: Path, count: int) -> None:
+    """Leave so many refused events in a spool, each of a run of its own."""
+    line = json.loads((spool / "rejected.jsonl").read_bytes().splitlines()[0])
+    lines = [json.dumps({**line, "run_id": str(number)}) for number in range(count)]
+    (spool / "rejected.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+
+def test_deleting_some_refused_events_compares_no_line_with_all_others(
+    refused: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool, _ = refused
+    lines_of(spool, 500)
+    read = read_lines
+    found = list(read(str(spool)))
+    monkeypatch.setattr(
+        rejected_module, "read_lines", lambda path: {Counted(line): event for line, event in read(path).items()}
+    )
+    Counted.compared = 0
+    assert drop_rejected(str(spool), {Counted(line) for line in found[::2]}) == 250
+    assert list(read(str(spool))) == found[1::2]
+    assert Counted.compared < 5 * len(found)
+
+
+def test_refused_events_of_many_runs_are_not_written_again_after_each_run(
+    refused: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor left until the last one: a retry that is interrupted goes on about where it was."""
+    spool, _ = refused
+    lines_of(spool, 200)
+    left: list[int] = []
+    drop = rejected_module.drop_rejected
+
+    def counted(path: str, lines: set[bytes]) -> int:
+        dropped = drop(path, lines)
+        left.append(len(list(read_rejected([path]))))
+        return dropped
+
+    def one(run_id: str, store: str, lines: dict[bytes, object], timeout: float) -> tuple[Retried, set[bytes]]:
+        if run_id == "190":
+            raise KeyboardInterrupt
+        return Retried(len(lines), []), set(lines)
+
+    monkeypatch.setattr(rejected_module, "drop_rejected", counted)
+    monkeypatch.setattr(rejected_module, "_retry_run", one)
+    with pytest.raises(KeyboardInterrupt):
+        retry_rejected(str(spool))
+    assert left[0] > 170
+    assert left[-1] == 10
+    assert sum(left) < 200 * 20
+
+
+def test_what_is_refused_again_is_kept_again(refused: tuple[Path, str], tmp_path: Path) -> None:
+    """In a spool of the process that has tried."""
+    spool, run_id = refused
+    (folder(tmp_path, run_id) / "params" / "p").rmdir()
+    found = retry_rejected(str(spool))
+    assert found.accepted == 1
+    assert "refused 5 events" in " ".join(found.problems)
+    asynctrack.shutdown()
+    assert not spool.exists()
+    (again,) = find_spools()
+    assert sorted(event.kind for event in read_rejected([again])) == ["artifact", *["metric"] * 3, "tag"]
+    (kept,) = Path(again, "artifacts").iterdir()
+    assert kept.read_bytes() == b"weights"
+
+
+def test_what_cannot_even_be_logged_stays_where_it_was(refused: tuple[Path, str], tmp_path: Path) -> None:
+    """Here an artifact whose snapshot is gone."""
+    spool, run_id = refused
+    mend(tmp_path, run_id)
+    (snapshot,) = (spool / "artifacts").iterdir()
+    snapshot.unlink()
+    found = retry_rejected(str(spool))
+    assert found.accepted == 5
+    assert f"It stays in {spool}" in found.problems[0]
+    (left,) = read_rejected([str(spool)])
+    assert left.kind == "artifact"
+    assert stat.S_IMODE(os.stat(spool / "rejected.jsonl").st_mode) == 0o600
+
+
+def test_a_store_that_does_not_answer_leaves_everything_as_it_was(refused: tuple[Path, str], tmp_path: Path) -> None:
+    spool, _ = refused
+    asynctrack.configure(close_timeout=0.5)
+    (tmp_path / "disk").write_text("a file where a folder should be")
+    with pytest.raises(asynctrack.FlushTimeoutError):
+        retry_rejected(str(spool), to=str(tmp_path / "disk" / "mlruns"), timeout=0.3)
+    assert len(list(read_rejected([str(spool)]))) == 6
+
+
+def test_dropping_takes_the_artifacts_and_the_folder_along(refused: tuple[Path, str]) -> None:
+    spool, _ = refused
+    assert drop_rejected(str(spool)) == 6
+    assert not spool.exists()
+    with pytest.raises(asynctrack.InvalidInputError, match="is not a spool"):
+        drop_rejected(str(spool))
+
+
+def test_dropping_in_a_live_spool_keeps_artifacts_that_wait(tmp_path: Path) -> None:
+    """Only what was refused goes."""
+    spool = Spool.create(str(tmp_path / "spools"), "file:///nowhere")
+    artifacts = Path(spool.artifacts())
+    artifacts.mkdir()
+    for name in ("refused", "waits"):
+        (artifacts / name).write_text(name)
+    path = str(spool.path)
+    line = {"run_id": "r", "kind": "artifact", "key": "k", "value": str(artifacts / "refused"), "reason": "why"}
+    spool.reject([{**line, "refused_at": 1}])
+    assert drop_rejected(path) == 1
+    assert [entry.name for entry in artifacts.iterdir()] == ["waits"]
+    spool.remove()
+
+
+def test_refusals_that_come_while_others_are_dropped_are_kept(tmp_path: Path) -> None:
+    """The engine of a running program goes on writing."""
+    spool = Spool.create(str(tmp_path / "spools"), "file:///nowhere")
+    path, count = str(spool.path), 2000
+    line = {"run_id": "r", "kind": "tag", "value": "v", "reason": "why", "refused_at": 1}
+
+    def write() -> None:
+        for number in range(count):
+            spool.reject([{**line, "key": str(number)}])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    dropped = 0
+    while writer.is_alive():
+        dropped += drop_rejected(path)
+    writer.join()
+    assert dropped + drop_rejected(path) == count
+    spool.remove()
+
+
+def test_a_line_that_its_writer_could_not_finish_costs_no_other(tmp_path: Path) -> None:
+    """The next one does not run into it."""
+    spool = Spool.create(str(tmp_path / "spools"), "file:///nowhere")
+    path = str(spool.path)
+    line = {"run_id": "r", "kind": "tag", "key": "k", "value": "v", "reason": "why", "refused_at": 1}
+    Path(spool.rejected_path()).write_text(json.dumps(line) + '\n{"run_id": "r", "ki')
+    spool.reject([{**line, "key": "next"}])
+    assert [event.key for event in read_rejected([path])] == ["k", "next"]
+    spool.remove()

@@ -1,0 +1,156 @@
+"""A real PostgreSQL database and its neighbours: lost connections, other writers, what its columns do not take."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+import asynctrack
+from asynctrack.errors import RefusedError, UnavailableError, WrongServerError
+from asynctrack.stores.base import AbstractStore, Batch, RunSpec
+from asynctrack.stores.io import InlineIO, drive
+from asynctrack.stores.uri import open_store
+from tests.mlflow_store import open_mlflow
+from tests.postgres import Postgres
+
+
+@pytest.fixture
+def store(postgres_database: str) -> Iterator[AbstractStore]:
+    store = open_store(postgres_database, InlineIO())
+    yield store
+    drive(store.aclose())
+
+
+@pytest.fixture
+def neighbour(postgres_database: str) -> Iterator[psycopg.Connection[Any]]:
+    """Another program's connection."""
+    with psycopg.connect(postgres_database.replace("+psycopg", ""), autocommit=True) as connection:
+        yield connection
+
+
+def new_run(store: AbstractStore, **given: Any) -> str:
+    return drive(store.create_run(RunSpec(uuid.uuid4().hex, start_time=1, **given))).run_id
+
+
+def points(first: int, count: int) -> dict[str, Any]:
+    return {"m": [(step, step, step / 7) for step in range(first, first + count)]}
+
+
+def test_points_that_are_there_already_are_left_out(store: AbstractStore) -> None:
+    """COPY fails at the first of them, and all go another way."""
+    run_id = new_run(store)
+    for first in (0, 500, 0):
+        assert drive(store.log_batch(run_id, Batch(points(first, 1000), [("p", "1")]))) == []
+    history = drive(store.get_metric_history(run_id, "m"))
+    assert [(point.step, point.value) for point in history] == [(step, step / 7) for step in range(1500)]
+
+
+def test_texts_are_what_they_are_whatever_encoding_somebody_has_set(postgres_database: str) -> None:
+    """Points are copied in a binary format, past libpq's own encoding."""
+    store = open_store(f"{postgres_database}&client_encoding=LATIN1", InlineIO())
+    run_id = new_run(store)
+    assert drive(store.log_batch(run_id, Batch({"è/ü": [(1, 1, 1.0)]}, [("é", "ß")]))) == []
+    found = drive(store.get_run(run_id)).data
+    assert (found.metrics, found.params) == ({"è/ü": 1.0}, {"é": "ß"})
+    drive(store.aclose())
+
+
+def test_a_connection_that_is_cut_is_opened_anew(store: AbstractStore, neighbour: psycopg.Connection[Any]) -> None:
+    run_id = new_run(store)
+    neighbour.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'asynctrack'")
+    with pytest.raises(UnavailableError) as caught:
+        drive(store.log_batch(run_id, Batch(points(0, 10))))
+    assert "Nothing is lost" in str(caught.value)
+    assert drive(store.log_batch(run_id, Batch(points(0, 10)))) == []
+
+
+def test_a_row_that_somebody_has_locked_is_waited_for_and_then_said(
+    store: AbstractStore, neighbour: psycopg.Connection[Any]
+) -> None:
+    run_id = new_run(store)
+    store.patience = 0.05
+    with neighbour.transaction():
+        neighbour.execute("SELECT 1 FROM runs WHERE run_uuid = %s FOR UPDATE", (run_id,))
+        with pytest.raises(UnavailableError, match="lock timeout"):
+            drive(store.log_batch(run_id, Batch(points(0, 10))))
+    assert drive(store.log_batch(run_id, Batch(points(0, 10)))) == []
+
+
+def test_writers_of_the_same_runs_in_any_order_never_wait_for_each_other_for_ever(postgres_database: str) -> None:
+    """Neither params nor runs are written in the order in which they are given."""
+    stores = [open_store(postgres_database, InlineIO()) for _ in range(2)]
+    run_id = new_run(stores[0])
+    keys = [f"k{number}" for number in range(40)]
+    found: list[Any] = []
+
+    def log(store: AbstractStore, order: list[str]) -> None:
+        for number in range(15):
+            params = [(f"{key}.{number}", "1") for key in order]
+            tags = [(key, str(number)) for key in order]
+            metrics: dict[str, Any] = {key: [(number, number, 1.0)] for key in order}
+            found.append(drive(store.log_batch(run_id, Batch(metrics, params, tags))))
+
+    threads = [
+        threading.Thread(target=log, args=(store, order))
+        for store, order in zip(stores, (keys, keys[::-1]), strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for store in stores:
+        drive(store.aclose())
+    assert found == [[]] * 30
+
+
+def test_what_no_column_takes_is_refused_and_names_are_cut(store: AbstractStore) -> None:
+    run_id = new_run(store, run_name="n" * 300, user_id="u" * 300)
+    info = drive(store.get_run_info(run_id))
+    assert (info.run_name, info.user_id) == ("n" * 250, "u" * 256)
+    with pytest.raises(RefusedError) as caught:
+        drive(store.log_batch(run_id, Batch(params=[("p", "a\0b")])))
+    assert caught.value.splittable
+    assert drive(store.log_batch(run_id, Batch(params=[("p", "1")]))) == []
+
+
+def test_columns_of_other_types_take_the_points_all_the_same(postgres_cluster: Postgres) -> None:
+    """What a future MLflow may make of them. COPY's binary format would be misread there."""
+    with psycopg.connect(postgres_cluster.url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE other TEMPLATE template0")
+    url = postgres_cluster.url.replace("/postgres?", "/other?")
+    open_mlflow(url)._dispose_engine()
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("ALTER TABLE metrics ALTER COLUMN timestamp TYPE numeric, ALTER COLUMN key TYPE text")
+    store = open_store(url, InlineIO())
+    run_id = new_run(store)
+    assert drive(store.log_batch(run_id, Batch(points(0, 10)))) == []
+    history = drive(store.get_metric_history(run_id, "m"))
+    assert [(int(point.timestamp), point.step, point.value) for point in history] == [(i, i, i / 7) for i in range(10)]
+    drive(store.aclose())
+
+
+def test_a_database_without_tables_is_held_and_not_changed(postgres_cluster: Postgres) -> None:
+    with psycopg.connect(postgres_cluster.url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE empty TEMPLATE template0")
+    store = open_store(postgres_cluster.url.replace("/postgres?", "/empty?"), InlineIO())
+    with pytest.raises(WrongServerError, match="no table experiments"):
+        new_run(store)
+    missing = open_store(postgres_cluster.url.replace("/postgres?", "/missing?"), InlineIO())
+    with pytest.raises(WrongServerError, match="missing"):
+        new_run(missing)
+    drive(store.aclose())
+
+
+def test_a_program_logs_through_the_engine(postgres_database: str) -> None:
+    """MLflow's rows are there when its block ends."""
+    with asynctrack.start_run(tracking_uri=postgres_database, experiment_name=uuid.uuid4().hex) as run:
+        for step in range(2000):
+            run.log_metric("m", step / 2, step=step)
+        run.log_param("p", 1)
+    stored = asynctrack.get_service(postgres_database).get_run(run.run_id)
+    assert (stored.info.status, stored.data.metrics, stored.data.params) == ("FINISHED", {"m": 999.5}, {"p": "1"})

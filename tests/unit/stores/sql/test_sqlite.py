@@ -1,0 +1,436 @@
+"""An SQLite file and its neighbours: locks, lost files, forks. Nothing that goes wrong there loses or changes data."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import asynctrack
+from asynctrack.errors import NotFoundError, RefusedError, UnavailableError, WrongServerError
+from asynctrack.stores.base import AbstractStore, Batch, RunSpec
+from asynctrack.stores.io import InlineIO, drive
+from asynctrack.stores.sql import sharing
+from asynctrack.stores.uri import open_store
+
+POINT: dict[str, Any] = {"m": [(1, 1, 1.0)]}
+
+
+@pytest.fixture
+def path(memory_path: Path) -> Path:
+    return memory_path / "x.db"
+
+
+def opened(path: Path) -> AbstractStore:
+    store = open_store(f"sqlite:///{path}", InlineIO())
+    store.patience = 0.05
+    return store
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[AbstractStore]:
+    store = opened(path)
+    yield store
+    drive(store.aclose())
+
+
+@pytest.fixture
+def neighbour(store: AbstractStore, path: Path) -> Iterator[sqlite3.Connection]:
+    """Another program's connection."""
+    drive(store.get_experiment("0"))
+    connection = sqlite3.connect(path, isolation_level=None, timeout=0)
+    yield connection
+    connection.close()
+
+
+def new_run(store: AbstractStore, **given: Any) -> str:
+    return drive(store.create_run(RunSpec(uuid.uuid4().hex, start_time=1, **given))).run_id
+
+
+def log(store: AbstractStore, run_id: str, **given: Any) -> list[Any]:
+    return drive(store.log_batch(run_id, Batch(**(given or {"metrics": POINT}))))
+
+
+def counted(path: Path, table: str = "metrics") -> int:
+    connection = sqlite3.connect(path)
+    try:
+        count: int = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    finally:
+        connection.close()
+    return count
+
+
+def is_whole(path: Path) -> bool:
+    connection = sqlite3.connect(path)
+    try:
+        return bool(connection.execute("PRAGMA integrity_check").fetchone() == ("ok",))
+    finally:
+        connection.close()
+
+
+# ── locks
+
+
+def test_a_lock_that_somebody_holds_is_waited_for_and_then_said(
+    store: AbstractStore, neighbour: sqlite3.Connection, path: Path
+) -> None:
+    """It is tried again later, and what was to be written is not."""
+    run_id = new_run(store)
+    neighbour.execute("BEGIN IMMEDIATE")
+    with pytest.raises(UnavailableError, match="database is locked"):
+        log(store, run_id)
+    with pytest.raises(UnavailableError, match="locked"):
+        drive(store.update_run(run_id, status="FINISHED"))
+    neighbour.execute("COMMIT")
+    assert log(store, run_id) == []
+    assert counted(path) == 1
+
+
+def test_a_reader_holds_a_commit_up_and_it_is_repeated(
+    store: AbstractStore, neighbour: sqlite3.Connection, path: Path
+) -> None:
+    run_id = new_run(store)
+    neighbour.execute("BEGIN")
+    neighbour.execute("SELECT count(*) FROM metrics").fetchall()
+    with pytest.raises(UnavailableError, match="locked"):
+        log(store, run_id)
+    neighbour.execute("COMMIT")
+    store.patience = 20.0
+    another = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+    another.execute("BEGIN")
+    another.execute("SELECT count(*) FROM metrics").fetchall()
+    ended = threading.Timer(0.05, lambda: another.execute("COMMIT"))
+    ended.start()
+    assert log(store, run_id) == []
+    ended.join()
+    another.close()
+    assert counted(path) == 1
+
+
+def test_a_locked_database_never_reaches_the_training_loop(path: Path) -> None:
+    """What was logged meanwhile is in it once it is free."""
+    with asynctrack.start_run(tracking_uri=f"sqlite:///{path}") as run:
+        neighbour = sqlite3.connect(path, isolation_level=None)
+        neighbour.execute("BEGIN EXCLUSIVE")
+        begun = time.monotonic()
+        for step in range(20_000):
+            run.log_metric("m", 1.0, step=step)
+        assert time.monotonic() - begun < 10  # it holds the lock for as long as it likes
+        neighbour.execute("COMMIT")
+        neighbour.close()
+    assert counted(path) == 20_000
+
+
+def test_a_search_holds_nobody_up_while_it_filters(
+    store: AbstractStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from asynctrack.stores import search
+
+    run_id = new_run(store)
+    matches = search.matches
+
+    def writing(clauses: Any, get: Any) -> bool:
+        neighbour = sqlite3.connect(path, timeout=0)
+        neighbour.execute("UPDATE runs SET user_id = 'b'")
+        neighbour.commit()
+        neighbour.close()
+        return matches(clauses, get)
+
+    monkeypatch.setattr(search, "matches", writing)
+    found = drive(store.search_runs(["0"], "attributes.status = 'RUNNING'"))
+    assert [run.info.run_id for run in found.items] == [run_id]
+
+
+# ── the file
+
+
+def test_a_database_that_has_gone_is_not_made_again(store: AbstractStore, path: Path) -> None:
+    """In an empty one in its place, the events of its runs would be refused for good."""
+    run_id = new_run(store)
+    path.rename(path.with_suffix(".away"))
+    for verb in (lambda: log(store, run_id), lambda: new_run(store), lambda: drive(store.get_run(run_id))):
+        with pytest.raises(UnavailableError, match="is not there"):
+            verb()
+    assert not path.exists()
+    path.with_suffix(".away").rename(path)
+    assert log(store, run_id) == []
+
+
+def test_events_never_make_a_database(path: Path) -> None:
+    store = opened(path)
+    with pytest.raises(UnavailableError, match="not there"):
+        log(store, "f" * 32)
+    assert not path.exists()
+
+
+def test_another_database_in_its_place_is_seen(store: AbstractStore, path: Path) -> None:
+    """A connection goes on to write the file that it has opened, which nobody sees any more."""
+    run_id = new_run(store)
+    other = opened(path.with_name("other.db"))
+    theirs = new_run(other)
+    drive(other.aclose())
+    path.with_name("other.db").rename(path)
+    assert log(store, theirs) == []
+    assert counted(path) == 1
+    with pytest.raises(NotFoundError):
+        log(store, run_id)
+
+
+def test_what_is_no_database_is_held_until_somebody_mends_it(store: AbstractStore, path: Path) -> None:
+    path.write_bytes(b"no database" * 100)
+    with pytest.raises(WrongServerError, match="no SQLite database"):
+        new_run(store)
+    path.unlink()
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE mine (x)")
+    connection.close()
+    with pytest.raises(WrongServerError, match="no table experiments"):
+        new_run(store)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+def test_a_database_that_may_not_be_written_says_so(store: AbstractStore, path: Path) -> None:
+    run_id = new_run(store)
+    drive(store.aclose())
+    path.chmod(0o400)
+    with pytest.raises(UnavailableError, match="right to write"):
+        log(store, run_id)
+
+
+def test_a_full_disk_loses_nothing_and_is_said(store: AbstractStore, path: Path) -> None:
+    run_id = new_run(store)
+    database = store._database  # type: ignore[attr-defined]
+    pages = database._connection.execute("PRAGMA page_count").fetchone()[0]
+    database._connection.execute(f"PRAGMA max_page_count = {pages}")
+    many: dict[str, Any] = {"m": [(step, step, 1.0) for step in range(5000)]}
+    with pytest.raises(UnavailableError, match="free some space"):
+        log(store, run_id, metrics=many)
+    assert counted(path) == 0
+    database._connection.execute("PRAGMA max_page_count = 100000")
+    assert log(store, run_id, metrics=many) == []
+    assert counted(path) == 5000
+
+
+def test_a_database_is_made_once_however_many_ask_at_the_same_time(path: Path) -> None:
+    def make() -> None:
+        store = open_store(f"sqlite:///{path}", InlineIO())
+        new_run(store, experiment_name="e")
+        drive(store.aclose())
+
+    threads = [threading.Thread(target=make) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (counted(path, "runs"), counted(path, "experiments"), counted(path, "alembic_version")) == (6, 2, 1)
+
+
+def test_the_folder_of_a_new_database_is_made(memory_path: Path) -> None:
+    store = opened(memory_path / "a/b/x.db")
+    new_run(store)
+    assert (memory_path / "a/b/x.db").exists()
+    drive(store.aclose())
+
+
+def test_a_journal_mode_that_somebody_has_chosen_stays(store: AbstractStore, path: Path) -> None:
+    run_id = new_run(store)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = wal")
+    assert log(store, run_id) == []
+    assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert connection.execute("SELECT count(*) FROM metrics").fetchone()[0] == 1
+    connection.close()
+
+
+def test_a_network_file_system_is_warned_of_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sharing, "filesystem_of", lambda fd: "nfs4")
+    for _ in range(2):
+        store = opened(path)
+        new_run(store)
+        drive(store.aclose())
+    assert [record.levelno for record in caplog.records if "network file system (nfs4)" in record.message] == [
+        logging.WARNING
+    ]
+
+
+# ── what cannot be stored
+
+
+def test_a_run_that_mlflow_has_collected_is_not_there(
+    store: AbstractStore, neighbour: sqlite3.Connection, path: Path
+) -> None:
+    """SQLite would take metrics of a run that does not exist."""
+    run_id = new_run(store)
+    neighbour.execute("DELETE FROM tags")
+    neighbour.execute("DELETE FROM runs")
+    with pytest.raises(NotFoundError):
+        log(store, run_id)
+    assert counted(path) == 0
+
+
+def test_points_that_no_column_takes_are_refused_alone(store: AbstractStore, path: Path) -> None:
+    run_id = new_run(store)
+    points: Any = [(1, 1, 1.0), (-1, 2, 1.0), (2, 2**63, 1.0)]
+    refused = log(store, run_id, metrics={"m": points})
+    assert [(refusal.kind, refusal.key, refusal.value) for refusal in refused] == [
+        ("metric", "m", points[1]),
+        ("metric", "m", points[2]),
+    ]
+    assert counted(path) == 1
+
+
+def test_what_is_too_long_is_cut_as_mlflow_does_and_said_once(
+    store: AbstractStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_id = new_run(store)
+    for _ in range(2):
+        assert log(store, run_id, params=[("p", "x" * 6001)], tags=[("t", "y" * 8001)]) == []
+    data = drive(store.get_run(run_id)).data
+    assert (len(data.params["p"]), len(data.tags["t"])) == (6000, 8000)
+    assert sum("was cut to" in record.message for record in caplog.records) == 2
+
+
+def test_an_id_that_is_longer_than_its_column_is_refused(store: AbstractStore) -> None:
+    with pytest.raises(RefusedError, match="cannot be a run's id"):
+        drive(store.create_run(RunSpec("a" * 33, start_time=1)))
+
+
+def test_deleting_a_run_deletes_its_judgements_as_mlflow_does(
+    store: AbstractStore, neighbour: sqlite3.Connection
+) -> None:
+    run_id, other = new_run(store), new_run(store)
+    neighbour.execute("CREATE TABLE assessments (assessment_id, assessment_metadata)")
+    for run in (run_id, other):
+        neighbour.execute(
+            "INSERT INTO assessments VALUES (?, ?)", (run, f'{{"mlflow.assessment.sourceRunId": "{run}", "a": "b"}}')
+        )
+    drive(store.delete_run(run_id))
+    assert neighbour.execute("SELECT assessment_id FROM assessments").fetchall() == [(other,)]
+
+
+# ── forks
+
+
+def log_in_child(path: Path, store: AbstractStore, run_id: str, results: Any) -> None:
+    try:
+        results.put(repr(log(store, run_id, metrics={"child": [(step, step, 1.0) for step in range(500)]})))
+    except Exception as error:
+        results.put(repr(error))
+
+
+def test_a_forked_child_writes_over_a_connection_of_its_own(store: AbstractStore, path: Path) -> None:
+    store.patience = 20.0
+    run_id = new_run(store)
+    fork = multiprocessing.get_context("fork")
+    results = fork.SimpleQueue()
+    children = [fork.Process(target=log_in_child, args=(path, store, run_id, results)) for _ in range(2)]
+    for child in children:
+        child.start()
+    for step in range(50):
+        assert log(store, run_id, metrics={"parent": [(step, step, 1.0)]}) == []
+    for child in children:
+        child.join()
+    assert [results.get() for _ in children] == ["[]", "[]"]
+    assert counted(path) == 550
+    assert is_whole(path)
+
+
+def test_a_child_of_a_transaction_leaves_the_database_to_its_parent(store: AbstractStore, path: Path) -> None:
+    """It would believe that its parent's locks are its own."""
+    run_id = new_run(store)
+    fork = multiprocessing.get_context("fork")
+    results = fork.SimpleQueue()
+    child = fork.Process(target=log_in_child, args=(path, opened(path), run_id, results))
+    with store._database.write(1.0) as session:  # type: ignore[attr-defined]
+        session.execute("UPDATE runs SET user_id = 'changed'")
+        child.start()
+        child.join()
+        assert "forked in the middle of a transaction" in results.get()
+    assert drive(store.get_run(run_id)).info.user_id == "changed"
+    assert is_whole(path)
+
+
+# ── sharing
+
+
+class Clock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        self.slept: list[float] = []
+        monkeypatch.setattr(sharing, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "sleep", self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept.append(round(seconds, 3))
+        self.now += seconds
+
+
+class Versions:
+    """A connection that says how often others have committed."""
+
+    commits = 7
+
+    def execute(self, statement: str) -> Versions:
+        assert statement == "PRAGMA data_version"
+        return self
+
+    def fetchone(self) -> tuple[int]:
+        return (self.commits,)
+
+
+def transactions(clock: Clock, manners: sharing.Manners, seconds: float, versions: Any, count: int) -> list[float]:
+    """The pauses before each of some transactions that take so long."""
+    clock.slept.clear()
+    for _ in range(count):
+        manners.pause(clock.now + 10)
+        manners.began(versions)
+        clock.now += seconds
+        manners.committed()
+    return clock.slept
+
+
+def test_a_writer_alone_rests_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    assert transactions(clock, sharing.Manners(), 0.25, Versions(), 30) == [0.12, 0.12]
+
+
+def test_a_writer_in_company_takes_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, versions, manners = Clock(monkeypatch), Versions(), sharing.Manners()
+    assert transactions(clock, manners, 0.05, versions, 3) == []
+    versions.commits += 1
+    assert transactions(clock, manners, 0.05, versions, 4) == [0.05, 0.05, 0.05]
+    clock.now += 5.0
+    assert transactions(clock, manners, 0.05, versions, 3) == []
+
+
+# ── what waited elsewhere
+
+
+def test_a_spool_for_a_server_is_delivered_into_a_database_instead(path: Path) -> None:
+    """`asynctrack sync --to sqlite:///…`."""
+    asynctrack.configure(mode="offline")
+    with asynctrack.start_run(tracking_uri="http://127.0.0.1:9", experiment_name="e", run_name="r") as run:
+        run.log_metrics({"a": 1.0, "b": 2.0}, step=3)
+        run.log_param("p", 1)
+        run.log_text("hello", "a.txt")
+    asynctrack.shutdown()
+    [shipment] = asynctrack.sync(to=f"sqlite:///{path}")
+    assert shipment.state == "delivered", shipment
+    store = opened(path)
+    [found] = drive(store.search_runs(["1"], "attributes.run_name = 'r'")).items
+    assert (found.info.status, found.data.metrics, found.data.params) == ("FINISHED", {"a": 1.0, "b": 2.0}, {"p": "1"})
+    assert Path(found.info.artifact_uri or "", "a.txt").read_text() == "hello"
+    drive(store.aclose())

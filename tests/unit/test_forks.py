@@ -1,0 +1,53 @@
+"""A fork looks at what other threads are doing."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+
+import pytest
+
+from asynctrack import forks
+
+#: seconds after which what a test waits for counts as never coming
+LIMIT = 30
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_no_garbage_is_collected_while_frames_of_other_threads_are_looked_at(enabled: bool) -> None:
+    """A destructor would let them go on, and Python 3.11 makes a frame object of what has been given up since."""
+    waits, go_on = threading.Event(), threading.Event()
+
+    def deep(calls: int) -> None:
+        if calls:
+            deep(calls - 1)
+        else:
+            waits.set()
+            go_on.wait(LIMIT)
+
+    thread = threading.Thread(target=deep, args=(200,))
+    thread.start()
+    assert waits.wait(LIMIT)
+    looking = []
+
+    def collected(_phase: str, _info: dict[str, int]) -> None:
+        frame = sys._getframe()
+        while frame.f_back is not None:
+            frame = frame.f_back
+            looking.append(frame.f_code.co_name in ("_under_way", "_imports"))
+
+    before, was_enabled = gc.get_threshold(), gc.isenabled()
+    gc.callbacks.append(collected)
+    try:
+        (gc.enable if enabled else gc.disable)()
+        gc.set_threshold(1, 1, 1)
+        assert forks._under_way() == frozenset()
+        assert gc.isenabled() is enabled
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(collected)
+        (gc.enable if was_enabled else gc.disable)()
+        go_on.set()
+        thread.join(LIMIT)
+    assert not any(looking)
