@@ -67,13 +67,12 @@ def contents(client: Any, experiment_id: str) -> list[Any]:
             }
         )
     # Runs that began in one millisecond come in any order.
-    return sorted(
-        found,
-        key=lambda run: (
-            (run["stage"], run["status"], run["tag keys"])
-            + (sorted(run["params"].items()), sorted(run["tags"].items()), sorted(run["latest"]))
-        ),
-    )
+    return sorted(found, key=_order)
+
+
+def _order(run: Any) -> Any:
+    known = run["stage"], run["status"], run["tag keys"], sorted(run["params"].items()), sorted(run["tags"].items())
+    return *known, sorted(run["latest"])
 
 
 def models(client: Any, experiment_id: str) -> list[Any]:
