@@ -18,18 +18,18 @@ class LoggedModels:
 
     def __init__(self) -> None:
         #: the models that are known to be there
-        self._known: set[str] = set()
+        self.known: set[str] = set()
         #: by model, the runs that have logged metrics about it here
         self._runs: dict[str, set[str]] = {}
 
     def know(self, model: Any) -> Any:
         """Remember a model that MLflow's store has answered; the model."""
-        self._known.add(model.model_id)
+        self.known.add(model.model_id)
         return model
 
     def forget(self, model_id: Any) -> None:
         """Have it looked up again."""
-        self._known.discard(model_id)
+        self.known.discard(model_id)
 
     def check(self, store: Any, run_id: str, points: Iterable[MetricPoint]) -> None:
         """Note that a run logs these points. MLflow's ``store`` is asked for a model when it is met for the first time.
@@ -38,7 +38,7 @@ class LoggedModels:
             model_id = None if point.on is None else point.on.model_id
             if model_id is None:
                 continue
-            if model_id not in self._known:
+            if model_id not in self.known:
                 try:
                     self.know(store.get_logged_model(model_id))
                 except MlflowException as error:

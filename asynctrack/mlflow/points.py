@@ -44,16 +44,19 @@ class Moments:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        #: by metric key: the step and the timestamp that were logged last
+        #: by metric key: the highest step and the latest timestamp so far
         self._last: dict[str, tuple[int, int]] = {}
 
     def own(self, key: str, step: int, now: int) -> int:
         """The timestamp of a point that is logged ``now`` (ms)."""
         with self._lock:
-            last_step, last = self._last.get(key, (step, -1))
-            if step == last_step and now <= last:
-                now = last + 1
-            self._last[key] = step, now
+            highest, latest = self._last.get(key, (step - 1, -1))
+            if step > highest:  # nothing was logged there yet
+                self._last[key] = step, max(now, latest)
+                return now
+            if now <= latest:
+                now = latest + 1
+            self._last[key] = highest, now
             return now
 
 

@@ -1,6 +1,7 @@
-"""The fluent log functions while stores are wrapped: straight to the journal in the plain case, else to MLflow's own.
+"""The fluent log functions while stores are wrapped: straight to the journal where that is the same, else MLflow's own.
 
-The plain case: a run of a wrapped store is active in this thread, and nothing but the point, params or tags is given.
+It is the same for a run of a wrapped store that is active in this thread, or known here by its id; and for a metric of
+a logged model or a dataset, where the run is known to use that, and the same metric has gone MLflow's own way before.
 Everything that decides it is MLflow's state, looked at in each call. What the journal does not take goes MLflow's own
 way, which leads to `asynctrack.mlflow.store`.
 """
@@ -39,13 +40,17 @@ _ASYNC, _URI = b"MLFLOW_ENABLE_ASYNC_LOGGING", b"MLFLOW_TRACKING_URI"
 #: the tracking URI as MLflow's module and as the environment have it, and the runs of its store
 _current: tuple[Any, Any, LoggedRuns | None] = (None, None, None)
 _pid = os.getpid()
+#: what a point is about: a logged model, and a dataset's name and digest
+_Measured = tuple[Any, Any, Any]
+#: of a point that is about nothing
+_PLAIN: list[_Measured] = [(None, None, None)]
 #: MLflow's own functions under other names, and their code, by name
 _own: dict[str, Callable[..., Any]] = {}
 _codes: dict[str, CodeType] = {}
 
 
 def _active() -> LoggedRun | None:
-    """The active run of this thread, in the plain case."""
+    """The active run of this thread, in the plain case: its metrics are about no logged model."""
     try:
         uri, in_environment, runs = _current
         stack, pid = _fluent._active_run_stack.thread_local.value
@@ -65,6 +70,65 @@ def _active() -> LoggedRun | None:
     return None
 
 
+def _known(run_id: Any) -> tuple[LoggedRuns, LoggedRun, Any] | None:
+    """The runs of the store in use, and of these the one with an id (None: the active one), which is returned as MLflow
+    knows it, too. None where MLflow has to look for it."""
+    uri, in_environment, runs = _current
+    if runs is None or uri is not _mlflow._tracking_uri or in_environment is not _environ.get(_URI):
+        return None
+    if run_id is not None:
+        run = runs.get(run_id)
+        return None if run is None or run.answer is None else (runs, run, run.answer)
+    try:
+        stack, pid = _fluent._active_run_stack.thread_local.value
+        theirs = stack[-1]
+    except (AttributeError, IndexError):
+        return None
+    run = runs.get(theirs._info._run_id) if pid == _pid else None
+    return None if run is None else (runs, run, theirs)
+
+
+def _about(run_id: Any, model_id: Any, dataset: Any, step: int) -> tuple[LoggedRun, list[_Measured]] | None:
+    """The run of a point, and what the point is about, once for each logged model. None where MLflow has something to
+    do before it can be logged."""
+    known = _known(run_id)
+    if known is None:
+        return None
+    runs, run, theirs = known
+    name = digest = None
+    try:
+        context, pid = _fluent._ACTIVE_MODEL_CONTEXT.thread_local.value
+        if pid != _pid:
+            return None
+        if dataset is not None:
+            name, digest = dataset.name, dataset.digest
+            datasets = [each._dataset for each in theirs._inputs._dataset_inputs]
+            if (name, digest) not in [(each._name, each._digest) for each in datasets]:
+                return None
+        model_id = model_id or context._model_id
+        if model_id is not None:
+            if not _uses(theirs, model_id) or model_id not in runs.models.known:
+                return None
+            return run, [(model_id, name, digest)]
+        outputs = theirs._outputs
+        if outputs is not None and outputs._model_outputs:
+            found = [each._model_id for each in outputs._model_outputs if each._step == step]
+            if found:
+                return (run, [(each, name, digest) for each in found]) if runs.models.known.issuperset(found) else None
+    except AttributeError:
+        return None  # of another MLflow, or nothing was logged in this thread so far
+    return run, [(None, name, digest)]
+
+
+def _uses(run: Any, model_id: str) -> bool:
+    """Whether MLflow knows that a run uses, or has made, a logged model: if not, it notes that first."""
+    for each in run._inputs._model_inputs:
+        if each._model_id == model_id:
+            return True
+    outputs = run._outputs
+    return outputs is not None and any(each._model_id == model_id for each in outputs._model_outputs)
+
+
 def _waits(synchronous: Any) -> bool:
     """Whether the caller wants nothing to wait for later."""
     return bool(synchronous) or (synchronous is None and _ASYNC not in _environ)
@@ -75,33 +139,44 @@ def log_metric(
 ) -> Any:
     # `_waits`, written out: this is called most
     waits = synchronous or (synchronous is None and _ASYNC not in _environ)
-    if waits and run_id is None and model_id is None and dataset is None:
-        run = _active()
-        if run is not None and (step is None or type(step) is int):
-            try:
-                run.log_metric(key, value, step, timestamp or run.moments.own(key, step or 0, _now() // 1_000_000))
+    if waits and (step is None or type(step) is int) and (not timestamp or type(timestamp) is int):
+        try:
+            on = key
+            run = _active() if run_id is None and model_id is None and dataset is None else None
+            if run is None:
+                found = _about(run_id, model_id, dataset, step or 0)
+                if found is not None:  # MLflow, too, logs it for one of several models only
+                    run = found[0]
+                    on = run.measured(key, *found[1][0]) or key
+            if run is not None:
+                run.log_metric(on, value, step, timestamp or run.moments.own(key, step or 0, _now() // 1_000_000))
                 return None
-            except (AsynctrackError, TypeError):
-                pass
+        except (AsynctrackError, TypeError, KeyError):
+            pass
     return _by_mlflow("log_metric", key, value, step, synchronous, timestamp, run_id, model_id, dataset)
 
 
 def log_metrics(
     metrics: Any, step: Any, synchronous: Any, run_id: Any, timestamp: Any, model_id: Any, dataset: Any
 ) -> Any:
-    if run_id is None and model_id is None and dataset is None and _waits(synchronous) and type(metrics) is dict:
-        run = _active()
-        if run is not None and (step is None or type(step) is int) and (not timestamp or type(timestamp) is int):
-            movable, at, when = not timestamp, step or 0, timestamp or _now() // 1_000_000
-            try:
+    plain = (step is None or type(step) is int) and (not timestamp or type(timestamp) is int)
+    if plain and type(metrics) is dict and _waits(synchronous):
+        try:
+            run, about = _active() if run_id is None and model_id is None and dataset is None else None, _PLAIN
+            if run is None:
+                run, about = _about(run_id, model_id, dataset, step or 0) or (None, _PLAIN)
+            if run is not None:
+                movable, at, when = not timestamp, step or 0, timestamp or _now() // 1_000_000
                 points = [
                     MetricPoint(key, value if type(value) is float else to_float(key, value), at, when, movable)
                     for key, value in metrics.items()
                 ]
+                if about != _PLAIN:
+                    points = [point._replace(on=run.measured(point.key, *each)) for point in points for each in about]
                 run.write(points, {}, {})
                 return None
-            except (AsynctrackError, TypeError, OverflowError):
-                pass
+        except (AsynctrackError, TypeError, OverflowError, KeyError):
+            pass
     return _by_mlflow("log_metrics", metrics, step, synchronous, run_id, timestamp, model_id, dataset)
 
 
@@ -112,7 +187,7 @@ def log_param(key: Any, value: Any, synchronous: Any) -> Any:
 
 
 def log_params(params: Any, synchronous: Any, run_id: Any) -> Any:
-    if run_id is None and _write(synchronous, params=params):
+    if _write(synchronous, run_id, params=params):
         return None
     return _by_mlflow("log_params", params, synchronous, run_id)
 
@@ -125,13 +200,13 @@ def set_tags(tags: Any, synchronous: Any) -> Any:
     return None if _write(synchronous, tags=tags) else _by_mlflow("set_tags", tags, synchronous)
 
 
-def _write(synchronous: Any, params: Any = (), tags: Any = ()) -> bool:
+def _write(synchronous: Any, run_id: Any = None, params: Any = (), tags: Any = ()) -> bool:
     """Log params or tags to the journal; whether that was possible."""
-    run = _active() if _waits(synchronous) else None
-    if run is None:
+    known = _known(run_id) if _waits(synchronous) else None
+    if known is None:
         return False
     try:
-        run.write(
+        known[1].write(
             (),
             {key: str(value) for key, value in dict(params).items()},
             {key: str(value) for key, value in dict(tags).items()},

@@ -12,6 +12,7 @@ from asynctrack.clock import monotonic
 from asynctrack.current import store_for
 from asynctrack.engine.lifecycle import after_fork
 from asynctrack.errors import AsynctrackError, InvalidInputError, NotFoundError, RefusedError, StoreError
+from asynctrack.journal.measured import MeasuredOn
 from asynctrack.mlflow.models import LoggedModels
 from asynctrack.mlflow.points import MetricPoint, Moments
 from asynctrack.runs.active import attached_run, begun_run, detach, open_states
@@ -47,13 +48,22 @@ class LoggedRun:
     def state(self) -> RunState:
         return self.log._state
 
+    def measured(self, key: str, model_id: Any, dataset_name: Any, dataset_digest: Any) -> MeasuredOn | None:
+        """What a metric of a logged model or a dataset is logged under; None where it is about neither. Raises KeyError
+        where there was no such metric yet."""
+        if model_id is None and dataset_name is None:
+            return None
+        on = MeasuredOn(key, model_id, dataset_name, dataset_digest)
+        self.log._streams[on]
+        return on
+
     def write(self, points: Iterable[MetricPoint], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Log all of it. Raises InvalidInputError if the store would refuse some of it; then nothing is logged."""
         log = self.log
         streams, known = self.state.streams, self.state.params
         points = list(points)
         for point in points:
-            if point.key not in streams:
+            if (point.on or point.key) not in streams:
                 log.check_key("metric", point.key)
         for key, value in params.items():
             log.check_key("param", key)
@@ -63,9 +73,13 @@ class LoggedRun:
             log.check_key("tag", key)
         if params:
             log.log_params(params)
+        moved: tuple[tuple[str, int, int], int] | None = None
         for key, number, step, timestamp, movable, on in points:
             if movable:
-                timestamp = self.moments.own(key, step, timestamp)
+                given = key, step, timestamp
+                if on is None or moved is None or moved[0] != given:  # else: one observation, about several models
+                    moved = given, self.moments.own(key, step, timestamp)
+                timestamp = moved[1]
             self.log_metric(on or key, number, step, timestamp)
         if tags:
             log.set_tags(tags)

@@ -194,11 +194,17 @@ def test_equal_observations_of_one_millisecond_all_stay(server: str) -> None:
     with behind.tracking(f"asynctrack+{server}") as client, mlflow.start_run() as run:
         for _ in range(20):
             mlflow.log_metric("same", 1.0, step=3)
+            mlflow.log_metric("to and fro", 1.0, step=4)
+            mlflow.log_metric("to and fro", 1.0, step=3)
             mlflow.log_metrics({"nan": math.nan})
             client.log_metric(run.info.run_id, "given", 1.0, timestamp=5)
             client.log_batch(run.info.run_id, [mlflow.entities.Metric("now", 1.0, int(time.time() * 1000), 3)])
-        found = {key: client.get_metric_history(run.info.run_id, key) for key in ("same", "nan", "now", "given")}
-    assert {key: len(points) for key, points in found.items()} == {"same": 20, "nan": 20, "now": 20, "given": 1}
+        found = {
+            key: client.get_metric_history(run.info.run_id, key)
+            for key in ("same", "to and fro", "nan", "now", "given")
+        }
+    counts = {key: len(points) for key, points in found.items()}
+    assert counts == {"same": 20, "to and fro": 40, "nan": 20, "now": 20, "given": 1}
     assert all(abs(point.timestamp - time.time() * 1000) < 60_000 for point in found["same"])
 
 
