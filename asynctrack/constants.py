@@ -8,6 +8,7 @@ from asynctrack.values import shortened
 
 __all__ = [
     "LONGEST_VALUE",
+    "MEMBER_TAG",
     "PARENT_RUN_TAG",
     "UID_TAG",
     "UID_TAGS",
@@ -28,6 +29,8 @@ PARENT_RUN_TAG = "mlflow.parentRunId"
 UID_TAG = "mlflow.asynctrack.uid"
 #: where the uid of a run may be found: asynctrack 0.1 used the second, and a spool may be of that version
 UID_TAGS = (UID_TAG, "asynctrack.uid")
+#: with a member's name behind it: how a process stands that shares the run with others (`asynctrack.delivery.members`)
+MEMBER_TAG = "mlflow.asynctrack.rank."
 #: most characters of a param's and a tag's value; MLflow cuts the rest off
 LONGEST_VALUE = {"param": 6000, "tag": 8000}
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from asynctrack.constants import PARENT_RUN_TAG
 from asynctrack.delivery.lane import Lane
+from asynctrack.delivery.members import begin_part, is_member
 from asynctrack.delivery.missing import find_by_uid, start_waits_in
 from asynctrack.delivery.source import Source
 from asynctrack.delivery.work import Work
@@ -24,6 +25,8 @@ _OPEN = {"RUNNING", "SCHEDULED"}
 async def create_run(store: AbstractStore, source: Source, lane: Lane, work: Work) -> RunInfo:
     """The run of ``lane``, of which ``work`` is the first that is delivered. Raises `StoreError`."""
     spec = await _with_parent(store, source, lane)
+    if is_member(spec):
+        return await begin_part(store, source, lane, spec)
     if spec.run_id is not None:
         spec = spec._replace(run_id=lane.run_id)  # by now the store may have told the id of a run named by its uid
         if source.adopted and lane.run_id is not None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Container
 
 from asynctrack.delivery.lane import Lane
+from asynctrack.delivery.members import is_member
 from asynctrack.delivery.work import EndOfRun
 from asynctrack.journal.spool import Spool
 from asynctrack.stores.base import Batch
@@ -34,9 +35,11 @@ class OrphanEnds:
         ``owned`` are the ids of the runs that a process here has taken up again, and will end; ``attached`` of those
         that one here still logs to.
         """
-        if lane.attached or lane.ended or lane.run_id is None or lane.run_id in owned:
+        # Who shares a run ends for itself alone: the others who do are no hindrance.
+        shares = is_member(lane.spec)
+        if lane.attached or lane.ended or lane.run_id is None or (lane.run_id in owned and not shares):
             return True
-        status = None if lane.run_id in attached else self._status()
+        status = None if lane.run_id in attached and not shares else self._status()
         return status is not None and EndOfRun(status, self._end_time(lane), assumed=True)
 
     def _end_time(self, lane: Lane) -> int:

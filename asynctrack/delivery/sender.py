@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 
 from asynctrack.clock import monotonic
 from asynctrack.delivery.creating import create_run
+from asynctrack.delivery.ending import end_run
 from asynctrack.delivery.isolation import Isolation, settings_are_wrong
 from asynctrack.delivery.lane import Lane
 from asynctrack.delivery.limiter import Limiter
-from asynctrack.delivery.missing import later_owner_of, look_for
+from asynctrack.delivery.members import NotBegunError
+from asynctrack.delivery.missing import look_for
 from asynctrack.delivery.outcome import SUSPECTED, Outcome, OwnDiskError, Verdict, is_bug, outcome_of, refuse_all
 from asynctrack.delivery.retry import Backoff
 from asynctrack.delivery.saving import CursorSaver
@@ -23,8 +25,6 @@ from asynctrack.stores.base import AbstractStore, Refusal
 
 __all__ = ["Sender"]
 
-#: statuses of runs that have not ended
-_OPEN = {"RUNNING", "SCHEDULED"}
 #: seconds of rest after which connections are opened anew, one after another: opened at once, all may come to the same
 #: worker of a server, which delivers half as fast as two: with each answer one more, and one every so many seconds
 _RESTED, _APART = 2.0, 0.25
@@ -159,15 +159,8 @@ class Sender:
                 return None
             assert work.isolation is not None
             refusals += work.isolation.refusals
-        # An attached run ends without a status when no more comes from here, and the store need not know.
-        if work.ends is not None and work.ends.status and not lane.superseded:
-            try:
-                if not work.ends.assumed or await self._is_open(source, lane, run_id):
-                    await self.store.update_run(run_id, status=work.ends.status, end_time=work.ends.end_time)
-            except StoreError as error:
-                if error.retryable or isinstance(error, NotFoundError):
-                    raise
-                refusals.append(Refusal("end", work.ends.status, work.ends.end_time, str(error)))
+        if work.ends is not None:
+            refusals += await end_run(self.store, source, lane, work.ends, run_id)
         return refusals
 
     async def _send_batch(self, source: Source, lane: Lane, work: Work, run_id: str) -> bool:
@@ -187,15 +180,6 @@ class Sender:
         # Once suspected it stays so: a connection lost in between says nothing for it.
         work.isolation.suspected |= work.suspected
         return await work.isolation.turn(self.store, run_id, bookmark)
-
-    async def _is_open(self, source: Source, lane: Lane, run_id: str) -> bool:
-        """Whether nobody else has ended the run, or will."""
-        if later_owner_of(source, {run_id, lane.spec.uid, lane.name}) is not None:
-            return False
-        try:
-            return (await self.store.get_run_info(run_id)).status in _OPEN
-        except NotFoundError:
-            return True  # it will say so when the run is ended
 
     async def _upload(self, source: Source, lane: Lane, work: Work, upload: Upload) -> list[Refusal]:
         """Store an artifact of the run that ``lane`` is for."""
@@ -231,13 +215,17 @@ class Sender:
         if outcome.verdict is Verdict.LOCAL_TROUBLE:
             self._disk_fails(source, lane, work, str(error))
             return
-        if self.limiter is not None and work.upload is None:
+        awaited = isinstance(error, NotBegunError)
+        if self.limiter is not None and work.upload is None and not awaited:
             self.limiter.failed(error)
         work.attempts += 1
         work.suspected |= error.suspicious and work.attempts >= SUSPECTED
         work.incomplete = error.incomplete
         lane.retries += 1
         self._wait(lane, lane.backoff, work, error)
+        if awaited:
+            self._tell.awaits(source, lane, error)
+            return
         if outcome.verdict is Verdict.HELD:
             self._tell.held(source, lane, error)
         elif work.upload is not None and self._tell.failing_since is None:

@@ -18,6 +18,8 @@ logger = logging.getLogger("asynctrack")
 
 #: seconds after which a trouble that comes and goes is spoken of again
 _QUIET = 60.0
+#: seconds for which ranks that start together wait for one another, and nothing is said
+_STARTING = 30.0
 #: attempts after which an artifact's trouble is spoken of
 _PATIENCE = 3
 
@@ -44,6 +46,11 @@ class Teller:
                 "asynctrack: run %s: %s. Events are kept in %s and delivered once that is mended.",
                 lane.name, self._said(error), _place(source),
             )  # fmt: skip
+
+    def awaits(self, source: Source, lane: Lane, error: StoreError) -> None:
+        """Another process is to create the run."""
+        if lane.backoff.failed_at - lane.backoff.failing_since > _STARTING and self._first(lane, error):
+            logger.warning("asynctrack: %s. Events are kept in %s until it has", error, _place(source))
 
     def upload_fails(self, source: Source, lane: Lane, upload: Upload, error: StoreError) -> None:
         """Where artifacts are kept may fail alone."""

@@ -14,6 +14,7 @@ from importlib import import_module
 
 from asynctrack.clock import monotonic
 from asynctrack.delivery.lane import Lane
+from asynctrack.delivery.members import is_member
 from asynctrack.delivery.pump import Pump
 from asynctrack.delivery.source import Loaded, Source
 from asynctrack.delivery.work import Work, WorkState
@@ -107,6 +108,8 @@ class Rounds:
             if await self.pump.step(source, lane, work) and source is self.own.source:
                 journal.head = source.reader.head or journal.head
                 journal.room_made()
+            if work.done and work.ends is not None and is_member(lane.spec) and not source.adopted:
+                self._look_for_dead(source)
         finally:
             if not source.adopted:
                 self._moved.add(lane.run)
@@ -117,6 +120,13 @@ class Rounds:
                 self._look_at = 0.0  # nothing comes any more: its runs are ended, and it is deleted, at once
             elif self._no_room or self.pump.can_catch_up:
                 self._look_at = min(self._look_at, monotonic() + self._rest(started))
+
+    def _look_for_dead(self, source: Source) -> None:
+        """Of those who share a run, one has ended here. Others may have died meanwhile, whose ends are still to come;
+        taken up at once, for this program may be ending."""
+        if source.spool.path is not None:
+            self.pump.adopt_orphans(os.path.dirname(source.spool.path))
+            self.pump.intake.fill()
 
     def nap(self) -> float:
         """Seconds until something is to be done without being woken."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asynctrack.errors import InvalidInputError
+from asynctrack.journal.measured import MeasuredOn
 from asynctrack.stores.base import AbstractStore
 
 __all__ = ["KeysOfRun"]
@@ -15,8 +16,18 @@ class KeysOfRun:
 
     def __init__(self, store: AbstractStore) -> None:
         self._store = store
+        #: stands before the key of every metric of this process, for the store
+        self.prefix = ""
         self._paths: dict[str, set[str]] = {"metric": set(), "param": set(), "tag": set()}
         self._folders: dict[str, set[str]] = {"metric": set(), "param": set(), "tag": set()}
+
+    def stored(self, key: str | MeasuredOn) -> str | MeasuredOn:
+        """The key that a metric has in the store."""
+        if not self.prefix:
+            return key
+        if isinstance(key, MeasuredOn):
+            return key._replace(key=self.prefix + key.key)
+        return self.prefix + key if isinstance(key, str) else key
 
     def allows(self, kind: str, key: str) -> bool:
         """Whether the store can hold a key, by itself."""

@@ -33,6 +33,7 @@ from asynctrack.runs.asking import Question, ask_blocking, ask_on_loop
 from asynctrack.runs.ending import check_created, confirm, end, entering, say_outcome, tell_if_refused
 from asynctrack.runs.faces import AwaitedRun, BlockingRun
 from asynctrack.runs.origin import in_interactive_session
+from asynctrack.runs.sharing import share_of
 from asynctrack.runs.spec import new_spec
 from asynctrack.runs.state import RunState
 from asynctrack.runs.waiting import not_created, shielded, timed_out, wait_blocking, wait_on_loop
@@ -235,6 +236,8 @@ def start_run(
     tracking_uri: str | None = None,
     strict: bool = False,
     wait: bool = True,
+    shared: bool = False,
+    per_rank: str | None = None,
 ) -> ActiveRun:
     """Open a run and make it the active run of this thread or task.
 
@@ -251,6 +254,10 @@ def start_run(
     ``wait=False``: nothing is asked of the store, and neither the start nor
     the end of the run waits for it; for sweeps of many short runs. A wrong id
     is then found only in the background, and reported in the log.
+    ``shared=True``: one run for all processes that torchrun, Slurm, MPI or the
+    ``run_id`` given brings together. Rank 0 creates it. It ends with the last
+    process, with the worst status of all (docs/many-processes.md).
+    ``per_rank="prefix"`` logs the metric ``loss`` of rank 3 as ``rank/3/loss``.
     ``log_system_metrics`` is not available yet; it logs a warning.
 
     In a notebook or at a prompt, a run that was left open is ended first.
@@ -263,6 +270,8 @@ def start_run(
     """
     if strict and not wait:
         raise InvalidInputError("strict=True raises at the run's end what wait=False does not wait for; give one")
+    if per_rank is not None and not shared:
+        raise InvalidInputError("per_rank= is about the ranks that share a run; give shared=True too")
     parents = open_here()
     if parents and not nested and in_interactive_session() and not any(parent.in_block for parent in parents):
         parents = _end_left(parents)
@@ -284,6 +293,8 @@ def start_run(
         description=description,
         tags=tags,
     )
+    share = share_of(spec, per_rank) if shared else None
+    spec = spec if share is None else share.spec
     engine = engine_for(current_store_uri() if given(tracking_uri) is None else tracking_uri)
     if named_by_environment:
         os.environ.pop(_RUN_ID, None)
@@ -297,6 +308,7 @@ def start_run(
     waits_here = wait and not delivers_here() and not (in_event_loop() and not in_interactive_session())
     stored = ask_blocking(engine, question) if waits_here else {}
     state = RunState(engine, spec, strict=strict, waits=wait)
+    state.keys.prefix = "" if share is None else share.prefix
     state.outer = parents[-1] if parents else None
     state.stored_params = stored
     if not waits_here:

@@ -117,8 +117,9 @@ class RunState:
     def _stream(self, key: str | MeasuredOn) -> int | None:
         number = self.streams.get(key) if isinstance(key, str | MeasuredOn) else None
         if number is None:
-            self.check_key("metric", key.key if isinstance(key, MeasuredOn) else key)
-            number = self.engine.journal.register_stream(self.number, key, waits=False)
+            stored = self.keys.stored(key)
+            self.check_key("metric", stored.key if isinstance(stored, MeasuredOn) else stored)
+            number = self.engine.journal.register_stream(self.number, stored, waits=False)
             if number is not None:
                 self.stream_numbers.add(number)
                 self.streams[key] = number

@@ -292,6 +292,10 @@ class AbstractStore(ABC):
     async def get_run(self, run_id: str) -> Run:
         """The run with its latest metrics. Raises `NotFoundError`."""
 
+    async def get_tags(self, run_id: str) -> dict[str, str]:
+        """The run's tags alone. Raises `NotFoundError`. Override it if reading the rest of the run takes long."""
+        return dict((await self.get_run(run_id)).data.tags)
+
     async def is_gone(self) -> bool:
         """Whether nothing at all is there, as where a file system is not mounted: what is not found may come back."""
         return False

@@ -22,6 +22,7 @@ class RunsContract(ContractHooks):
         assert {"team": "cv", "mlflow.runName": "baseline"}.items() <= run.data.tags.items()
         assert run.info.artifact_uri
         assert run_id in run.info.artifact_uri
+        assert self.run(store.get_tags(run_id)) == run.data.tags
 
     def test_a_run_without_a_name_gets_one(self, store: AbstractStore) -> None:
         """The random name is kept, in the run and in its tag."""

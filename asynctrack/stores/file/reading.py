@@ -25,6 +25,7 @@ __all__ = [
     "get_history",
     "get_run",
     "get_run_info",
+    "get_tags",
     "list_run_infos",
     "named",
     "points_in",
@@ -46,6 +47,11 @@ def get_run_info(tree: Tree, run_id: str) -> RunInfo:
     if info.run_name:
         return info
     return named(info, read_entry(layout.key_path(run_dir, "tag", layout.RUN_NAME_TAG), tree.warn_once))
+
+
+def get_tags(tree: Tree, run_id: str) -> dict[str, str]:
+    """Raises `NotFoundError`, OSError."""
+    return read_entries(os.path.join(tree.run_dir(run_id), layout.FOLDERS["tag"]), "tag", tree.warn_once)
 
 
 def _whole(tree: Tree, run_dir: str, info: RunInfo) -> Run:

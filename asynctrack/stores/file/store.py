@@ -101,6 +101,9 @@ class FileStore(AbstractStore):
     async def get_run_info(self, run_id: str) -> RunInfo:
         return await self._call(reading.get_run_info, self._tree, run_id)
 
+    async def get_tags(self, run_id: str) -> dict[str, str]:
+        return await self._call(reading.get_tags, self._tree, run_id)
+
     async def search_runs(
         self,
         experiment_ids: Sequence[str],

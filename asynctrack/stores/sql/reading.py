@@ -21,7 +21,7 @@ from asynctrack.stores.sql.rows import storable
 from asynctrack.stores.sql.runs import INFO, get_info, info_of
 from asynctrack.stores.sql.session import Database, Session
 
-__all__ = ["get_history", "get_run", "list_run_infos", "search_experiments", "search_runs"]
+__all__ = ["get_history", "get_run", "get_tags", "list_run_infos", "search_experiments", "search_runs"]
 
 #: values in one statement; SQLite before 3.32 takes 999
 _MOST_VALUES = 500
@@ -38,6 +38,12 @@ def get_run(session: Session, run_id: str) -> Run:
     """Raises `NotFoundError`."""
     info = get_info(session, run_id)
     return _whole(session, [info])[0]
+
+
+def get_tags(session: Session, run_id: str) -> dict[str, str]:
+    """Raises `NotFoundError`."""
+    uuid = get_info(session, run_id).run_id
+    return {key: value or "" for key, value in session.rows("SELECT key, value FROM tags WHERE run_uuid = ?", (uuid,))}
 
 
 def get_history(session: Session, run_id: str, key: str) -> list[Metric]:

@@ -114,6 +114,9 @@ class SqlStore(AbstractStore):
     async def get_run_info(self, run_id: str) -> RunInfo:
         return await self._read(runs.get_info, run_id)
 
+    async def get_tags(self, run_id: str) -> dict[str, str]:
+        return await self._read(reading.get_tags, run_id)
+
     async def search_runs(
         self,
         experiment_ids: Sequence[str],

@@ -1,0 +1,184 @@
+"""Ranks that share one run: real processes, as a launcher starts them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.fault.programs import LIMIT, finish, recover, spools, start
+from tests.mlruns import StoredRun, only_run, read_runs
+
+#: logs 500 points, says so, waits for a line and ends
+RANK = """
+import asynctrack, os, sys
+rank = int(os.environ["RANK"])
+with asynctrack.start_run(shared=True, per_rank=os.environ.get("PER_RANK"), run_name="together") as run:
+    for step in range(500):
+        run.log_metric("loss", rank + step / 512, step)
+    run.log_param("ranks", os.environ["WORLD_SIZE"])
+    run.flush()
+    print("logged", flush=True)
+    if sys.stdin.readline() == "raise\\n":
+        raise ValueError("as told")
+"""
+
+
+class Ranks:
+    """Some ranks of one job."""
+
+    def __init__(self, folder: Path, count: int = 4, job: str = "job", **environment: str) -> None:
+        self.folder = folder
+        common = {"MLFLOW_TRACKING_URI": "mlruns", "WORLD_SIZE": str(count), "ASYNCTRACK_JOB": job, **environment}
+        self.programs = [start(RANK, folder, RANK=str(rank), **common) for rank in range(count)]
+
+    def wait(self) -> Ranks:
+        """Until each has logged."""
+        for program in self.programs:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "logged\n"
+        return self
+
+    def end(self, rank: int, line: str = "end\n") -> subprocess.CompletedProcess[str]:
+        program = self.programs[rank]
+        assert program.stdin is not None
+        program.stdin.write(line)
+        program.stdin.flush()
+        return finish(program)
+
+    def run(self) -> StoredRun:
+        return only_run(self.folder / "mlruns")
+
+
+def steps_by_rank(run: StoredRun) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for _, value, step in run.metrics["loss"]:
+        found.setdefault(int(value), []).append(step)
+    return {rank: sorted(steps) for rank, steps in sorted(found.items())}
+
+
+def every_step_of(ranks: int) -> dict[int, list[int]]:
+    return {rank: list(range(500)) for rank in range(ranks)}
+
+
+def test_the_run_ends_with_the_last_rank(tmp_path: Path) -> None:
+    """Whichever that is: the rank that has created it ends first."""
+    ranks = Ranks(tmp_path).wait()
+    for rank in range(4):
+        assert ranks.run().status == "RUNNING"
+        result = ranks.end(rank)
+        assert (result.returncode, result.stderr) == (0, "")
+    run = ranks.run()
+    assert (run.status, run.params, run.meta["run_name"]) == ("FINISHED", {"ranks": "4"}, "together")
+    assert steps_by_rank(run) == every_step_of(4)
+    ends = [int(run.tags[f"mlflow.asynctrack.rank.{rank}"].split(" ")[4]) for rank in range(4)]
+    assert run.meta["end_time"] == ends[3] == max(ends)
+    assert not spools(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"), [("raise", "FAILED"), ("kill", "KILLED"), ("terminate", "KILLED")], ids=str
+)
+def test_the_status_is_that_of_the_rank_that_ended_worst(how: str, expected: str, tmp_path: Path) -> None:
+    """A killed rank's spool is delivered, and its end noted, by one that ends later."""
+    ranks = Ranks(tmp_path, 3).wait()
+    if how == "raise":
+        assert ranks.end(1, "raise\n").returncode == 1
+    else:
+        ranks.programs[1].send_signal(signal.SIGKILL if how == "kill" else signal.SIGTERM)
+        finish(ranks.programs[1])
+    assert ranks.run().status == "RUNNING"
+    for rank in (0, 2):
+        assert ranks.end(rank).returncode == 0
+    run = ranks.run()
+    assert run.status == expected
+    assert steps_by_rank(run) == every_step_of(3)
+    assert not spools(tmp_path)
+
+
+def test_ranks_that_are_started_again_take_up_the_same_run(tmp_path: Path) -> None:
+    first = Ranks(tmp_path, 2).wait()
+    for program in first.programs:
+        program.kill()
+        finish(program)
+    again = Ranks(tmp_path, 2, TORCHELASTIC_RESTART_COUNT="1").wait()
+    assert again.run().status == "RUNNING"
+    for rank in range(2):
+        assert again.end(rank).returncode == 0
+    assert again.run().status == "FINISHED"
+    assert not spools(tmp_path)
+
+
+def test_two_jobs_have_two_runs(tmp_path: Path) -> None:
+    for job in ("one", "two"):
+        ranks = Ranks(tmp_path, 1, job).wait()
+        assert ranks.end(0).returncode == 0
+    assert len(read_runs(tmp_path / "mlruns")) == 2
+
+
+def test_metrics_of_each_rank_have_keys_of_their_own_on_request(tmp_path: Path) -> None:
+    """So that identical points of several ranks stay apart."""
+    ranks = Ranks(tmp_path, 2, PER_RANK="prefix").wait()
+    for rank in range(2):
+        assert ranks.end(rank).returncode == 0
+    metrics = ranks.run().metrics
+    assert {key: len(points) for key, points in metrics.items()} == {"rank/0/loss": 500, "rank/1/loss": 500}
+
+
+def test_ranks_that_begin_before_the_first_wait_for_nothing(tmp_path: Path) -> None:
+    """What they log waits in their spools until the run is there."""
+    environment = {"MLFLOW_TRACKING_URI": "mlruns", "WORLD_SIZE": "2", "ASYNCTRACK_JOB": "job"}
+    code = RANK.replace("    run.flush()\n", "")
+    late = start(code, tmp_path, RANK="1", **environment)
+    assert late.stdout is not None
+    assert late.stdout.readline() == "logged\n"
+    assert not read_runs(tmp_path / "mlruns")
+    first = start(code, tmp_path, RANK="0", **environment)
+    for program in (late, first):
+        result = finish_with(program, "end\n")
+        assert (result.returncode, result.stderr) == (0, "")
+    run = only_run(tmp_path / "mlruns")
+    assert run.status == "FINISHED"
+    assert steps_by_rank(run) == every_step_of(2)
+
+
+def finish_with(program: subprocess.Popen[str], line: str) -> subprocess.CompletedProcess[str]:
+    output, errors = program.communicate(line, timeout=LIMIT)
+    return subprocess.CompletedProcess(program.args, program.returncode, output, errors)
+
+
+def test_ranks_that_all_die_are_ended_by_the_next_program(tmp_path: Path) -> None:
+    ranks = Ranks(tmp_path, 2).wait()
+    for program in ranks.programs:
+        program.kill()
+        finish(program)
+    recover(tmp_path, MLFLOW_TRACKING_URI="mlruns")
+    (run,) = [run for run in read_runs(tmp_path / "mlruns").values() if run.tags["mlflow.runName"] == "together"]
+    assert run.status == "KILLED"
+    assert steps_by_rank(run) == every_step_of(2)
+
+
+BY_ID = """
+import asynctrack, os
+with asynctrack.start_run(shared=True) as run:
+    run.flush()
+    print(run.run_id, flush=True)
+    input()
+"""
+
+
+def test_processes_without_a_launcher_share_the_run_that_is_named(tmp_path: Path) -> None:
+    """How many there are nobody knows: the run ends with the last that has begun."""
+    first = start(BY_ID, tmp_path, MLFLOW_TRACKING_URI="mlruns")
+    assert first.stdout is not None
+    run_id = first.stdout.readline().strip()
+    code = BY_ID.replace("shared=True", f"{run_id!r}, shared=True")
+    second = start(code, tmp_path, MLFLOW_TRACKING_URI="mlruns")
+    assert second.stdout is not None
+    assert second.stdout.readline().strip() == run_id
+    assert finish_with(first, "\n").returncode == 0
+    assert only_run(tmp_path / "mlruns").status == "RUNNING"
+    assert finish_with(second, "\n").returncode == 0
+    assert only_run(tmp_path / "mlruns").status == "FINISHED"
