@@ -47,6 +47,7 @@ __all__ = [
     "several",
     "source_tags",
     "status_of",
+    "step_of",
     "tags_of",
     "terminal_status",
     "text_of",
@@ -179,6 +180,14 @@ def moment_of(name: str, value: object, default: int) -> int:
             "is now"
         )
     return int(moment)
+
+
+def step_of(name: str, value: object) -> int:
+    """A step, a signed 64-bit integer."""
+    try:
+        return to_step(name, value)
+    except InvalidInputError:
+        raise InvalidInputError(f"{name}={shortened(value)}: a step is a whole number of 64 bits") from None
 
 
 def status_of(status: str | int) -> str:

@@ -269,10 +269,11 @@ def get_parent_run(run_id: str) -> Run | None:
     return None if parent is None else get_run(parent)
 
 
-def get_metric_history(run_id: str, key: str) -> list[Metric]:
-    """Every point of a metric, in the order of the store. Raises what
-    `get_run` raises."""
-    return get_service().get_metric_history(run_id, key)
+def get_metric_history(run_id: str, key: str, branches: Literal["all", "latest"] = "all") -> list[Metric]:
+    """Every point of a metric, in the order of the store. ``branches="latest"``
+    leaves out what was replaced by ``start_run(from_step=…)`` and a server
+    still has. Raises what `get_run` raises."""
+    return get_service().get_metric_history(run_id, key, branches)
 
 
 def delete_run(run_id: str) -> None:

@@ -292,7 +292,12 @@ def begun_run(spec: RunSpec, tracking_uri: str) -> RunLog:
 def detach(state: RunState, status: str = "", end_time: int = 0) -> None:
     """Forget a run that was attached to; nothing more can be logged through ``state``. With a ``status``, the engine
     sets it and ``end_time`` (ms since the epoch) after it delivered what was logged before."""
-    state.detach(status, end_time)
+    with state.lock:
+        if not state.ended:
+            state.check_open()
+            state.ended = True
+            state.streams.clear()
+            state.engine.journal.write_frame(["end", state.number, status, end_time])
     _forget(state)
 
 

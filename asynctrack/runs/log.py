@@ -18,7 +18,8 @@ from asynctrack.journal.slots import PACK, PACK_AT, PACK_WHEN, PackError
 from asynctrack.runs.files import ArtifactLog
 from asynctrack.runs.flattening import flattened
 from asynctrack.runs.invalid import leave_out, log_what_is_valid
-from asynctrack.values import is_stored_as, shortened, to_float, to_step, to_text, to_timestamp
+from asynctrack.runs.params import log_params
+from asynctrack.values import shortened, to_float, to_step, to_text, to_timestamp
 
 if TYPE_CHECKING:
     from asynctrack.engine.engine import RunStats
@@ -156,7 +157,8 @@ class RunLog(ArtifactLog):
     def log_param(self, key: str, value: Any) -> None:
         """Log one param, as ``str(value)``. A param never changes: a second,
         different value raises InvalidInputError, also if the first was logged
-        before the run was taken up again."""
+        before the run was taken up again; with ``start_run(from_step=…)`` it
+        becomes the tag ``param_changed.<key>``, with both values."""
         try:
             self._state.check_key("param", key)
         except InvalidInputError as error:
@@ -177,17 +179,7 @@ class RunLog(ArtifactLog):
         with a name that cannot be part of a key stays one param.
         ``max_depth``: most names in a key, None for no limit.
         """
-        state = self._state
-        entries: dict[str, str] = {}
-        with state.lock:
-            for key, value in self._named_params(params, flatten, max_depth):
-                try:
-                    entries[key] = self._checked_param(key, value, entries)
-                except InvalidInputError as error:
-                    leave_out(state, "param", key, error)
-            if entries:
-                state.frame("params", entries)
-                state.params.update(entries)
+        log_params(self._state, self._named_params(params, flatten, max_depth))
 
     def set_tag(self, key: str, value: Any) -> None:
         """Set one tag, as ``str(value)``. A later value overwrites it."""
@@ -241,22 +233,6 @@ class RunLog(ArtifactLog):
         if not isinstance(params, Mapping):
             raise InvalidInputError(f"log_params takes a dictionary of names and values, not {shortened(params)}")
         return params.items()
-
-    def _checked_param(self, key: str, value: Any, entries: Mapping[str, str]) -> str:
-        """The text of a param that may be logged beside the ``entries`` of the same call. Raises InvalidInputError."""
-        state = self._state
-        text = to_text("param", key, value)
-        state.check_key("param", key)
-        refuse_long_value("param", key, text)
-        logged = state.params.get(key, entries.get(key))
-        if logged is None and not is_stored_as(text, state.stored_params.get(key, text)):
-            logged = state.stored_params[key]
-        if logged is not None and logged != text:
-            raise InvalidInputError(
-                f"param {key!r} is {shortened(logged)} already and cannot become {shortened(text)}; log it under "
-                "another name, or use set_tag for what changes"
-            )
-        return text
 
     # ── slow paths
 

@@ -10,11 +10,11 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
 
 import asynctrack.runs.mistaken  # noqa: F401  # what it says at the end is for programs that start no run here
-from asynctrack.arguments import given, run_id_of
+from asynctrack.arguments import given, run_id_of, step_of
 from asynctrack.current import current_store_uri, store_for
 from asynctrack.engine.lifecycle import engine_for
 from asynctrack.engine.status import status_of
@@ -33,6 +33,7 @@ from asynctrack.runs.asking import Question, ask_blocking, ask_on_loop
 from asynctrack.runs.ending import check_created, confirm, end, entering, say_outcome, tell_if_refused
 from asynctrack.runs.faces import AwaitedRun, BlockingRun
 from asynctrack.runs.origin import in_interactive_session
+from asynctrack.runs.reopening import reopen
 from asynctrack.runs.sharing import share_of
 from asynctrack.runs.spec import new_spec
 from asynctrack.runs.state import RunState
@@ -137,6 +138,18 @@ class ActiveRun(BlockingRun):
             done = wait_blocking(self._state, receipt, self._state.engine.settings.close_timeout)
             say_outcome(self._state, receipt, done)
 
+    def reopen(self, from_step: int | None = None) -> Self:
+        """Take the run up again after its end, for what comes behind a
+        training: this object logs again, the run is RUNNING and the active
+        one, and has to be ended again. Does not wait for the store. Open
+        already, it is only made the active run. ``from_step``: see
+        `start_run`. Raises InvalidInputError, SpoolError.
+
+        ``stats()`` counts from here on.
+        """
+        reopen(self._state, from_step)
+        return self
+
     def __enter__(self) -> ActiveRun:
         activate(self._state)
         self._state.in_block = True
@@ -194,6 +207,11 @@ class AsyncActiveRun(AwaitedRun):
             raise not_created(self._state)
         return receipt.result()  # type: ignore[return-value]  # not None: tested above
 
+    def reopen(self, from_step: int | None = None) -> Self:
+        """Take the run up again after its end; see `ActiveRun.reopen`."""
+        reopen(self._state, from_step)
+        return self
+
     async def terminate(self, status: str = "FINISHED", end_time: int | None = None) -> None:
         """End the run and wait for delivery; see `ActiveRun.terminate`, which
         raises the same."""
@@ -238,6 +256,7 @@ def start_run(
     wait: bool = True,
     shared: bool = False,
     per_rank: str | None = None,
+    from_step: int | None = None,
 ) -> ActiveRun:
     """Open a run and make it the active run of this thread or task.
 
@@ -258,6 +277,11 @@ def start_run(
     ``run_id`` given brings together. Rank 0 creates it. It ends with the last
     process, with the worst status of all (docs/many-processes.md).
     ``per_rank="prefix"`` logs the metric ``loss`` of rank 3 as ``rank/3/loss``.
+    ``from_step``: with ``run_id``, training goes on from a checkpoint at this
+    step. What was logged at this step and behind is replaced: deleted in files
+    and databases; a server cannot, and ``get_metric_history(…,
+    branches="latest")`` leaves it out there. A param that has changed becomes
+    a tag (see `log_param`). A new run has nothing to replace.
     ``log_system_metrics`` is not available yet; it logs a warning.
 
     In a notebook or at a prompt, a run that was left open is ended first.
@@ -292,6 +316,7 @@ def start_run(
         parent_run_id=parents[-1].run_id if parent_run_id is None and parents else parent_run_id,
         description=description,
         tags=tags,
+        from_step=None if from_step is None else step_of("from_step", from_step),
     )
     share = share_of(spec, per_rank) if shared else None
     spec = spec if share is None else share.spec

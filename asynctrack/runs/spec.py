@@ -12,6 +12,7 @@ from asynctrack.constants import PARENT_RUN_TAG
 from asynctrack.current import choose_experiment
 from asynctrack.runs.context import automatic_tags
 from asynctrack.stores.base import RunSpec
+from asynctrack.stores.branches import Branch
 from asynctrack.stores.keys import check_key
 
 __all__ = ["attached_spec", "new_spec"]
@@ -26,11 +27,13 @@ def new_spec(
     parent_run_id: str | None,
     description: str | None,
     tags: Mapping[str, Any] | None,
+    from_step: int | None = None,
 ) -> RunSpec:
     """The spec of a new run, or of the existing run ``run_id``. Raises InvalidInputError.
 
     ``parent_run_id``: the parent's id. If the server has not created the parent yet, it is the parent's uid, which is
-    replaced by the id when this run is created.
+    replaced by the id when this run is created. ``from_step``: what an existing run has at this step and behind is
+    replaced.
     """
     given = tags_of(tags)
     for key, value in given.items():
@@ -46,14 +49,17 @@ def new_spec(
     if parent_run_id is not None:
         automatic[PARENT_RUN_TAG] = run_id_of(parent_run_id)
     chosen = (None, None) if run_id is not None else choose_experiment(experiment_id, experiment_name)
+    uid, now = _new_uid(), time.time_ns() // 1_000_000
+    if from_step is not None and run_id is not None:
+        automatic |= Branch.begun(uid, from_step, now).tag
     return RunSpec(
-        uid=_new_uid(),
+        uid=uid,
         run_id=None if run_id is None else run_id_of(run_id),
         experiment_id=chosen[0],
         experiment_name=chosen[1],
         run_name=name,
         user_id=automatic.get("mlflow.user", ""),
-        start_time=time.time_ns() // 1_000_000,
+        start_time=now,
         tags=automatic | given,
     )
 

@@ -87,15 +87,7 @@ class RunState:
         #: kind and key of events that were left out, and reported (see `asynctrack.runs.invalid`)
         self.reported: set[tuple[str, str]] = set()
         self._rest = Rest()
-        try:
-            self.number = engine.open_run(spec, attached=self if attached else None)
-        except SpoolFullError as error:
-            raise SpoolFullError(f"cannot start a run: {error}") from None
-        except OSError as error:
-            where = engine.journal.spool.path
-            raise SpoolError(
-                error.errno, f"cannot start a run: the spool {where} cannot be written: {why(error)}"
-            ) from error
+        self.number = _open(self)
 
     @property
     def run_id(self) -> str:
@@ -215,11 +207,10 @@ class RunState:
     def ended_error(self) -> BaseException:
         """The error that a log call raises after the run's end."""
         if interpreter_is_ending() and threading.current_thread() is not threading.main_thread():
-            # A daemon thread that logs while the interpreter exits: end the thread without a traceback.
-            return SystemExit()
+            return SystemExit()  # a daemon thread that logs while the interpreter exits: end it without a traceback
         return RunEndedError(
             f"run {self.run_id} has ended; nothing was logged. Start a new run, or take this one up again with "
-            f"start_run(run_id={self.run_id!r})"
+            f"reopen() or start_run(run_id={self.run_id!r})"
         )
 
     def check_key(self, kind: str, key: Any) -> None:
@@ -275,12 +266,31 @@ class RunState:
             self.lock.release()
         return True
 
-    def detach(self, status: str, end_time: int) -> None:
-        """Log that this process is done with an attached run; see `asynctrack.runs.active.detach`."""
+    def reopen(self, spec: RunSpec) -> None:
+        """Take the run up again, after its end is written. Raises what opening a run raises."""
         with self.lock:
-            if self.ended:
+            if not self.end_is_written:
                 return
-            self.check_open()
-            self.ended = True
+            self.stored_params = {**self.params, **self.stored_params}
+            self.params = {}
+            self.spec, self.attached, self.in_block = spec, False, False
+            self.number = _open(self)
             self.streams.clear()
-            self.engine.journal.write_frame(["end", self.number, status, end_time])
+            self.stream_numbers = set()
+            self._rest = Rest()
+            self.told_rejected, self.told_dropped = 0, self.engine.journal.dropped
+            self.pid = os.getpid()
+            self.ended = False
+
+
+def _open(state: RunState) -> int:
+    """The run's number in the journal, where its start is logged now. Raises SpoolError, SpoolFullError."""
+    try:
+        return state.engine.open_run(state.spec, attached=state if state.attached else None)
+    except SpoolFullError as error:
+        raise SpoolFullError(f"cannot start a run: {error}") from None
+    except OSError as error:
+        where = state.engine.journal.spool.path
+        raise SpoolError(
+            error.errno, f"cannot start a run: the spool {where} cannot be written: {why(error)}"
+        ) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from asynctrack.arguments import (
     experiment_id_of,
@@ -25,12 +25,13 @@ from asynctrack.arguments import (
     view_of,
 )
 from asynctrack.constants import ViewType
-from asynctrack.errors import FlushTimeoutError
+from asynctrack.errors import FlushTimeoutError, InvalidInputError
 from asynctrack.runs.active import detach
 from asynctrack.runs.waiting import raise_refused
 from asynctrack.service.creating import current_user, new_run
 from asynctrack.service.pages import PAGE, all_items, paged
-from asynctrack.values import to_text
+from asynctrack.stores.branches import latest_branch
+from asynctrack.values import shortened, to_text
 
 if TYPE_CHECKING:
     from asynctrack.entities import Metric, PagedList, Run, RunInfo
@@ -120,12 +121,21 @@ async def search_runs(
     )
 
 
-async def get_metric_history(session: Session, run_id: str | int, key: str) -> list[Metric]:
+async def get_metric_history(
+    session: Session, run_id: str | int, key: str, branches: Literal["all", "latest"] = "all"
+) -> list[Metric]:
     """Every point of one metric, in the order of the store; an empty list if
-    the run has no such metric."""
+    the run has no such metric. ``branches="latest"`` leaves out what was
+    replaced when the run was taken up again with ``from_step``, and a server
+    still has."""
     found, named = run_id_of(run_id), text_of("key", key)
+    if not isinstance(branches, str) or branches not in ("all", "latest"):
+        raise InvalidInputError(f"branches={shortened(branches)}: it must be 'all' or 'latest'")
     await session.settle(found)
-    return list(await session.store.get_metric_history(found, named))
+    points = list(await session.store.get_metric_history(found, named))
+    if branches == "all":
+        return points
+    return latest_branch(points, (await session.store.get_run(found)).data.tags)
 
 
 async def update_run(

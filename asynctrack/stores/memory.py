@@ -12,6 +12,7 @@ from asynctrack.entities import Experiment, LifecycleStage, Metric, Run, RunData
 from asynctrack.errors import AlreadyExistsError, InvalidInputError, NotFoundError, RefusedError
 from asynctrack.stores import search
 from asynctrack.stores.base import AbstractStore, Batch, Limits, Page, Refusal, RunSpec
+from asynctrack.stores.branches import branch_of
 from asynctrack.stores.file.lines import Identity, identity, latest
 from asynctrack.stores.keys import check_key, shorten
 from asynctrack.stores.names import random_run_name
@@ -36,6 +37,14 @@ class _Run:
         newest = (latest(key, points.values()) for key, points in self.points.items())
         points = [point for point in newest if point is not None]
         return Run(self.info, RunData.of(points, dict(self.params), dict(self.tags)))
+
+    def drop(self, from_step: int) -> None:
+        """Take out the points of an abandoned branch."""
+        for points in self.points.values():
+            for name in [name for name, point in points.items() if point[1] >= from_step]:
+                del points[name]
+        self.measured = {name: point for name, point in self.measured.items() if point[1] < from_step}
+        self.points = {key: points for key, points in self.points.items() if points}
 
     def log(self, kind: str, key: str, value: Any) -> None:
         """Store one event. Raises `InvalidInputError`, `RefusedError`."""
@@ -161,12 +170,15 @@ class MemoryStore(AbstractStore):
 
     def _resume(self, spec: RunSpec, run_id: str) -> RunInfo:
         run = self._active_run(run_id)
+        branch = branch_of(spec.uid, spec.tags)
+        if branch is not None and branch.key not in run.tags:
+            run.drop(branch.from_step)
         run.tags.update(spec.tags)
         name = spec.run_name or spec.tags.get(_RUN_NAME)
         if name:
             run.tags[_RUN_NAME] = name
             run.info = replace(run.info, run_name=name)
-        run.info = replace(run.info, status=RunStatus.to_string(RunStatus.RUNNING))
+        run.info = replace(run.info, status=RunStatus.to_string(RunStatus.RUNNING), end_time=None)
         return run.info
 
     async def log_batch(self, run_id: str, batch: Batch, bookmark: Any = None) -> list[Refusal]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from asynctrack.entities import ViewType
 from asynctrack.errors import NotFoundError, RefusedError, StoreError
-from asynctrack.stores.base import AbstractStore, Batch
+from asynctrack.stores.base import AbstractStore, Batch, Point
+from asynctrack.stores.branches import Branch, latest_branch
 from asynctrack.testing.hooks import NEVER, ContractHooks
 
 __all__ = ["RunsContract"]
+
+NAN = float("nan")
 
 
 class RunsContract(ContractHooks):
@@ -94,15 +99,53 @@ class RunsContract(ContractHooks):
         spec = self.spec(store, experiment_id="123456")
         assert "123456" in self.raised(NotFoundError, store.create_run(spec))
 
-    def test_taking_a_run_up_again_sets_it_running_and_keeps_its_end(self, store: AbstractStore) -> None:
-        """Resuming is what MLflow's start_run(run_id=...) does."""
+    def test_taking_a_run_up_again_sets_it_running(self, store: AbstractStore) -> None:
+        """Resuming is what MLflow's start_run(run_id=...) does. The old end goes where it can: a server keeps it."""
         run_id = self.new_run(store)
         self.run(store.update_run(run_id, status="FAILED", end_time=7))
         spec = self.spec(store, run_id=run_id, run_name="second", tags={"again": "yes"})
         info = self.run(store.create_run(spec))
-        assert (info.run_id, info.status, info.end_time, info.run_name) == (run_id, "RUNNING", 7, "second")
-        tags = self.run(store.get_run(run_id)).data.tags
+        end = 7 if store.chooses_run_ids else None
+        assert (info.run_id, info.status, info.end_time, info.run_name) == (run_id, "RUNNING", end, "second")
+        stored = self.run(store.get_run(run_id))
+        assert (stored.info.status, stored.info.end_time) == ("RUNNING", end)
+        tags = stored.data.tags
         assert (tags["again"], tags["mlflow.runName"]) == ("yes", "second")
+        self.run(store.update_run(run_id, status="FINISHED", end_time=9))
+        assert self.run(store.get_run(run_id)).info.end_time == 9
+
+    def test_what_an_abandoned_branch_logged_goes(self, store: AbstractStore) -> None:
+        """A store deletes it, once, or has a tag by which readers leave it out. What is logged later stays."""
+        run_id = self.new_run(store)
+        points: list[Point] = [(10 + step, step, float(step)) for step in range(6)]
+        batch = Batch({"loss": points, "a/late": points[4:], "early": points[:2], "nan": [(11, 1, NAN), *points[3:]]})
+        assert self.deliver(store, run_id, batch) == []
+        self.run(store.update_run(run_id, status="FAILED", end_time=20))
+        spec = self.spec(store, run_id=run_id)
+        branch = Branch.begun(spec.uid, 3, 20)
+        spec = spec._replace(tags={**spec.tags, **branch.tag})
+        self.run(store.create_run(spec))
+        assert self._left(store, run_id, "loss") == points[:3]
+        assert self._left(store, run_id, "a/late") == []
+        assert self._left(store, run_id, "early") == points[:2]
+        assert [point[:2] for point in self._left(store, run_id, "nan")] == [(11, 1)]
+        if not store.chooses_run_ids:
+            metrics = self.run(store.get_run(run_id)).data.metrics
+            assert math.isnan(metrics.pop("nan"))
+            assert metrics == {"loss": 2.0, "early": 1.0}
+
+        assert self.deliver(store, run_id, Batch({"loss": [(20, 3, 7.0)], "a/late": [(21, 3, 8.0)]})) == []
+        self.run(store.create_run(spec))  # its answer was lost, say
+        assert self._left(store, run_id, "loss") == [*points[:3], (20, 3, 7.0)]
+        assert self._left(store, run_id, "a/late") == [(21, 3, 8.0)]
+        metrics = self.run(store.get_run(run_id)).data.metrics
+        assert store.chooses_run_ids or (metrics["loss"], metrics["a/late"]) == (7.0, 8.0)
+
+    def _left(self, store: AbstractStore, run_id: str, key: str) -> list[tuple[int, int, float]]:
+        history = latest_branch(
+            self.run(store.get_metric_history(run_id, key)), self.run(store.get_run(run_id)).data.tags
+        )
+        return sorted((point.timestamp, point.step, point.value) for point in history)
 
     def test_only_an_existing_active_run_can_be_taken_up(self, store: AbstractStore) -> None:
         """A missing run is not found, a deleted one refused."""

@@ -10,10 +10,12 @@ from typing import Any
 from asynctrack.entities import Experiment, LifecycleStage, RunInfo, RunStatus
 from asynctrack.errors import InvalidInputError, NotFoundError, RefusedError
 from asynctrack.stores.base import RunSpec
+from asynctrack.stores.branches import branch_of
 from asynctrack.stores.file import layout, meta
+from asynctrack.stores.file.dropping import drop_points
 from asynctrack.stores.file.entries import write_tag
 from asynctrack.stores.file.experiments import ensure_root, find_or_create
-from asynctrack.stores.file.files import KEY_ERRORS, check_inside, locked_directory
+from asynctrack.stores.file.files import KEY_ERRORS, check_inside, exists, locked_directory
 from asynctrack.stores.file.rewriting import rewrite_run
 from asynctrack.stores.file.tree import DamagedError, Tree
 from asynctrack.stores.io import write_file_atomically
@@ -31,7 +33,7 @@ def create_run(tree: Tree, spec: RunSpec, durable: bool) -> RunInfo:
     Raises `NotFoundError`, `RefusedError`, OSError.
     """
     if spec.run_id is not None:
-        return _resume(tree, spec, spec.run_id)
+        return _resume(tree, spec, spec.run_id, durable)
     if not layout.is_run_id(spec.uid):
         raise RefusedError(f"{shorten(spec.uid)} cannot be a run's id")
     existing = tree.find_run(spec.uid)
@@ -118,15 +120,18 @@ def _experiment(tree: Tree, spec: RunSpec) -> Experiment:
     return found
 
 
-def _resume(tree: Tree, spec: RunSpec, run_id: str) -> RunInfo:
+def _resume(tree: Tree, spec: RunSpec, run_id: str, durable: bool) -> RunInfo:
     run_dir = tree.written_run_dir(run_id)
     name = spec.run_name or spec.tags.get(layout.RUN_NAME_TAG)
     try:
-        info = change_run(tree, run_dir, status="RUNNING", run_name=name)
+        info = change_run(tree, run_dir, status="RUNNING", run_name=name, reopens=True)
     except DamagedError as error:
         if not error.incomplete:
             raise
         raise RefusedError(f"{error}. What the run was created with is not known here") from error
+    branch = branch_of(spec.uid, spec.tags)
+    if branch is not None and not exists(layout.key_path(run_dir, "tag", branch.key)):
+        drop_points(run_dir, branch.from_step, durable)
     _set_tags(tree, run_dir, {**spec.tags, **({layout.RUN_NAME_TAG: name} if name else {})})
     return info
 
@@ -162,9 +167,15 @@ def update_run(tree: Tree, run_id: str, status: str | None, end_time: int | None
 
 
 def change_run(
-    tree: Tree, run_dir: str, status: str | None = None, end_time: int | None = None, run_name: str | None = None
+    tree: Tree,
+    run_dir: str,
+    status: str | None = None,
+    end_time: int | None = None,
+    run_name: str | None = None,
+    *,
+    reopens: bool = False,
 ) -> RunInfo:
-    """Set what is given in meta.yaml, and only there."""
+    """Set what is given in meta.yaml, and only there. ``reopens``: it has no end time any more."""
     tree.guard(run_dir)
     changes: dict[str, Any] = {}
     if status is not None:
@@ -172,7 +183,7 @@ def change_run(
             changes["status"] = RunStatus.from_string(status)
         except ValueError as error:
             raise RefusedError(f"run {os.path.basename(run_dir)}: {error}") from error
-    if end_time is not None:
+    if end_time is not None or reopens:
         changes["end_time"] = end_time
     if run_name:
         changes["run_name"] = meta.printable(run_name)

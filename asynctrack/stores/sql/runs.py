@@ -10,9 +10,11 @@ from asynctrack.constants import LifecycleStage, RunStatus
 from asynctrack.entities import Experiment, RunInfo
 from asynctrack.errors import InvalidInputError, NotFoundError, RefusedError
 from asynctrack.stores.base import RunSpec
+from asynctrack.stores.branches import branch_of
 from asynctrack.stores.file.layout import ARTIFACTS, RUN_NAME_TAG, append_to_uri, is_run_id
 from asynctrack.stores.keys import check_key, shorten
 from asynctrack.stores.names import random_run_name
+from asynctrack.stores.sql.dropping import drop_points
 from asynctrack.stores.sql.experiments import active_experiment, default_experiment, find_or_create, forget_judgements
 from asynctrack.stores.sql.rows import MAX_TAG_LENGTH, storable
 from asynctrack.stores.sql.session import Row, Session
@@ -44,6 +46,7 @@ _INSERT = (
     "end_time, source_version, lifecycle_stage, artifact_uri, experiment_id, deleted_time) "
     "VALUES (?, ?, 'UNKNOWN', '', '', ?, 'RUNNING', ?, NULL, '', 'active', ?, ?, NULL) ON CONFLICT DO NOTHING"
 )
+_TAG = "SELECT value FROM tags WHERE run_uuid = ? AND key = ?"
 _SET_TAG = (
     "INSERT INTO tags (key, value, run_uuid) VALUES (?, ?, ?) "
     "ON CONFLICT (key, run_uuid) DO UPDATE SET value = excluded.value"
@@ -125,7 +128,10 @@ def _experiment(session: Session, spec: RunSpec, root: str) -> Experiment:
 
 def _resume(session: Session, spec: RunSpec, run_id: str) -> RunInfo:
     check_active(session, run_id)
-    session.execute("UPDATE runs SET status = 'RUNNING' WHERE run_uuid = ?", (run_id,))
+    branch = branch_of(spec.uid, spec.tags)
+    if branch is not None and not session.rows(_TAG, (run_id, branch.key)):
+        drop_points(session, run_id, branch.from_step)
+    session.execute("UPDATE runs SET status = 'RUNNING', end_time = NULL WHERE run_uuid = ?", (run_id,))
     name = spec.run_name or spec.tags.get(RUN_NAME_TAG)
     set_tags(session, run_id, _good_tags(run_id, {**spec.tags, **({RUN_NAME_TAG: name} if name else {})}))
     return get_info(session, run_id)
