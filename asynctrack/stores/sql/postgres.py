@@ -1,22 +1,23 @@
-"""A PostgreSQL database, through psycopg 3: one connection, opened anew when it is lost."""
+"""A PostgreSQL database, through psycopg 3: a connection for each transaction, one of which is kept for the next."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from random import uniform
+from typing import Any
 
+from asynctrack.clock import monotonic
 from asynctrack.errors import UnavailableError
 from asynctrack.reentrant import RLock
-from asynctrack.stores.sql import forking
+from asynctrack.stores.sql import forking, postgres_links
 from asynctrack.stores.sql.postgres_errors import store_error
+from asynctrack.stores.sql.postgres_links import Link
 from asynctrack.stores.sql.postgres_session import PostgresSession
 from asynctrack.stores.sql.postgres_uri import PostgresPlace
 from asynctrack.stores.sql.schema import Column, Schema, check_schema
-
-if TYPE_CHECKING:
-    import psycopg
 
 __all__ = ["PostgresDatabase"]
 
@@ -37,8 +38,8 @@ AND (attname, atttypid::regtype::text) NOT IN (
     ('value', 'double precision'), ('is_nan', 'boolean'))
 """
 
-#: connections that a forked child has from its parent: closing one would end the parent's session
-_inherited: list[Any] = []
+#: seconds between two attempts to get a connection from a server that takes no more: at first, and at most
+_STEP, _LONGEST_STEP = 0.05, 1.0
 
 
 class PostgresDatabase:
@@ -65,41 +66,37 @@ class PostgresDatabase:
         self._offline = offline
         self._lock = RLock()
         self._inside = False
-        self._connection: psycopg.Connection[Any] | None = None
-        #: MLflow's revision of the schema, and what was found out of it; whether points are copied into it directly
-        self._schema: tuple[str, Schema, bool] | None = None
+        #: the connection of the transaction that is under way
+        self._link: Link | None = None
         forking.watch(self)
 
     @contextmanager
     def write(self, wait: float, *, create: bool = False) -> Iterator[PostgresSession]:
         """A transaction that is committed unless an exception leaves it. Raises `StoreError` classes. Tables are not
         made here, whatever ``create`` says."""
-        with self._turn(wait) as connection:
-            connection.execute("BEGIN")
-            connection.execute(f"SET LOCAL lock_timeout = {max(int(wait * 1000), 1)}")
-            session = PostgresSession(connection, *self._checked(connection))
+        with self._turn(wait) as link:
+            link.connection.execute("BEGIN")
+            link.connection.execute(f"SET LOCAL lock_timeout = {max(int(wait * 1000), 1)}")
+            session = PostgresSession(link.connection, *self._checked(link))
             yield session
             session.flush()
-            connection.execute("COMMIT")
+            link.connection.execute("COMMIT")
 
     @contextmanager
     def read(self, wait: float) -> Iterator[PostgresSession]:
         """A transaction that sees one state of the database."""
-        with self._turn(wait) as connection:
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            yield PostgresSession(connection, *self._checked(connection))
+        with self._turn(wait) as link:
+            link.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield PostgresSession(link.connection, *self._checked(link))
 
     def close(self) -> None:
-        """Close the connection, unless another thread is using it: then it is left to the end of the process."""
-        if self._lock.acquire(timeout=1.0):
-            try:
-                self._close()
-            finally:
-                self._lock.release()
+        """Close the connection that is kept; the next transaction opens another."""
+        postgres_links.close_idle(self.uri)
 
     @contextmanager
-    def _turn(self, wait: float) -> Iterator[psycopg.Connection[Any]]:
-        """The connection, for this thread alone; a transaction that is still open at the end is rolled back."""
+    def _turn(self, wait: float) -> Iterator[Link]:
+        """A connection, for this thread alone; a transaction that is still open at the end is rolled back."""
+        until = monotonic() + wait
         if not self._lock.acquire(timeout=wait):
             raise UnavailableError(f"{self.uri} is in use by another thread of this program for {wait:.0f} s")
         try:
@@ -109,69 +106,74 @@ class PostgresDatabase:
 
             self._inside = True
             try:
-                yield self._open(wait)
+                self._link = link = self._linked(until)
+                yield link
             except psycopg.Error as error:
                 raise store_error(error, self.uri, self._secret()) from None  # its text may show a password
             finally:
-                self._roll_back()
+                if self._link is not None:
+                    postgres_links.let_go(self.uri, self._link)
+                self._link = None
                 self._inside = False
         finally:
             self._lock.release()
 
-    def _open(self, wait: float) -> psycopg.Connection[Any]:
+    def _linked(self, until: float) -> Link:
+        """The connection that is kept, or another. Where the server takes no more, one that somebody closes."""
         import psycopg
 
         if self._offline is not None:
             raise UnavailableError(self._offline)
-        if self._connection is None or self._connection.closed:
-            self._close()
-            options: dict[str, Any] = {
-                "application_name": "asynctrack",
-                "connect_timeout": max(int(min(self._connect_timeout, wait)), 2),  # libpq's least
-                **_NETWORK,
-                **self._keywords,
-                "client_encoding": "UTF8",  # in which points are copied, whatever PGCLIENTENCODING says
-                **({"password": str(secret)} if (secret := self._secret()) else {}),
-            }
-            # Nothing is prepared: a pooler may give each transaction another session.
-            self._connection = psycopg.connect(autocommit=True, prepare_threshold=None, **options)
-            self._connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE}s'")
-        return self._connection
+        step = _STEP
+        while True:
+            link = postgres_links.take_idle(self.uri)
+            if link is not None:
+                return link
+            try:
+                return self._connect(until - monotonic())
+            except psycopg.OperationalError as error:
+                if not postgres_links.is_full(error) or monotonic() + step > until:
+                    raise
+            time.sleep(uniform(step / 2, step))
+            step = min(step * 1.5, _LONGEST_STEP)
 
-    def _roll_back(self) -> None:
-        connection = self._connection
-        if connection is None or connection.closed:
-            return
-        from psycopg import Error
-        from psycopg.pq import TransactionStatus
+    def _connect(self, wait: float) -> Link:
+        import psycopg
 
-        if connection.info.transaction_status == TransactionStatus.IDLE:
-            return
+        options: dict[str, Any] = {
+            "application_name": "asynctrack",
+            "connect_timeout": max(int(min(self._connect_timeout, wait)), 2),  # libpq's least
+            **_NETWORK,
+            **self._keywords,
+            "client_encoding": "UTF8",  # in which points are copied, whatever PGCLIENTENCODING says
+            **({"password": str(secret)} if (secret := self._secret()) else {}),
+        }
+        # Nothing is prepared: a pooler may give each transaction another session.
+        connection = psycopg.connect(autocommit=True, prepare_threshold=None, **options)
+        link = Link(connection)
         try:
-            connection.execute("ROLLBACK")
-        except Error:
-            self._close()
-
-    def _close(self) -> None:
-        connection, self._connection, self._schema = self._connection, None, None
-        if connection is not None:
+            connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE}s'")
+        except BaseException:
             connection.close()
+            raise
+        return link
 
-    def _checked(self, connection: psycopg.Connection[Any]) -> tuple[Schema, bool]:
+    def _checked(self, link: Link) -> tuple[Schema, bool]:
         """What the tables are like; looked at again when MLflow has upgraded them."""
+        connection = link.connection
         if connection.execute("SELECT to_regclass('alembic_version')").fetchone() == (None,):
             revision = ""
         else:
             found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             revision = "" if found is None else found[0]
-        if self._schema is None or self._schema[0] != revision:
+        if link.schema is None or link.schema[0] != revision:
 
             def columns(table: str) -> list[Column]:
                 return [Column(*row) for row in connection.execute(_COLUMNS, (table,)).fetchall()]
 
             direct = connection.execute(_OTHER_TYPES).fetchone() is None
-            self._schema = revision, check_schema(self.uri, columns), direct
-        return self._schema[1:]
+            link.schema = revision, check_schema(self.uri, columns), direct
+        return link.schema[1:]
 
     # ── forks
 
@@ -183,8 +185,8 @@ class PostgresDatabase:
 
     def in_child(self) -> None:
         """In the child: begin anew. The connection is the parent's."""
-        if self._connection is not None:
-            _inherited.append(self._connection)
-        self._connection = self._schema = None
+        if self._link is not None:
+            postgres_links.inherit(self._link)
+        self._link = None
         self._lock = RLock()
         self._inside = False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +16,7 @@ import asynctrack
 from asynctrack.errors import RefusedError, UnavailableError, WrongServerError
 from asynctrack.stores.base import AbstractStore, Batch, RunSpec
 from asynctrack.stores.io import InlineIO, drive
+from asynctrack.stores.sql import postgres_links
 from asynctrack.stores.uri import open_store
 from tests.mlflow_store import open_mlflow
 from tests.postgres import Postgres
@@ -154,3 +157,99 @@ def test_a_program_logs_through_the_engine(postgres_database: str) -> None:
         run.log_param("p", 1)
     stored = asynctrack.get_service(postgres_database).get_run(run.run_id)
     assert (stored.info.status, stored.data.metrics, stored.data.params) == ("FINISHED", {"m": 999.5}, {"p": "1"})
+
+
+# ── connections
+
+
+@pytest.fixture
+def few(postgres_database: str, neighbour: psycopg.Connection[Any]) -> Iterator[str]:
+    """The URI of a user who may have two connections."""
+    for statement in ("CREATE ROLE few LOGIN CONNECTION LIMIT 2", "GRANT ALL ON ALL TABLES IN SCHEMA public TO few"):
+        neighbour.execute(statement.encode())
+    yield postgres_database.replace("://postgres:", "://few:").replace("://postgres@", "://few@")
+    for statement in ("DROP OWNED BY few", "DROP ROLE few"):
+        neighbour.execute(statement.encode())
+
+
+def connections(neighbour: psycopg.Connection[Any], user: str = "few") -> int:
+    [count] = neighbour.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", (user,)).fetchone() or [0]
+    return int(count)
+
+
+def test_a_program_keeps_one_connection_whatever_it_asks(few: str, neighbour: psycopg.Connection[Any]) -> None:
+    """Its engine, its questions and its services each have a store."""
+    service = asynctrack.get_service(few)
+    run_id = service.create_run("0").info.run_id
+    with asynctrack.start_run(tracking_uri=few, run_id=run_id) as run:
+        run.log_metric("m", 1.0)
+        run.flush()
+        assert service.get_run(run_id).data.metrics == {"m": 1.0}
+        for _ in range(3):
+            other = open_store(few, InlineIO())
+            assert drive(other.get_run(run_id)).data.metrics == {"m": 1.0}
+        until = time.monotonic() + 60
+        while connections(neighbour) != 1 and time.monotonic() < until:  # one that is closed is gone a moment later
+            time.sleep(0.01)
+        assert connections(neighbour) == 1
+
+
+def test_two_transactions_at_once_have_a_connection_each_and_one_is_kept(
+    few: str, neighbour: psycopg.Connection[Any]
+) -> None:
+    stores: list[Any] = [open_store(few, InlineIO()) for _ in range(2)]
+    with stores[0]._database.read(10.0) as one, stores[1]._database.read(10.0) as other:
+        assert one.rows("SELECT pg_backend_pid()") != other.rows("SELECT pg_backend_pid()")
+    drive(stores[0].get_experiment("0"))
+    assert stores[0].uri in postgres_links._idle
+    drive(stores[0].aclose())
+    assert stores[0].uri not in postgres_links._idle
+
+
+def test_a_server_that_takes_no_more_connections_is_waited_for(
+    few: str, neighbour: psycopg.Connection[Any]
+) -> None:
+    """After its patience a call says what is wrong."""
+    plain = few.replace("+psycopg", "")
+    taken = [psycopg.connect(plain) for _ in range(2)]
+    store = open_store(few, InlineIO())
+    store.patience = 0.2
+    with pytest.raises(UnavailableError, match="too many connections"):
+        new_run(store)
+    store.patience = 60.0
+    freed = threading.Timer(0.3, taken[0].close)
+    freed.start()
+    run_id = new_run(store)
+    freed.join()
+    assert drive(store.log_batch(run_id, Batch(points(0, 10)))) == []
+    drive(store.aclose())
+    taken[1].close()
+
+
+def test_no_connection_is_kept_where_a_server_is_nearly_full(
+    few: str, neighbour: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_links, "_SHARE", 0.0)
+    store = open_store(few, InlineIO())
+    run_id = new_run(store)
+    assert drive(store.log_batch(run_id, Batch(points(0, 10)))) == []
+    assert store.uri not in postgres_links._idle
+
+
+def test_a_forked_child_has_a_connection_of_its_own(store: AbstractStore) -> None:
+    run_id = new_run(store)
+    fork = multiprocessing.get_context("fork")
+    results = fork.SimpleQueue()
+
+    def log() -> None:
+        try:
+            results.put(repr(drive(store.log_batch(run_id, Batch(points(10, 10))))))
+        except Exception as error:
+            results.put(repr(error))
+
+    child = fork.Process(target=log)
+    child.start()
+    child.join()
+    assert results.get() == "[]"
+    assert drive(store.log_batch(run_id, Batch(points(0, 10)))) == []
+    assert len(drive(store.get_metric_history(run_id, "m"))) == 20
