@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import time
+from time import sleep as rest
 
 from asynctrack.clock import monotonic
 from asynctrack.journal.filesystem import filesystem_of
+from asynctrack.stores.sql.turnstile import Turnstile
 
 __all__ = ["Manners", "warn_of_network"]
 
@@ -29,22 +30,31 @@ _LONGEST = 1.0
 
 
 class Manners:
-    """When to wait before the next transaction, so that others come to theirs. Used under the database's lock.
+    """When to wait around a transaction, so that others come to theirs. Used under the database's lock.
 
     SQLite has no queue: whoever waits looks now and then whether the file is free, and a writer without a break is
-    never out. So every three seconds of writing there is a break in which everybody who waits has looked. Somebody who
-    then has written is given as much time as we take, for five seconds from each of their commits.
+    never out. So every three seconds of writing there is a break in which everybody who waits has looked. When somebody
+    has written then, we are in company, for five seconds from each of their commits: those of us who write take turns,
+    and after each transaction the file is left alone for as long as that took.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
+        self._turnstile = Turnstile(path)
         self._free_from = self._began = self._ended = self._since = self._company_until = 0.0
         self._version: int | None = None
 
-    def pause(self, until: float) -> None:
+    def enter(self, until: float) -> None:
         """Wait until it is our turn again, at most until ``until``."""
+        if monotonic() < self._company_until:
+            self._turnstile.enter(until)
         wait = min(self._free_from, until) - monotonic()
         if wait > 0:
-            time.sleep(wait)
+            rest(wait)
+
+    def refused(self, until: float) -> None:
+        """Somebody else is writing at this moment; wait until it is our turn, at most until ``until``."""
+        self._company_until = monotonic() + _COMPANY
+        self._turnstile.enter(until)
 
     def began(self, connection: sqlite3.Connection) -> None:
         """A transaction has begun, with the lock that it needs to write."""
@@ -55,15 +65,19 @@ class Manners:
         self._version = version
 
     def committed(self) -> None:
-        """The transaction has ended."""
+        """The transaction has ended. In company the others have their time now."""
         now = monotonic()
         if self._began - self._ended > _ROUND:
             self._since = self._began  # there was a break
         self._ended = now
         if now < self._company_until:
-            self._free_from = now + min(now - self._began, _LONGEST)
+            rest(min(now - self._began, _LONGEST))
         elif now - self._since > _STRETCH:
             self._free_from = self._since = now + _ROUND
+
+    def leave(self) -> None:
+        """Let the next one of us in."""
+        self._turnstile.leave()
 
 
 def warn_of_network(path: str) -> None:

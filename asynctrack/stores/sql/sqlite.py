@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import uniform
 from urllib.parse import quote
@@ -45,7 +45,7 @@ class SqliteDatabase:
         self._file = (0, 0)
         #: what was found out, and SQLite's number of the schema that it was found out of
         self._schema: tuple[int, Schema] | None = None
-        self._manners = sharing.Manners()
+        self._manners = sharing.Manners(self.path)
         #: it was there once, so it is not made again where it has gone
         self._seen = False
         #: this thread is inside a transaction
@@ -57,15 +57,18 @@ class SqliteDatabase:
     def write(self, wait: float, *, create: bool = False) -> Iterator[SqliteSession]:
         """A transaction that is committed unless an exception leaves it. Raises `StoreError` classes, OSError."""
         with self._turn(wait, create) as (connection, until):
-            # Whoever is refused at once need not wait: somebody else's turn is taken from our time.
-            self._manners.pause(until)
-            self._locked(connection, "BEGIN IMMEDIATE", until)
-            self._manners.began(connection)
-            session = SqliteSession(connection, self._checked(connection))
-            yield session
-            session.flush()
-            self._locked(connection, "COMMIT", until)
-            self._manners.committed()
+            try:
+                # Whoever is refused at once need not wait: somebody else's turn is taken from our time.
+                self._manners.enter(until)
+                self._locked(connection, "BEGIN IMMEDIATE", until, self._manners.refused)
+                self._manners.began(connection)
+                session = SqliteSession(connection, self._checked(connection))
+                yield session
+                session.flush()
+                self._locked(connection, "COMMIT", until)
+                self._manners.committed()
+            finally:
+                self._manners.leave()
 
     @contextmanager
     def read(self, wait: float) -> Iterator[SqliteSession]:
@@ -105,9 +108,11 @@ class SqliteDatabase:
         finally:
             self._lock.release()
 
-    def _locked(self, connection: sqlite3.Connection, statement: str, until: float) -> int:
+    def _locked(
+        self, connection: sqlite3.Connection, statement: str, until: float, refused: Callable[[float], object] = bool
+    ) -> int:
         """Carry out a statement that waits for others' locks; the number that it finds, if any. They take turns by
-        chance, so the steps are short."""
+        chance, so the steps are short. ``refused`` is called with ``until`` when it has to wait."""
         step = 0.001
         while True:
             try:
@@ -116,6 +121,7 @@ class SqliteDatabase:
             except sqlite3.OperationalError as error:
                 if not is_busy(error) or monotonic() >= until:
                     raise
+            refused(until)
             time.sleep(uniform(step / 2, step))
             step = min(step * 1.5, _LONGEST_STEP)
 
@@ -140,7 +146,7 @@ class SqliteDatabase:
         if self._connection is not None and file == self._file:
             return self._connection
         self._close()
-        self._manners = sharing.Manners()
+        self._manners = sharing.Manners(self.path)
         if file is None and (self._seen or not create):
             raise UnavailableError(
                 f"{self.path} is not there. Put it back, or check that its disk is mounted; nothing is lost: it is "
@@ -232,5 +238,6 @@ class SqliteDatabase:
             # It is never closed here, not even at the end: that would roll the parent's transaction back.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
             self._connection = None
+        self._manners.leave()  # of the parent's turn this process has no part
         self._lock = RLock()
         self._holds_for_fork = self._inside = False

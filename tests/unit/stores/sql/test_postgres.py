@@ -206,9 +206,7 @@ def test_two_transactions_at_once_have_a_connection_each_and_one_is_kept(
     assert stores[0].uri not in postgres_links._idle
 
 
-def test_a_server_that_takes_no_more_connections_is_waited_for(
-    few: str, neighbour: psycopg.Connection[Any]
-) -> None:
+def test_a_server_that_takes_no_more_connections_is_waited_for(few: str, neighbour: psycopg.Connection[Any]) -> None:
     """After its patience a call says what is wrong."""
     plain = few.replace("+psycopg", "")
     taken = [psycopg.connect(plain) for _ in range(2)]

@@ -6,6 +6,8 @@ import logging
 import multiprocessing
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -16,10 +18,12 @@ from typing import Any
 import pytest
 
 import asynctrack
+from asynctrack.clock import monotonic
 from asynctrack.errors import NotFoundError, RefusedError, UnavailableError, WrongServerError
 from asynctrack.stores.base import AbstractStore, Batch, RunSpec
 from asynctrack.stores.io import InlineIO, drive
 from asynctrack.stores.sql import sharing
+from asynctrack.stores.sql.turnstile import Turnstile
 from asynctrack.stores.uri import open_store
 
 POINT: dict[str, Any] = {"m": [(1, 1, 1.0)]}
@@ -371,7 +375,7 @@ class Clock:
         self.now = 100.0
         self.slept: list[float] = []
         monkeypatch.setattr(sharing, "monotonic", lambda: self.now)
-        monkeypatch.setattr(time, "sleep", self._sleep)
+        monkeypatch.setattr(sharing, "rest", self._sleep)
 
     def _sleep(self, seconds: float) -> None:
         self.slept.append(round(seconds, 3))
@@ -392,28 +396,88 @@ class Versions:
 
 
 def transactions(clock: Clock, manners: sharing.Manners, seconds: float, versions: Any, count: int) -> list[float]:
-    """The pauses before each of some transactions that take so long."""
+    """The pauses around some transactions that take so long."""
     clock.slept.clear()
     for _ in range(count):
-        manners.pause(clock.now + 10)
+        manners.enter(clock.now + 10)
         manners.began(versions)
         clock.now += seconds
         manners.committed()
+        manners.leave()
     return clock.slept
 
 
-def test_a_writer_alone_rests_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_alone_rests_rarely(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    assert transactions(clock, sharing.Manners(), 0.25, Versions(), 30) == [0.12, 0.12]
+    assert transactions(clock, sharing.Manners(str(path)), 0.25, Versions(), 30) == [0.12, 0.12]
 
 
-def test_a_writer_in_company_takes_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, versions, manners = Clock(monkeypatch), Versions(), sharing.Manners()
+def test_a_writer_in_company_takes_half_of_the_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, versions, manners = Clock(monkeypatch), Versions(), sharing.Manners(str(path))
     assert transactions(clock, manners, 0.05, versions, 3) == []
     versions.commits += 1
-    assert transactions(clock, manners, 0.05, versions, 4) == [0.05, 0.05, 0.05]
+    assert transactions(clock, manners, 0.05, versions, 4) == [0.05, 0.05, 0.05, 0.05]
     clock.now += 5.0
     assert transactions(clock, manners, 0.05, versions, 3) == []
+
+
+def test_writers_in_company_take_turns(path: Path) -> None:
+    """Whoever has waited in vain goes without, for a while: it is manners only."""
+    one, other = Turnstile(str(path)), Turnstile(str(path))
+    one.enter(monotonic() + 60)
+    one.enter(monotonic() + 60)  # it is in
+    other.enter(monotonic() + 0.05)
+    assert not other.entered
+    one.leave()
+    other.enter(monotonic() + 60)
+    assert not other.entered
+    third = Turnstile(str(path))
+    third.enter(monotonic() + 60)
+    assert third.entered
+    third.leave()
+
+
+def test_a_program_that_is_killed_lets_the_next_one_in(path: Path) -> None:
+    code = (
+        "import sys, time; from asynctrack.stores.sql.turnstile import Turnstile; its = Turnstile(sys.argv[1]); "
+        "its.enter(time.monotonic() + 60); print(its.entered, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "True\n"
+        ours = Turnstile(str(path))
+        ours.enter(monotonic())
+        assert not ours.entered
+        program.kill()
+    ours = Turnstile(str(path))
+    ours.enter(monotonic() + 60)
+    assert ours.entered
+    ours.leave()
+
+
+def test_between_two_of_us_the_file_is_free_for_others(
+    store: AbstractStore, neighbour: sqlite3.Connection, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow waits as SQLite does: it looks every 100 ms at last, and gives up after 20 s. With sixteen of us, the file
+    was hardly ever free at these moments."""
+    run_id = new_run(store)
+    neighbour.execute("UPDATE runs SET user_id = 'a'")
+    assert log(store, run_id) == []  # now it knows of its neighbour
+    found: list[tuple[bool, str]] = []
+
+    def look(seconds: float) -> None:
+        another = Turnstile(str(path))
+        another.enter(monotonic())
+        neighbour.execute("UPDATE runs SET user_id = 'b'")
+        found.append((another.entered, neighbour.execute("SELECT user_id FROM runs").fetchone()[0]))
+
+    monkeypatch.setattr(sharing, "rest", look)
+    assert log(store, run_id, params=[("p", "1")]) == []
+    assert found == [(False, "b")]
+    another = Turnstile(str(path))
+    another.enter(monotonic())
+    assert another.entered
+    another.leave()
 
 
 # ── what waited elsewhere
