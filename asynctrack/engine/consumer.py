@@ -144,6 +144,9 @@ class Consumer(Protocol):
     def finish(self) -> None:
         """Deliver the rest, until the deadline, without new threads and thread pools: the interpreter may be ending."""
 
+    def adopt(self) -> None:
+        """Look for what dead processes have left, too. Any thread may call."""
+
     def wake(self) -> None:
         """Somebody wants a look at the journal. Never blocks; safe in signal handlers."""
 

@@ -127,6 +127,11 @@ class Engine:
         self._wakeup.ask()
         self._consumer.wake()
 
+    def adopt(self) -> None:
+        """Deliver what dead processes have left beside this one's spool. With a shipper, theirs do that."""
+        self._consumer.adopt()
+        self.wake()
+
     def lane(self, run: int) -> Lane | None:
         """What the engine knows of a run so far; for reading only."""
         return self._consumer.lane(run)

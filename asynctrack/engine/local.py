@@ -269,7 +269,7 @@ class LocalConsumer:
                 event.set()
 
         self._context.wakeup.use_loop(lambda: soon(lambda: event.set()))  # the event of that moment, not today's
-        self._adopt_orphans()
+        self.adopt()
         async with anyio.create_task_group() as steps:
             while not (ending.asked or self._may_sleep()):
                 event = anyio.Event()
@@ -300,7 +300,7 @@ class LocalConsumer:
         pump = self._rounds.pump
         return self._rounds.own.gone and self._context.journal.closed and not (pump.sources or pump.intake.more)
 
-    def _adopt_orphans(self) -> None:
+    def adopt(self) -> None:
         path = self._context.journal.spool.path
         if path is None:
             return

@@ -59,6 +59,9 @@ class RemoteConsumer:
         """The shipper starts here, for at interpreter exit none could."""
         self._keep_shipper()
 
+    def adopt(self) -> None:
+        """The shippers of dead processes outlive them, and deliver what these have left."""
+
     def wake(self) -> None:
         self._shipper.wake()
 
@@ -253,6 +256,9 @@ class ShippedConsumer:
         local.take_back(positions)
         self._now = local
         return True
+
+    def adopt(self) -> None:
+        self._now.adopt()
 
     def wake(self) -> None:
         self._now.wake()

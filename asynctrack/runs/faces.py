@@ -16,6 +16,7 @@ from asynctrack.runs.active import attach_state, attached_run, leave_state
 from asynctrack.runs.asking import Question, ask_on_loop
 from asynctrack.runs.log import RunLog
 from asynctrack.runs.waiting import raise_refused, shielded, timed_out, wait_blocking, wait_on_loop
+from asynctrack.runs.workers import wait_for_workers, wait_for_workers_on_loop
 from asynctrack.settings import current_settings
 from asynctrack.stores.io import delivers_here, in_event_loop
 
@@ -74,8 +75,12 @@ class BlockingRun(RunFace):
 
     __slots__ = ()
 
-    def flush(self, timeout: float | None = None) -> None:
+    def flush(self, timeout: float | None = None, *, workers: bool = False) -> None:
         """Wait until everything logged so far in this process is in the store.
+
+        ``workers=True``: and what other processes on this host have logged to
+        the run, those with the same spool folder (forked children, workers
+        that were given the run object, ranks).
 
         Raises FlushTimeoutError after ``timeout`` seconds (None: no limit);
         the events stay in the spool, and delivery goes on. Raises
@@ -86,6 +91,8 @@ class BlockingRun(RunFace):
         if not wait_blocking(self._state, receipt, timeout):
             raise timed_out(self._state, timeout)
         receipt.result()
+        if workers:
+            wait_for_workers(self._state, timeout)
         raise_refused(self._state)
 
 
@@ -94,7 +101,7 @@ class AwaitedRun(RunFace):
 
     __slots__ = ()
 
-    async def flush(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # the twin of BlockingRun.flush
+    async def flush(self, timeout: float | None = None, *, workers: bool = False) -> None:  # noqa: ASYNC109  # a twin
         """Wait until everything logged so far in this process is in the store;
         see `ActiveRun.flush`, which raises the same. If the wait is cancelled,
         delivery goes on."""
@@ -103,6 +110,8 @@ class AwaitedRun(RunFace):
         if not await wait_on_loop(receipt, timeout):
             raise timed_out(self._state, timeout)
         receipt.result()
+        if workers:
+            await wait_for_workers_on_loop(self._state, timeout)
         raise_refused(self._state)
 
 

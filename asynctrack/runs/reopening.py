@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from asynctrack.arguments import step_of
 from asynctrack.errors import InvalidInputError
 from asynctrack.runs.active import activate, opened
+from asynctrack.runs.sharing import again
 from asynctrack.runs.spec import new_spec
 
 if TYPE_CHECKING:
@@ -32,6 +33,6 @@ def reopen(state: RunState, from_step: int | None) -> None:
             tags=None,
             from_step=step,
         )
-        state.reopen(spec)
+        state.reopen(again(state.spec, spec))
         opened(state)
     activate(state)

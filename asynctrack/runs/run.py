@@ -34,7 +34,7 @@ from asynctrack.runs.ending import check_created, confirm, end, entering, say_ou
 from asynctrack.runs.faces import AwaitedRun, BlockingRun
 from asynctrack.runs.origin import in_interactive_session
 from asynctrack.runs.reopening import reopen
-from asynctrack.runs.sharing import share_of
+from asynctrack.runs.sharing import refuse_unshared, share_of
 from asynctrack.runs.spec import new_spec
 from asynctrack.runs.state import RunState
 from asynctrack.runs.waiting import not_created, shielded, timed_out, wait_blocking, wait_on_loop
@@ -294,8 +294,7 @@ def start_run(
     """
     if strict and not wait:
         raise InvalidInputError("strict=True raises at the run's end what wait=False does not wait for; give one")
-    if per_rank is not None and not shared:
-        raise InvalidInputError("per_rank= is about the ranks that share a run; give shared=True too")
+    refuse_unshared(shared, per_rank, from_step)
     parents = open_here()
     if parents and not nested and in_interactive_session() and not any(parent.in_block for parent in parents):
         parents = _end_left(parents)

@@ -16,7 +16,7 @@ from asynctrack.values import shortened
 if TYPE_CHECKING:
     from asynctrack.stores.base import RunSpec
 
-__all__ = ["Share", "share_of"]
+__all__ = ["Share", "again", "refuse_unshared", "share_of"]
 
 _counting = threading.Lock()
 #: shared runs that this process has begun, by job: all ranks begin them in the same order
@@ -28,6 +28,24 @@ class Share(NamedTuple):
 
     spec: RunSpec
     prefix: str
+
+
+def refuse_unshared(shared: bool, per_rank: object, from_step: object) -> None:
+    """Raise InvalidInputError for arguments of `start_run` that do not go together."""
+    if per_rank is not None and not shared:
+        raise InvalidInputError("per_rank= is about the ranks that share a run; give shared=True too")
+    if shared and from_step is not None:
+        raise InvalidInputError(
+            "from_step= replaces what others who share the run may be logging just now; take the run up in one process "
+            "first: start_run(run_id=…, from_step=…).terminate()"
+        )
+
+
+def again(before: RunSpec, spec: RunSpec) -> RunSpec:
+    """The ``spec`` with which a run is taken up again, by a process that shared it ``before`` and does so still."""
+    standing = {key: text.split(" ") for key, text in before.tags.items() if key.startswith(MEMBER_TAG)}
+    tags = {key: " ".join([*parts[:3], str(spec.start_time), *parts[4:]]) for key, parts in standing.items()}
+    return spec._replace(tags=spec.tags | tags)
 
 
 def share_of(spec: RunSpec, per_rank: object) -> Share:

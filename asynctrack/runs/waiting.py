@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asynctrack.engine.progress import Waiting
 from asynctrack.errors import AsynctrackError, DeliveryError, FlushTimeoutError, UnavailableError
@@ -14,7 +15,18 @@ if TYPE_CHECKING:
     from asynctrack.delivery.receipts import Receipt
     from asynctrack.runs.state import RunState
 
-__all__ = ["not_created", "raise_refused", "shielded", "timed_out", "wait_blocking", "wait_on_loop"]
+__all__ = [
+    "in_thread",
+    "not_created",
+    "pause_on_loop",
+    "raise_refused",
+    "shielded",
+    "timed_out",
+    "wait_blocking",
+    "wait_on_loop",
+]
+
+T = TypeVar("T")
 
 _FOREVER = 1e9
 
@@ -39,6 +51,20 @@ async def wait_on_loop(receipt: Receipt[Any], timeout: float | None) -> bool:  #
         with move_on_after(timeout):
             await receipt.wait_async()
     return receipt.done
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """What ``work`` returns, which reads files, and holds up no other task."""
+    from anyio.to_thread import run_sync
+
+    return await run_sync(work)
+
+
+async def pause_on_loop(seconds: float) -> None:
+    """Let other tasks go on for so long."""
+    from anyio import sleep
+
+    await sleep(seconds)
 
 
 def shielded() -> CancelScope:

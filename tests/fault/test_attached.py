@@ -109,3 +109,54 @@ def test_a_worker_that_is_terminated_delivers_and_leaves_the_run_open(tmp_path: 
     assert (run.run_id, run.status) == (run_id, "FINISHED")
     assert sorted(step for *_, step in run.metrics["worker0"]) == list(range(201))
     assert len(run.metrics["parent"]) == 1
+
+
+WAITED_FOR = """
+import asyncio, multiprocessing, os, signal, sys, time
+import asynctrack
+
+def worker(run, logged, ends_by):
+    for step in range(200):
+        run.log_metric("worker", 0.5, step)
+    logged.set()
+    if ends_by:
+        os.kill(os.getpid(), ends_by)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    ends_by, timeout, awaited = map(int, sys.argv[1:])
+    context = multiprocessing.get_context("spawn")
+    run = asynctrack.start_run()
+    logged = context.Event()
+    process = context.Process(target=worker, args=(run, logged, ends_by))
+    process.start()
+    logged.wait()
+    if ends_by == signal.SIGKILL:
+        process.join()
+    try:
+        if awaited:
+            asyncio.run(asynctrack.AsyncActiveRun(run._state).flush(timeout, workers=True))
+        else:
+            run.flush(timeout, workers=True)
+        print(len(asynctrack.get_service().get_metric_history(run.run_id, "worker")), flush=True)
+    except asynctrack.FlushTimeoutError as error:
+        print(error, flush=True)
+    process.kill()
+    process.join()
+    run.terminate()
+"""
+
+
+@pytest.mark.parametrize("awaited", [0, 1], ids=["blocking", "awaited"])
+@pytest.mark.parametrize("ends_by", [0, signal.SIGKILL], ids=["lives", "killed"])
+def test_a_parent_can_wait_for_what_its_workers_have_logged(ends_by: int, awaited: int, tmp_path: Path) -> None:
+    """For what a killed worker has left, too."""
+    result = finish(start(tmp_path, str(int(ends_by)), "50", str(awaited), code=WAITED_FOR))
+    assert (result.returncode, result.stdout) == (0, "200\n"), result.stderr
+
+
+def test_a_parent_waits_for_its_workers_no_longer_than_it_wants(tmp_path: Path) -> None:
+    """A worker that is stopped delivers nothing, unless it did so within the moment before."""
+    result = finish(start(tmp_path, str(int(signal.SIGSTOP)), "1", "0", code=WAITED_FOR))
+    assert result.returncode == 0, result.stderr
+    assert "not everything that other processes had logged" in result.stdout or result.stdout == "200\n"

@@ -60,7 +60,7 @@ ODD: list[Any] = [
 ]  # fmt: skip
 
 #: what takes anything and means its truth, as in MLflow
-FLAGS = {"nested", "shared", "strict", "synchronous", "log_system_metrics", "search_all_experiments", "wait"}
+FLAGS = {"nested", "shared", "strict", "synchronous", "log_system_metrics", "search_all_experiments", "wait", "workers"}
 #: not about runs and experiments, or ending the process's work; these have tests of their own
 LEFT_OUT = {
     "configure", "end_run", "get_async_service", "get_service", "import_runs", "is_tracking_uri_set", "shutdown",
