@@ -76,11 +76,13 @@ if TYPE_CHECKING:
     from asynctrack import exceptions as exceptions
     from asynctrack.entities import Experiment, FileInfo, Metric, Param, Run, RunData, RunInfo, RunTag
     from asynctrack.importing.runs import Import, import_runs
+    from asynctrack.integrations.aggregator import Aggregator
     from asynctrack.recovery.sync import Shipment, sync
     from asynctrack.tracking import AsyncMLflowService, MlflowClient, MLflowService
 
 __all__ = [
     "ActiveRun",
+    "Aggregator",
     "AlreadyExistsError",
     "AmbiguousRunError",
     "AsyncActiveRun",
@@ -180,6 +182,7 @@ def __getattr__(name: str) -> Any:
 
 
 _HOMES = {
+    "Aggregator": "asynctrack.integrations.aggregator",
     "Import": "asynctrack.importing.runs",
     "import_runs": "asynctrack.importing.runs",
     "AsyncMLflowService": "asynctrack.tracking",

@@ -1,0 +1,1 @@
+"""What logs to a run by itself: web services (`asgi`), and counts and percentiles per window (`aggregator`)."""
