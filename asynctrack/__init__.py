@@ -28,6 +28,7 @@ from asynctrack.errors import (
 from asynctrack.experiments import (
     create_experiment,
     delete_experiment,
+    delete_experiment_tag,
     get_experiment,
     get_experiment_by_name,
     search_experiments,
@@ -128,6 +129,7 @@ __all__ = [
     "configure",
     "create_experiment",
     "delete_experiment",
+    "delete_experiment_tag",
     "delete_run",
     "delete_tag",
     "end_run",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from asynctrack.constants import LONGEST_VALUE, RunStatus, SourceType, ViewType
 from asynctrack.errors import InvalidInputError
-from asynctrack.platforms import check_file_name
+from asynctrack.platforms import check_file_name, check_folder_name
 from asynctrack.settings import switch
 from asynctrack.values import shortened, shown, to_float, to_step, to_text, to_timestamp
 
@@ -163,7 +163,10 @@ def location_of(location: str | os.PathLike[str] | None) -> str | None:
         text = ""
     if not isinstance(text, str) or not text.strip() or "\0" in text or plain_text(text) != text:
         raise InvalidInputError(f"artifact location {shortened(location)} is neither a path nor a URI")
-    return text if re.match(r"[a-zA-Z][a-zA-Z0-9+.\-]+:", text) else os.path.abspath(os.path.expanduser(text))
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.\-]+:", text):
+        return text
+    check_folder_name("artifact location", text)
+    return os.path.abspath(os.path.expanduser(text))
 
 
 def moment_of(name: str, value: object, default: int) -> int:

@@ -90,12 +90,12 @@ def load_text(artifact_uri: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = drive(place.repository.download_artifacts(place.path, folder))
         if os.path.isdir(path):
-            raise InvalidInputError(f"artifact {artifact_uri} is a folder; name a file in it")
+            raise InvalidInputError(f"artifact {shortened(artifact_uri, 200)} is a folder; name a file in it")
         size = os.path.getsize(path)
         if size > _MOST_TEXT:
             raise InvalidInputError(
-                f"artifact {artifact_uri} has {size} bytes, and {_MOST_TEXT} are read into memory at most; use "
-                f"download_artifacts, and read the file piece by piece"
+                f"artifact {shortened(artifact_uri, 200)} has {size} bytes, and {_MOST_TEXT} are read into memory at "
+                f"most; use download_artifacts, and read the file piece by piece"
             )
         with open(path, encoding="utf-8") as file:
             return file.read()
@@ -108,7 +108,7 @@ def load_dict(artifact_uri: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"artifact {artifact_uri} is not JSON: {error}") from None
+        raise InvalidInputError(f"artifact {shortened(artifact_uri, 200)} is not JSON: {error}") from None
 
 
 def _runs_at(tracking_uri: str, artifact_uri: str) -> list[RunState]:

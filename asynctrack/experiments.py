@@ -12,6 +12,7 @@ from asynctrack.current import choose_experiment, remember_experiment, store_for
 from asynctrack.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from asynctrack.settings import current_settings
 from asynctrack.stores.base import AbstractStore
+from asynctrack.values import shortened
 
 if TYPE_CHECKING:
     from asynctrack.entities import Experiment
@@ -21,6 +22,7 @@ __all__ = [
     "choose_experiment",
     "create_experiment",
     "delete_experiment",
+    "delete_experiment_tag",
     "get_experiment",
     "get_experiment_by_name",
     "search_experiments",
@@ -157,7 +159,21 @@ def set_experiment_tags(tags: Mapping[str, Any]) -> None:
         store_here().check_key("tag", key)
     experiment_id, name = choose_experiment(None, None)
     if name is not None:
-        experiment_id = set_experiment(name).experiment_id
+        experiment_id = _named(name).experiment_id
     client = _client()
     for key, text in texts.items():
         client.set_experiment_tag(experiment_id or "0", key, text)
+
+
+def delete_experiment_tag(key: str) -> None:
+    """Remove a tag of the experiment of new runs. Raises NotFoundError, also
+    for a tag that does not exist, and what `set_experiment_tags` raises."""
+    wanted = text_of("key", key)
+    experiment_id, name = choose_experiment(None, None)
+    client = _client()
+    if name is not None:
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise NotFoundError(f"there is no experiment {shortened(name)}, so it has no tag {shortened(wanted)}")
+        experiment_id = found.experiment_id
+    client.delete_experiment_tag(experiment_id or "0", wanted)

@@ -25,6 +25,7 @@ __all__ = [
     "CLOSE_ON_EXEC",
     "HAS_LOCKS",
     "check_file_name",
+    "check_folder_name",
     "check_platform",
     "fcntl",
     "interpreter",
@@ -41,6 +42,12 @@ HAS_LOCKS = fcntl is not None
 
 #: errors that come of a limit of this process: the limit's name, and how a shell raises it
 _LIMITS = {errno.EMFILE: ("RLIMIT_NOFILE", "ulimit -n"), errno.EFBIG: ("RLIMIT_FSIZE", "ulimit -f")}
+#: bytes: of a path on Linux, and of one name in it on all common file systems
+_LONGEST_PATH, _LONGEST_NAME = 4095, 255
+#: folders in one another; Python makes them one in the other, and has 1000 calls for that
+_DEEPEST_PATH = 500
+#: characters of a name, in messages about it
+_SHOWN = 60
 #: functions without a substitute: a spool is read at one place while it is written at another
 _NEEDED = ("pread", "pwrite")
 
@@ -83,9 +90,22 @@ def check_file_name(what: str, name: str) -> None:
     """Raise InvalidInputError for a name or path that no file can have in this process. ``what`` is it, for the
     message."""
     try:
-        os.fsencode(name)
+        path = os.fsencode(name)
     except UnicodeEncodeError as error:
-        raise InvalidInputError(f"{what} {name!a}: {names_need_utf8(error) or error}") from None
+        shown = ascii(name) if len(name) <= _SHOWN else f"{name[:_SHOWN]!a}…"
+        raise InvalidInputError(f"{what} {shown}: {names_need_utf8(error) or error}") from None
+    if len(path) > _LONGEST_PATH or path.count(b"/") > _DEEPEST_PATH:
+        raise InvalidInputError(
+            f"{what} {name[:_SHOWN]!a}… has {len(path)} bytes; a path has at most {_LONGEST_PATH}, and leads through "
+            f"{_DEEPEST_PATH} folders at most"
+        )
+
+
+def check_folder_name(what: str, name: str) -> None:
+    """`check_file_name`, for a path that is to be made."""
+    check_file_name(what, name)
+    if any(len(part) > _LONGEST_NAME for part in os.fsencode(name).split(b"/")):
+        raise InvalidInputError(f"{what} {name[:_SHOWN]!a}… has a part that is too long for the name of a folder")
 
 
 def names_need_utf8(error: UnicodeEncodeError) -> str | None:

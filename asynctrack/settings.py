@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 from asynctrack.errors import InvalidInputError
-from asynctrack.platforms import check_file_name
+from asynctrack.platforms import check_folder_name
 from asynctrack.values import shortened
 
 __all__ = ["ON_INVALID", "OnInvalid", "Settings", "configure", "current_settings", "switch"]
@@ -164,13 +164,11 @@ def _checked_folder(folder: Any) -> str | None:
         return None
     try:
         text = os.fspath(folder)
-    except TypeError:
+    except Exception:  # whatever its __fspath__ raises
         text = None
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise InvalidInputError(f"spool_dir={shortened(folder)}: it must be the path of a folder, or None")
-    check_file_name("spool_dir", text)
-    if any(len(os.fsencode(part)) > _MAX_PART for part in text.split("/")):
-        raise InvalidInputError(f"spool_dir={shortened(folder)} has a part that is too long for the name of a folder")
+    check_folder_name("spool_dir", text)
     return text
 
 
@@ -186,8 +184,6 @@ def _check_token_function(token: object) -> None:
         raise InvalidInputError("token is a coroutine function; it must be an ordinary one, which may block")
 
 
-#: bytes in the name of a folder
-_MAX_PART = 255
 #: longest time in seconds, ten years
 _LONGEST = 10 * 366 * 86400.0
 #: settings that an environment variable cannot hold

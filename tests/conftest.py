@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import asynctrack
 from asynctrack import current
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from tests.postgres import Postgres
 
 programs.heed_signals()
+
+# No example is timed: on a machine that does other things, too, one in a thousand takes a second.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from asynctrack.artifacts import files
 from asynctrack.artifacts.paths import RESERVED_PREFIX, artifact_folder, check_artifact_path, join, path_text
 from asynctrack.entities import FileInfo
 from asynctrack.errors import InvalidInputError, NotFoundError, RefusedError, StoreError, UnavailableError
+from asynctrack.platforms import check_folder_name
 from asynctrack.stores.file.files import check_inside
 from asynctrack.stores.io import StoreIO
 from asynctrack.stores.keys import shorten
@@ -172,15 +173,16 @@ class ArtifactRepository(ABC):
         beside = await self.list_artifacts(path.rpartition("/")[0])
         if any(entry.path == path for entry in beside):
             return error
-        return NotFoundError(f"no artifact {path!r} in {self.uri}")
+        return NotFoundError(f"no artifact {shorten(path)} in {self.uri}")
 
     async def _incomplete(self, path: str, failed: dict[str, StoreError], rest: str) -> StoreError:
         """The error for a folder of which some artifacts could not be fetched, by path."""
         kinds = {type(error) for error in failed.values()}
         kind = kinds.pop() if len(kinds) == 1 else UnavailableError
-        reasons = _first(f"{name!r}: {error}" for name, error in failed.items())
+        reasons = _first(f"{shorten(name)}: {error}" for name, error in failed.items())
+        where = shorten(path) if path else "the root"
         return kind(
-            f"{len(failed)} of the artifacts in {path or 'the root'} of {self.uri} could not be fetched"
+            f"{len(failed)} of the artifacts in {where} of {self.uri} could not be fetched"
             f"{await self._by_whom()}: {reasons}{rest}"
         )
 
@@ -197,7 +199,9 @@ class ArtifactRepository(ABC):
             await self._io.call(os.replace, temporary, destination)
         except OSError as error:
             reason = f"{error.filename or destination}: {error.strerror or error}"
-            raise _OwnDiskError(f"artifact {path!r} of {self.uri} cannot be written to this disk: {reason}") from error
+            raise _OwnDiskError(
+                f"artifact {shorten(path)} of {self.uri} cannot be written to this disk: {reason}"
+            ) from error
         finally:
             _remove(temporary)
 
@@ -224,12 +228,9 @@ def _destination(dst_path: str | os.PathLike[str] | None) -> str:
 
         return tempfile.mkdtemp(prefix="artifacts-")
     text = path_text(dst_path, "dst_path")
-    try:
-        usable = b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:
-        usable = False
-    if not usable:
+    if "\0" in text:
         raise InvalidInputError(f"dst_path {shorten(text)} is not the path of a folder")
+    check_folder_name("dst_path", text)
     root = os.path.abspath(text)
     try:
         os.makedirs(root, exist_ok=True)

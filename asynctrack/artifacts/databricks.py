@@ -12,6 +12,7 @@ from asynctrack.artifacts.signed import SignedAddress, fetch_signed, signed_addr
 from asynctrack.entities import FileInfo
 from asynctrack.errors import NotFoundError, RefusedError, UnavailableError
 from asynctrack.stores.io import StoreIO
+from asynctrack.stores.keys import shorten
 from asynctrack.stores.rest.answers import json_of
 from asynctrack.stores.rest.decoding import each, file_info_of
 
@@ -45,7 +46,7 @@ class DatabricksArtifacts(ArtifactRepository):
         answer = json_of(await self._client.send("POST", f"{_API}/{call}", content=body, headers=headers), call)
         found = each(answer, "credential_infos", signed_address)
         if not found:
-            raise NotFoundError(f"Databricks gives no address for artifact {where!r} of run {self._run_id}")
+            raise NotFoundError(f"Databricks gives no address for artifact {shorten(where)} of run {self._run_id}")
         return found[0]
 
     async def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
@@ -67,13 +68,13 @@ class DatabricksArtifacts(ArtifactRepository):
         seen: set[str] = set()
         while True:
             response = await self._client.send("GET", f"{_API}/list", params=parameters, again=True)
-            answer = json_of(response, f"listing {where!r}")
+            answer = json_of(response, f"listing {shorten(where)}")
             entries += each(answer, "files", file_info_of)
             token = str(answer.get("next_page_token") or "")
             if not token:
                 return entries
             if token in seen or len(seen) > _MOST_PAGES:
-                raise UnavailableError(f"Databricks lists {where!r} of run {self._run_id} without an end")
+                raise UnavailableError(f"Databricks lists {shorten(where)} of run {self._run_id} without an end")
             seen.add(token)
             parameters = [*asked, ("page_token", token)]
 
@@ -82,4 +83,6 @@ class DatabricksArtifacts(ArtifactRepository):
         raise UnavailableError(f"whether Databricks takes other artifacts of run {self._run_id} is not known")
 
     async def delete_artifacts(self, path: str) -> None:
-        raise RefusedError(f"artifact {path!r} of run {self._run_id}: Databricks deletes artifacts only with their run")
+        raise RefusedError(
+            f"artifact {shorten(path)} of run {self._run_id}: Databricks deletes artifacts only with their run"
+        )

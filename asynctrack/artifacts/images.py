@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from asynctrack.artifacts.content import Content
 from asynctrack.artifacts.paths import artifact_file as checked
 from asynctrack.errors import InvalidInputError, InvalidTypeError
+from asynctrack.values import shortened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,7 +52,8 @@ def stepped_image_contents(image: Any, key: str, step: int = 0, timestamp: int |
 
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise InvalidInputError(
-            f"image key {key!r}: it is made of ASCII letters, digits, underscores, dashes, periods, spaces and slashes"
+            f"image key {shortened(key)}: it is made of ASCII letters, digits, underscores, dashes, periods, spaces "
+            f"and slashes"
         )
     if timestamp is None:
         timestamp = time.time_ns() // 1_000_000
@@ -65,7 +67,7 @@ def _to_pil(image: Any, name: str) -> Image:
         import PIL.Image
     except ImportError as error:
         raise InvalidInputError(
-            f"image {name!r}: Pillow is missing, which writes images; pip install 'asynctrack[images]'"
+            f"image {shortened(name)}: Pillow is missing, which writes images; pip install 'asynctrack[images]'"
         ) from error
     if isinstance(image, PIL.Image.Image):
         return image
@@ -73,7 +75,8 @@ def _to_pil(image: Any, name: str) -> Image:
         return image.to_pil()  # type: ignore[no-any-return]  # mlflow.Image, which is not to be imported here
     if not hasattr(image, "__array__"):
         raise InvalidTypeError(
-            f"image {name!r}: {type(image).__name__} is no image; log a NumPy array, a tensor on the CPU or a PIL image"
+            f"image {shortened(name)}: {type(image).__name__} is no image; log a NumPy array, a tensor on the CPU or a "
+            f"PIL image"
         )
     return PIL.Image.fromarray(_pixels(image, name))
 
@@ -85,27 +88,30 @@ def _pixels(image: Any, name: str) -> Any:
     try:
         array = numpy.asarray(image)
     except (TypeError, ValueError, RuntimeError) as error:  # a tensor on a GPU, or one with a gradient
-        raise InvalidInputError(f"image {name!r}: {error}") from error
+        raise InvalidInputError(f"image {shortened(name)}: {error}") from error
     kind = _KINDS.get(array.dtype.kind)
     if kind is None:
-        raise InvalidTypeError(f"image {name!r}: an array of {array.dtype} is no image; use bool, integer or float")
+        raise InvalidTypeError(
+            f"image {shortened(name)}: an array of {array.dtype} is no image; use bool, integer or float"
+        )
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or not array.size:
         raise InvalidInputError(
-            f"image {name!r}: an array of shape {array.shape} is no image; it must be height × width, with 1, 3 or 4 "
-            f"channels last"
+            f"image {shortened(name)}: an array of shape {array.shape} is no image; it must be height × width, with 1, "
+            f"3 or 4 channels last"
         )
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     low, high = array.min(), array.max()
     if kind == "integer":
         if low < 0 or high > 255:
-            raise InvalidInputError(f"image {name!r}: integer pixels are 0 to 255, these are {low} to {high}")
+            raise InvalidInputError(f"image {shortened(name)}: integer pixels are 0 to 255, these are {low} to {high}")
         return array.astype(numpy.uint8)
     if not numpy.isfinite(low + high):
-        raise InvalidInputError(f"image {name!r}: some of its pixels are NaN or infinite")
+        raise InvalidInputError(f"image {shortened(name)}: some of its pixels are NaN or infinite")
     if low < 0 or high > 1:
         warnings.warn(
-            f"image {name!r}: float pixels are 0 to 1, these are {low} to {high}; they are scaled", stacklevel=4
+            f"image {shortened(name)}: float pixels are 0 to 1, these are {low} to {high}; they are scaled",
+            stacklevel=4,
         )
         array = (array - low) / ((high - low) or 1)
     return (array * 255).astype(numpy.uint8)
@@ -122,10 +128,12 @@ def _encoded(picture: Image, suffix: str, name: str) -> bytes:
 
     kind = Image.registered_extensions().get(suffix.lower())
     if kind is None or kind not in Image.SAVE:
-        raise InvalidInputError(f"image {name!r}: Pillow writes no {suffix or 'files without an ending'}; try .png")
+        raise InvalidInputError(
+            f"image {shortened(name)}: Pillow writes no {suffix[:20] or 'files without an ending'}; try .png"
+        )
     buffer = io.BytesIO()
     try:
         picture.save(buffer, format=kind)
     except (OSError, ValueError) as error:
-        raise InvalidInputError(f"image {name!r} cannot be saved as {kind}: {error}") from error
+        raise InvalidInputError(f"image {shortened(name)} cannot be saved as {kind}: {error}") from error
     return buffer.getvalue()

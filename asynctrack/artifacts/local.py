@@ -13,6 +13,7 @@ from asynctrack.entities import FileInfo
 from asynctrack.errors import NotFoundError
 from asynctrack.stores.file.files import check_inside, unnameable
 from asynctrack.stores.io import StoreIO
+from asynctrack.stores.keys import shorten
 
 __all__ = ["LocalArtifacts"]
 
@@ -104,7 +105,7 @@ class LocalArtifacts(ArtifactRepository):
             if dst_path is None:
                 return where
         elif path:
-            raise NotFoundError(f"no artifact {path!r} in {self.root}")
+            raise NotFoundError(f"no artifact {shorten(path)} in {self.root}")
         return await super().download_artifacts(path, dst_path)
 
     async def _download(self, path: str, root: str) -> None:

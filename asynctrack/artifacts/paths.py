@@ -31,6 +31,8 @@ RESERVED_PREFIX = ".artifact.uploading."
 
 #: bytes; the limit of all common file systems for one name
 _MAX_PART = 255
+#: of a whole path: more has no place on a disk, below a folder of some length
+_MOST_BYTES, _MOST_FOLDERS = 3500, 400
 _DRIVE = re.compile(r"[a-zA-Z]:\\")
 #: MLflow's list: these are sent as text, so that its UI shows them
 _SENT_AS_TEXT = re.compile(
@@ -49,6 +51,8 @@ def check_artifact_path(path: str | os.PathLike[str]) -> str:
     fault = _fault(text)
     if fault is None and any(len(part.encode()) > _MAX_PART for part in text.split("/")):
         fault = f"has a part of more than {_MAX_PART} bytes in UTF-8, too long for the name of a file"
+    elif fault is None and (len(text.encode()) > _MOST_BYTES or text.count("/") > _MOST_FOLDERS):
+        fault = f"is longer than {_MOST_BYTES} bytes, or leads through more than {_MOST_FOLDERS} folders"
     if fault:
         raise InvalidInputError(
             f"artifact path {shorten(text)} {fault}; it must be a relative path like 'plots/loss.png', "
@@ -155,7 +159,7 @@ def _fault(path: object) -> str | None:
     if ".." in re.split(r"[/\\]", path):
         return "contains '..'"
     if posixpath.normpath(path) != path or path == ".":
-        return f"would be stored as {posixpath.normpath(path)!r}"
+        return f"would be stored as {shorten(posixpath.normpath(path))}"
     if any(part.startswith(RESERVED_PREFIX) for part in path.split("/")):
         return f"begins with {RESERVED_PREFIX!r}, which is kept for uploads under way"
     return None

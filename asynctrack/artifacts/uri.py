@@ -11,8 +11,9 @@ from asynctrack.artifacts.databricks import DatabricksArtifacts
 from asynctrack.artifacts.local import LocalArtifacts
 from asynctrack.artifacts.proxied import SERVICE, ArtifactClient, ProxiedArtifacts
 from asynctrack.errors import InvalidInputError
-from asynctrack.platforms import unquoted_path
+from asynctrack.platforms import check_folder_name, unquoted_path
 from asynctrack.stores.io import StoreIO
+from asynctrack.values import shortened
 
 __all__ = ["open_artifacts"]
 
@@ -31,7 +32,9 @@ def open_artifacts(
     parts = _split(artifact_uri)
     scheme = parts.scheme.lower()
     if scheme in ("", "file"):
-        return LocalArtifacts(artifact_uri, _directory(artifact_uri, parts), io)
+        directory = _directory(artifact_uri, parts)
+        check_folder_name("artifact URI", directory)
+        return LocalArtifacts(artifact_uri, directory, io)
     if scheme == "mlflow-artifacts":
         server, root = _server_of(parts, tracking_uri), parts.path
     elif scheme in ("http", "https") and SERVICE in parts.path:
@@ -42,8 +45,8 @@ def open_artifacts(
         raise InvalidInputError(_unknown(artifact_uri, scheme))
     if client is None:
         raise InvalidInputError(
-            f"artifacts at {_without_user(artifact_uri)} are reached through an MLflow server, but the tracking URI is "
-            f"{_without_user(tracking_uri or '')!r}; set it to that server's, like http://127.0.0.1:5000"
+            f"artifacts at {_shown(artifact_uri)} are reached through an MLflow server, but the tracking URI is "
+            f"{_shown(tracking_uri or '')}; set it to that server's, like http://127.0.0.1:5000"
         )
     # On the tracking server itself it is a path: only there the client's credentials go along.
     address = "" if tracking_uri and _origin(server) == _origin(tracking_uri) else server.rstrip("/")
@@ -53,12 +56,12 @@ def open_artifacts(
 
 def _split(uri: str) -> SplitResult:
     if not isinstance(uri, str) or not uri or "\0" in uri:
-        raise InvalidInputError(f"artifact URI {uri!r} is none: the run has no place for artifacts")
+        raise InvalidInputError(f"artifact URI {shortened(uri)} is none: the run has no place for artifacts")
     try:
         parts = urlsplit(uri)
         parts.port  # noqa: B018  # parsed only when asked for
     except ValueError as error:
-        raise InvalidInputError(f"artifact URI {_without_user(uri)!r} cannot be read: {error}") from None
+        raise InvalidInputError(f"artifact URI {_shown(uri)} cannot be read: {error}") from None
     # A path may have a colon in it, or begin with a drive's letter.
     return parts._replace(scheme="") if len(parts.scheme) == 1 else parts
 
@@ -68,11 +71,11 @@ def _directory(uri: str, parts: SplitResult) -> str:
         return uri
     if parts.netloc not in ("", "localhost"):
         raise InvalidInputError(
-            f"artifact URI {uri!r} names the host {parts.netloc!r}; artifacts in files are on this machine: "
-            f"file:///absolute/path"
+            f"artifact URI {_shown(uri)} names the host {shortened(parts.netloc)}; artifacts in files are on this "
+            f"machine: file:///absolute/path"
         )
     if parts.query or parts.fragment:
-        raise InvalidInputError(f"artifact URI {uri!r}: write '?' as %3F and '#' as %23 in a file: URI")
+        raise InvalidInputError(f"artifact URI {_shown(uri)}: write '?' as %3F and '#' as %23 in a file: URI")
     return os.path.abspath(unquoted_path(parts.path))
 
 
@@ -81,8 +84,8 @@ def _server_of(parts: SplitResult, tracking_uri: str | None) -> str:
     tracking = urlsplit(tracking_uri or "")
     if tracking.scheme not in ("http", "https"):
         raise InvalidInputError(
-            f"artifacts at {parts._replace(netloc='').geturl()} are on an MLflow server, but the tracking URI is "
-            f"{_without_user(tracking_uri or '')!r}; set it to that server's, like http://127.0.0.1:5000"
+            f"artifacts at {_shown(parts._replace(netloc='').geturl())} are on an MLflow server, but the tracking URI "
+            f"is {_shown(tracking_uri or '')}; set it to that server's, like http://127.0.0.1:5000"
         )
     host = (parts.netloc or tracking.netloc).rpartition("@")[2]
     return f"{tracking.scheme}://{host}{tracking.path.rstrip('/')}"
@@ -92,11 +95,11 @@ def _databricks(uri: str, parts: SplitResult, io: StoreIO, client: ArtifactClien
     found = _DATABRICKS.fullmatch(parts.path)
     if found is None:
         raise InvalidInputError(
-            f"artifacts at {uri!r} cannot be reached: of dbfs: only dbfs:/databricks/mlflow-tracking/… is supported; "
-            "give the experiment no artifact location of its own, or log them with mlflow"
+            f"artifacts at {_shown(uri)} cannot be reached: of dbfs: only dbfs:/databricks/mlflow-tracking/… is "
+            "supported; give the experiment no artifact location of its own, or log them with mlflow"
         )
     if client is None:
-        raise InvalidInputError(f"artifacts at {uri!r} are on Databricks: set the tracking URI to databricks")
+        raise InvalidInputError(f"artifacts at {_shown(uri)} are on Databricks: set the tracking URI to databricks")
     return DatabricksArtifacts(_without_user(uri), found["run"], found["root"].strip("/"), io, client)
 
 
@@ -111,10 +114,14 @@ def _without_user(uri: str) -> str:
     return re.sub(r"//[^/@\s]*@", "//", uri)
 
 
+def _shown(uri: str) -> str:
+    """A URI for messages, without a user and shortened."""
+    return shortened(_without_user(uri), 200)
+
+
 def _unknown(uri: str, scheme: str) -> str:
-    place = _without_user(uri)
     return (
-        f"artifacts at {place!r} cannot be reached: {scheme}: is none of {_KINDS}. Let the server pass them on "
-        f"(`mlflow server --serve-artifacts --artifacts-destination {scheme}://…`) and use a new experiment; or log "
-        f"them with mlflow"
+        f"artifacts at {_shown(uri)} cannot be reached: {shortened(scheme)} is none of {_KINDS}. Let the server pass "
+        f"them on (`mlflow server --serve-artifacts --artifacts-destination {scheme[:20]}://…`) and use a new "
+        f"experiment; or log them with mlflow"
     )

@@ -49,6 +49,7 @@ class AsyncMLflowService:
     search_experiments = awaited(experiments.search_experiments)
     rename_experiment = awaited(experiments.rename_experiment)
     set_experiment_tag = awaited(experiments.set_experiment_tag)
+    delete_experiment_tag = awaited(experiments.delete_experiment_tag)
     delete_experiment = awaited(experiments.delete_experiment)
     restore_experiment = awaited(experiments.restore_experiment)
 

@@ -35,6 +35,7 @@ class Blocking:
     search_experiments = blocking(experiments.search_experiments)
     rename_experiment = blocking(experiments.rename_experiment)
     set_experiment_tag = blocking(experiments.set_experiment_tag)
+    delete_experiment_tag = blocking(experiments.delete_experiment_tag)
     delete_experiment = blocking(experiments.delete_experiment)
     restore_experiment = blocking(experiments.restore_experiment)
 

@@ -102,5 +102,5 @@ def source_of(path: str | os.PathLike[str]) -> str:
     if not text or "\0" in text:
         raise InvalidInputError(f"{shortened(path)} is not the path of a file or folder; nothing was uploaded")
     if not os.path.exists(text):
-        raise MissingFileError(f"{os.path.abspath(text)[:1000]}: there is no such file; nothing was uploaded")
+        raise MissingFileError(f"{os.path.abspath(text)[:300]}: there is no such file; nothing was uploaded")
     return text

@@ -82,6 +82,13 @@ async def set_experiment_tag(session: Session, experiment_id: str | int, key: st
     await session.store.set_experiment_tag(found, named, to_text("tag", key, value))
 
 
+async def delete_experiment_tag(session: Session, experiment_id: str | int, key: str) -> None:
+    """Remove a tag of an experiment. Raises NotFoundError, also for a tag that
+    does not exist; RefusedError for a deleted experiment; WrongServerError for
+    a server before MLflow 3.2, which cannot do it."""
+    await session.store.delete_experiment_tag(experiment_id_of(experiment_id), text_of("key", key))
+
+
 async def delete_experiment(session: Session, experiment_id: str | int) -> None:
     """Mark an experiment and its runs deleted. Its name stays taken. Raises
     NotFoundError."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asynctrack.constants import ViewType
-from asynctrack.errors import NotFoundError
+from asynctrack.errors import NotFoundError, RefusedError
 from asynctrack.journal.slots import SLOT_SIZE, Slots, all_finite, records
 from asynctrack.stores.io import InlineIO, StoreIO
 from asynctrack.stores.points import Point
@@ -391,6 +391,11 @@ class AbstractStore(ABC):
     @abstractmethod
     async def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
         """Set a tag of an experiment."""
+
+    async def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
+        """Remove a tag of an experiment. Raises `NotFoundError` if the experiment or the tag does not exist,
+        `RefusedError` for a deleted experiment, and by a store that has no way to do it."""
+        raise RefusedError(f"{self.uri} cannot remove a tag of an experiment")
 
     async def aclose(self) -> None:  # noqa: B027  # optional: most stores hold nothing
         """Close connections and files."""

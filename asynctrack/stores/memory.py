@@ -344,3 +344,10 @@ class MemoryStore(AbstractStore):
         with self._lock:
             found = self._experiments.active(experiment_id)
             self._experiments.change(experiment_id, tags={**found.tags, key: value})
+
+    async def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
+        with self._lock:
+            tags = dict(self._experiments.active(experiment_id).tags)
+            if tags.pop(key, None) is None:
+                raise NotFoundError(f"experiment {experiment_id} has no tag {shorten(key)}")
+            self._experiments.change(experiment_id, tags=tags)

@@ -7,7 +7,7 @@ import re
 from functools import partial
 
 from asynctrack.errors import InvalidInputError, UnavailableError
-from asynctrack.platforms import check_file_name, unquoted_path
+from asynctrack.platforms import check_folder_name, unquoted_path
 from asynctrack.settings import Settings, current_settings
 from asynctrack.stores.base import AbstractStore
 from asynctrack.stores.io import StoreIO, ThreadedIO
@@ -29,8 +29,8 @@ _COLLAPSED = re.compile(r"[a-zA-Z][a-zA-Z0-9+.\-]+:/[^/]")
 #: a byte order mark, a space of no width
 _MARKS = ("\ufeff", "\u200b")
 _QUOTES = ("'", '"', "`", "\u2018", "\u2019", "\u201c", "\u201d")
-#: bytes; the limit of all common file systems for one name
-_MAX_PART = 255
+#: characters of a URI, in messages
+_SHOWN = 200
 _DATABASES = ("mysql", "mssql")
 _KINDS = (
     "a path or file: URI (files in MLflow's layout), sqlite:///path.db, postgresql://user@host/database, http:// or "
@@ -182,7 +182,7 @@ def _open_postgres(uri: str, io: StoreIO | None, offline: bool | None) -> Abstra
 
     if find_spec("psycopg") is None:
         raise InvalidInputError(
-            f"tracking URI {uri!r} needs psycopg 3: pip install 'asynctrack[postgresql]' 'psycopg[binary]'"
+            f"tracking URI {_shown(uri)} needs psycopg 3: pip install 'asynctrack[postgresql]' 'psycopg[binary]'"
         )
     settings = _settings(offline)
     database = PostgresDatabase(
@@ -261,8 +261,8 @@ def _path_of(uri: str) -> str:
         raise InvalidInputError(f"tracking URI {_shown(uri)} cannot be read: {error}") from error
     if parts.netloc not in ("", "localhost"):
         raise InvalidInputError(
-            f"tracking URI {_shown(uri)} names the host {parts.netloc!r}; a file store is a directory of this machine: "
-            f"write file:///absolute/path"
+            f"tracking URI {_shown(uri)} names the host {shortened(parts.netloc)}; a file store is a directory of this "
+            f"machine: write file:///absolute/path"
         )
     if parts.query or parts.fragment:
         raise InvalidInputError(f"tracking URI {_shown(uri)}: write '?' as %3F and '#' as %23 in a file: URI")
@@ -276,22 +276,20 @@ def _local(path: str) -> str:
     # Imported late, with the store it belongs to.
     from asynctrack.stores.file.layout import local_uri
 
-    check_file_name("tracking URI", path)
-    if any(len(os.fsencode(part)) > _MAX_PART for part in path.split("/")):
-        raise InvalidInputError(f"tracking URI {shortened(path)} has a part that is too long for the name of a folder")
+    check_folder_name("tracking URI", path)
     return local_uri(os.path.realpath(path))
 
 
 def _unknown(text: str, scheme: str) -> str:
-    message = f"tracking URI {_shown(text)}: {scheme!r} is none of {_KINDS}"
+    message = f"tracking URI {_shown(text)}: {shortened(scheme)} is none of {_KINDS}"
     if scheme.partition("+")[0] in _DATABASES:
         message += (
-            f". To reach that database, start `mlflow server --backend-store-uri {_shown(text)[1:-1]}` "
-            f"and use the server's address, like http://127.0.0.1:5000"
+            ". To reach that database, start `mlflow server --backend-store-uri` with this URI, and use the server's "
+            "address, like http://127.0.0.1:5000"
         )
     return message
 
 
 def _shown(text: str) -> str:
-    """``repr`` of a URI without the password it may hold."""
-    return repr(re.sub(r"(//[^/@\s]*?):[^/]*@", r"\1:***@", text))
+    """``repr`` of a URI without the password it may hold, shortened."""
+    return shortened(re.sub(r"(//[^/@\s]*?):[^/]*@", r"\1:***@", text), _SHOWN)

@@ -45,8 +45,14 @@ class ExperimentsContract(ContractHooks):
         self.run(store.rename_experiment(experiment_id, new))
         for value in ("u", "v"):
             self.run(store.set_experiment_tag(experiment_id, "k", value))
+        self.run(store.set_experiment_tag(experiment_id, "folder/k", "w"))
         found = self.run(store.get_experiment(experiment_id))
-        assert (found.name, found.tags) == (new, {"k": "v"})
+        assert (found.name, found.tags) == (new, {"k": "v", "folder/k": "w"})
+        self.run(store.delete_experiment_tag(experiment_id, "folder/k"))
+        assert self.run(store.get_experiment(experiment_id)).tags == {"k": "v"}
+        for missing in ("folder/k", "K", "k "):
+            self.raised(NotFoundError, store.delete_experiment_tag(experiment_id, missing))
+        assert self.run(store.get_experiment(experiment_id)).tags == {"k": "v"}
         self.run(store.create_experiment(old))
         self.raised(AlreadyExistsError, store.rename_experiment(experiment_id, old))
         self.raised(NEVER, store.rename_experiment(experiment_id, " "))
@@ -64,6 +70,7 @@ class ExperimentsContract(ContractHooks):
         self.raised(AlreadyExistsError, store.create_experiment(name))
         self.raised(StoreError, store.rename_experiment(experiment_id, self.experiment_name("y")))
         self.raised(StoreError, store.set_experiment_tag(experiment_id, "k", "v"))
+        self.raised(StoreError, store.delete_experiment_tag(experiment_id, "k"))
         self.raised(RefusedError, store.create_run(self.spec(store, experiment_name=name)))
         self.raised(RefusedError, store.create_run(self.spec(store, experiment_id=experiment_id)))
         self.run(store.restore_experiment(experiment_id))
@@ -77,6 +84,7 @@ class ExperimentsContract(ContractHooks):
         self.raised(NotFoundError, store.delete_experiment(_NONE))
         self.raised(NotFoundError, store.restore_experiment(_NONE))
         self.raised(NotFoundError, store.set_experiment_tag(_NONE, "k", "v"))
+        self.raised(NotFoundError, store.delete_experiment_tag(_NONE, "k"))
         for experiment_id in ("../x", "", "a/b"):
             self.raised(NEVER, store.get_experiment(experiment_id))
             self.raised(NEVER, store.delete_experiment(experiment_id))

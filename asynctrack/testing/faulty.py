@@ -105,4 +105,5 @@ class FaultyStore(AbstractStore):
     delete_experiment = _delegated("delete_experiment")
     restore_experiment = _delegated("restore_experiment")
     set_experiment_tag = _delegated("set_experiment_tag")
+    delete_experiment_tag = _delegated("delete_experiment_tag")
     aclose = _delegated("aclose")

@@ -225,6 +225,10 @@ def test_the_two_manage_the_same_things(place: Place, service: MLflowService) ->
     assert "t" not in theirs.get_run(run_id).data.tags
     service.rename_experiment(experiment_id, place.name("new"))
     service.set_experiment_tag(experiment_id, "k", 2)
+    for key in ("ours", "theirs"):
+        service.set_experiment_tag(experiment_id, key, "v")
+    service.delete_experiment_tag(experiment_id, "ours")
+    theirs.delete_experiment_tag(str(experiment_id), "theirs")
     same_experiment(service.get_experiment(experiment_id), theirs.get_experiment(str(experiment_id)))
     service.delete_experiment(experiment_id)
     assert theirs.get_experiment(str(experiment_id)).lifecycle_stage == "deleted"

@@ -52,6 +52,7 @@ operations = st.one_of(
     st.sampled_from([("delete",), ("restore",), ("delete_experiment",), ("restore_experiment",)]),
     st.tuples(st.just("name_experiment"), st.sampled_from(["taken", "free", ""])),
     st.tuples(st.just("tag_experiment"), tag_keys, texts),
+    st.tuples(st.just("untag_experiment"), tag_keys),
 )
 
 
@@ -157,6 +158,7 @@ def their_verb(store: Any, run: str, experiment: str, operation: tuple[Any, ...]
         "restore_experiment": lambda: store.restore_experiment(experiment),
         "name_experiment": lambda: store.rename_experiment(experiment, given[0] and f"{given[0]}{experiment}"),
         "tag_experiment": lambda: store.set_experiment_tag(experiment, ExperimentTag(*given)),
+        "untag_experiment": lambda: store.delete_experiment_tag(experiment, given[0]),
     }[verb]
 
 
@@ -184,6 +186,7 @@ def our_work(store: Any, run: str, experiment: str, operation: tuple[Any, ...]) 
         "restore_experiment": lambda: store.restore_experiment(experiment),
         "name_experiment": lambda: store.rename_experiment(experiment, given[0] and f"{given[0]}{experiment}"),
         "tag_experiment": lambda: store.set_experiment_tag(experiment, *given),
+        "untag_experiment": lambda: store.delete_experiment_tag(experiment, given[0]),
     }[verb]()
 
 

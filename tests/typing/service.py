@@ -87,6 +87,7 @@ def later(service: MLflowService, run_id: str) -> None:
     service.restore_experiment(1)
     service.rename_experiment(1, "y")
     service.set_experiment_tag(1, "k", "v")
+    service.delete_experiment_tag(1, "k")
     assert_type(service.list_artifacts(run_id, "folder"), list[FileInfo])
     assert_type(service.download_artifacts(run_id, "folder", Path("here")), str)
     service.flush(run_id)

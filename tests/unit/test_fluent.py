@@ -12,7 +12,7 @@ import pytest
 
 import asynctrack
 import asynctrack as mlflow
-from asynctrack.errors import AlreadyExistsError, InvalidInputError, NotFoundError
+from asynctrack.errors import AlreadyExistsError, InvalidInputError, NotFoundError, UnavailableError
 from asynctrack.tracking import get_service
 from tests.mlruns import only_run, read_runs
 
@@ -161,11 +161,55 @@ def test_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow.set_experiment_tag("color", "red")
     assert mlflow.get_experiment(first).tags == {"a": "1", "color": "red"}
     assert {item.name for item in mlflow.search_experiments()} == {"Default", "one", "by name"}
+    mlflow.delete_experiment_tag("color")
+    assert mlflow.get_experiment(first).tags == {"a": "1"}
+    with pytest.raises(NotFoundError, match="color"):
+        mlflow.delete_experiment_tag("color")
     mlflow.delete_experiment(first)
     with pytest.raises(InvalidInputError, match="deleted"):
         mlflow.set_experiment("one")
     with pytest.raises(InvalidInputError, match="exactly one"):
         mlflow.set_experiment()
+
+
+def test_tags_of_an_experiment_that_is_named_and_not_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Setting one makes the experiment, as starting a run does; removing one does not."""
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "soon")
+    with pytest.raises(NotFoundError, match="no experiment 'soon'"):
+        mlflow.delete_experiment_tag("k")
+    assert mlflow.get_experiment_by_name("soon") is None
+    mlflow.set_experiment_tag("k", "v")
+    found = mlflow.get_experiment_by_name("soon")
+    assert found is not None
+    assert found.tags == {"k": "v"}
+    mlflow.delete_experiment_tag("k")
+    assert mlflow.get_experiment(found.experiment_id).tags == {}
+
+
+def test_offline_the_tag_of_a_named_experiment_is_that_experiments() -> None:
+    """Its id is not known then, but the folder can be looked into; a server cannot, and nothing is set elsewhere."""
+    mlflow.configure(mode="offline")
+    mlflow.set_experiment("vision")
+    mlflow.set_experiment_tag("k", "v")
+    assert {found.name: found.tags for found in mlflow.search_experiments()} == {"Default": {}, "vision": {"k": "v"}}
+    mlflow.set_tracking_uri("http://127.0.0.1:1")
+    with pytest.raises(UnavailableError, match="offline"):
+        mlflow.set_experiment_tag("k", "v")
+
+
+@pytest.mark.filterwarnings("ignore")  # of pandas, while it is imported
+def test_a_run_beyond_the_years_of_pandas_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    """MLflow stores any number of milliseconds; the table leaves out what pandas has no time for, and says so."""
+    pandas = pytest.importorskip("pandas")
+    client = mlflow.MlflowClient()
+    late, usual = (client.create_run("0", start_time=start).info.run_id for start in (2**63 - 1, 1_700_000_000_000))
+    client.set_terminated(late, end_time=2**63 - 1)
+    table = mlflow.search_runs()
+    assert list(table["run_id"]) == [late, usual]
+    assert [pandas.isna(moment) for moment in table["start_time"]] == [True, False]
+    assert table["start_time"][1] == pandas.Timestamp(1_700_000_000_000, unit="ms", tz="UTC")
+    assert [record.getMessage().count(late) for record in caplog.records] == [1, 1]
+    assert [run.info.start_time for run in mlflow.search_runs(output_format="list")] == [2**63 - 1, 1_700_000_000_000]
 
 
 def test_runs_are_deleted_and_restored() -> None:

@@ -236,8 +236,8 @@ PUBLIC = {
     "asynctrack.artifacts": "download_artifacts list_artifacts load_dict load_text",
     "asynctrack.downloads": "download_artifacts list_artifacts load_dict load_text",
     "asynctrack.experiments": (
-        "choose_experiment create_experiment delete_experiment get_experiment get_experiment_by_name "
-        "search_experiments set_experiment set_experiment_tag set_experiment_tags store_here"
+        "choose_experiment create_experiment delete_experiment delete_experiment_tag get_experiment "
+        "get_experiment_by_name search_experiments set_experiment set_experiment_tag set_experiment_tags store_here"
     ),
     "asynctrack.fluent": (
         "delete_run delete_tag end_run flush_async_logging get_artifact_uri get_metric_history get_parent_run get_run "

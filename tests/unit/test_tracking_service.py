@@ -218,6 +218,8 @@ def test_runs_and_experiments_are_managed(service: MLflowService) -> None:
     found = service.get_experiment_by_name("b")
     assert found is not None
     assert (found.experiment_id, found.tags) == (str(experiment_id), {"k": "2"})
+    service.delete_experiment_tag(experiment_id, "k")
+    assert service.get_experiment(experiment_id).tags == {}
     service.delete_experiment(experiment_id)
     assert service.get_experiment(experiment_id).lifecycle_stage == "deleted"
     assert [found.name for found in service.list_experiments(ViewType.DELETED_ONLY)] == ["b"]
@@ -482,6 +484,7 @@ def test_an_id_that_can_be_none_is_refused_by_every_verb(tmp_path: Path, bad: An
         lambda: service.delete_experiment(bad),
         lambda: service.restore_experiment(bad),
         lambda: service.set_experiment_tag(bad, "k", "v"),
+        lambda: service.delete_experiment_tag(bad, "k"),
     ]
     for call in calls:
         with pytest.raises(InvalidInputError, match="id"):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 from asynctrack.constants import LONGEST_VALUE
-from asynctrack.errors import InvalidInputError, RefusedError
+from asynctrack.errors import InvalidInputError, NotFoundError, RefusedError
 from asynctrack.stores.file.files import (
     NOT_A_FILE,
     LinksUnsupportedError,
@@ -18,7 +18,7 @@ from asynctrack.stores.file.files import (
     read_whole,
     replace_whole,
 )
-from asynctrack.stores.keys import check_key
+from asynctrack.stores.keys import check_key, shorten
 
 __all__ = [
     "MAX_PARAM_LENGTH",
@@ -27,6 +27,7 @@ __all__ = [
     "open_file",
     "read_entries",
     "read_entry",
+    "remove_tag",
     "write_param",
     "write_tag",
 ]
@@ -73,6 +74,15 @@ def write_tag(path: str, value: str, folder: str) -> None:
     """Set a tag, whatever it was. Raises OSError."""
     make_folder(path, folder)
     replace_whole(path, value.encode("utf-8", "replace"), folder)
+
+
+def remove_tag(path: str, whose: str, key: str) -> None:
+    """Remove the tag ``key`` of a run or an experiment, which is ``whose`` in messages. Raises `NotFoundError` where
+    there is none, OSError."""
+    try:
+        os.unlink(path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise NotFoundError(f"{whose} has no tag {shorten(key)}") from error
 
 
 def open_file(path: str, warn: Warn) -> int | None:

@@ -8,7 +8,7 @@ import time
 from asynctrack.entities import Experiment, LifecycleStage, ViewType
 from asynctrack.errors import AlreadyExistsError, InvalidInputError, NotFoundError, RefusedError
 from asynctrack.stores.file import layout, meta
-from asynctrack.stores.file.entries import write_tag
+from asynctrack.stores.file.entries import remove_tag, write_tag
 from asynctrack.stores.file.files import check_inside, exists, locked_directory
 from asynctrack.stores.file.rewriting import rewrite_experiment, rewrite_run
 from asynctrack.stores.file.tree import Tree
@@ -19,6 +19,7 @@ __all__ = [
     "check_name",
     "create_experiment",
     "delete_experiment",
+    "delete_experiment_tag",
     "ensure_root",
     "find_by_name",
     "find_or_create",
@@ -160,6 +161,19 @@ def set_experiment_tag(tree: Tree, experiment_id: str, key: str, value: str) -> 
     path = os.path.join(folder, layout.TAGS, key)
     check_inside(os.path.dirname(path), os.path.realpath(tree.root))
     write_tag(path, value, folder)
+
+
+def delete_experiment_tag(tree: Tree, experiment_id: str, key: str) -> None:
+    """Raises `NotFoundError`, also where there is no such tag, `RefusedError` for a deleted experiment, OSError."""
+    try:
+        check_key("tag", key, as_path=True)
+    except InvalidInputError as error:
+        raise NotFoundError(str(error)) from error
+    _write_default(tree, experiment_id)
+    path = os.path.join(tree.experiment_dir(experiment_id), layout.TAGS, key)
+    _active(tree, experiment_id)
+    check_inside(os.path.dirname(path), os.path.realpath(tree.root))
+    remove_tag(path, f"experiment {experiment_id}", key)
 
 
 def _check_tag(key: str, value: str) -> None:

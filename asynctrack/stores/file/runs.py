@@ -13,7 +13,7 @@ from asynctrack.stores.base import RunSpec
 from asynctrack.stores.branches import branch_of
 from asynctrack.stores.file import layout, meta
 from asynctrack.stores.file.dropping import drop_points
-from asynctrack.stores.file.entries import write_tag
+from asynctrack.stores.file.entries import remove_tag, write_tag
 from asynctrack.stores.file.experiments import ensure_root, find_or_create
 from asynctrack.stores.file.files import KEY_ERRORS, check_inside, exists, locked_directory
 from asynctrack.stores.file.rewriting import rewrite_run
@@ -218,7 +218,4 @@ def delete_tag(tree: Tree, run_id: str, key: str) -> None:
         raise RefusedError(f"run {run_id} is deleted; restore it first")
     path = layout.key_path(run_dir, "tag", key)
     check_inside(os.path.dirname(path), os.path.realpath(tree.root))
-    try:
-        os.unlink(path)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise NotFoundError(f"run {run_id} has no tag {shorten(key)}") from error
+    remove_tag(path, f"run {run_id}", key)

@@ -181,3 +181,6 @@ class FileStore(AbstractStore):
 
     async def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
         await self._call(experiments.set_experiment_tag, self._tree, experiment_id, key, value)
+
+    async def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
+        await self._call(experiments.delete_experiment_tag, self._tree, experiment_id, key)

@@ -30,7 +30,7 @@ from asynctrack.stores.rest.connections import Connections
 from asynctrack.stores.rest.deadline import Deadline
 from asynctrack.stores.rest.proxies import route_to
 from asynctrack.stores.rest.variables import pause_before, request_timeout, retries, transfer_timeout
-from asynctrack.stores.rest.version import HEALTH_PATH, VERSION_PATH, server_version
+from asynctrack.stores.rest.version import HEALTH_PATH, VERSION_PATH, server_version, version_numbers
 
 __all__ = ["Content", "Params", "RestClient"]
 
@@ -253,9 +253,12 @@ class RestClient:
         except StoreError:
             return error
         shown = f"MLflow {version}" if version else "an MLflow that does not tell its version, as none before 2.1 does"
+        recent = (version_numbers(version) or (0, 0)) >= (1, 30)
+        why = (
+            "A newer MLflow has it" if recent else "It is older than MLflow 1.30, the first that asynctrack works with"
+        )
         return WrongServerError(
-            f"{what}: this server, {shown}, has no such endpoint. It is older than MLflow 1.30, the first that "
-            "asynctrack works with, or that part of it is switched off"
+            f"{what}: this server, {shown}, has no such endpoint. {why}, or that part of it is switched off"
         )
 
     def _accepted(self, response: httpx.Response, what: str) -> httpx.Response:

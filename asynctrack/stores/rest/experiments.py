@@ -88,3 +88,8 @@ class Experiments:
         check_key("tag", key)
         body = {"experiment_id": text("experiment_id", experiment_id), "key": key, "value": value}
         await self._api.post("/experiments/set-experiment-tag", body)
+
+    async def delete_tag(self, experiment_id: str, key: str) -> None:
+        # Not found is the tag, as a rule, and not the experiment.
+        body = {"experiment_id": text("experiment_id", experiment_id), "key": text("tag key", key)}
+        await self._api.post("/experiments/delete-experiment-tag", body, removes=True)

@@ -174,5 +174,8 @@ class RestStore(AbstractStore):
     async def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
         await self._experiments.set_tag(experiment_id, key, value)
 
+    async def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
+        await self._experiments.delete_tag(experiment_id, key)
+
     async def aclose(self) -> None:
         await self.client.aclose()

@@ -17,6 +17,7 @@ from asynctrack.stores.file.experiments import MAX_EXPERIMENT_TAG_LENGTH, check_
 from asynctrack.stores.file.layout import DEFAULT_EXPERIMENT_NAME, append_to_uri
 from asynctrack.stores.keys import check_key, shorten
 from asynctrack.stores.sql.places import local_place
+from asynctrack.stores.sql.rows import storable
 from asynctrack.stores.sql.session import Row, Session
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "add_default",
     "create_experiment",
     "default_experiment",
+    "delete_experiment_tag",
     "experiment_number",
     "find_by_name",
     "find_or_create",
@@ -184,6 +186,14 @@ def set_experiment_tag(session: Session, experiment_id: str, key: str, value: st
     _check_tag(key, value)
     active_experiment(session, experiment_id)
     session.execute(_SET_TAG, (key, value, experiment_number(experiment_id)))
+
+
+def delete_experiment_tag(session: Session, experiment_id: str, key: str) -> None:
+    """Raises `NotFoundError`, also where there is no such tag, `RefusedError` for a deleted experiment."""
+    active_experiment(session, experiment_id)
+    given = experiment_number(experiment_id), storable(key)
+    if not session.execute("DELETE FROM experiment_tags WHERE experiment_id = ? AND key = ?", given):
+        raise NotFoundError(f"experiment {experiment_id} has no tag {shorten(key)}")
 
 
 def _check_tag(key: str, value: str) -> None:

@@ -6,7 +6,8 @@ import os
 from urllib.parse import parse_qsl, unquote
 
 from asynctrack.errors import InvalidInputError
-from asynctrack.platforms import check_file_name
+from asynctrack.platforms import check_folder_name
+from asynctrack.values import shortened
 
 __all__ = ["artifact_root", "local_place", "sqlite_path", "sqlite_uri"]
 
@@ -30,18 +31,20 @@ def sqlite_path(text: str) -> str:
     scheme, _, rest = text.partition(":")
     _, _, driver = scheme.partition("+")
     if driver not in ("", "pysqlite"):
-        raise InvalidInputError(f"tracking URI {text!r}: there is no driver {driver!r} for SQLite; {_FORMS}")
+        raise InvalidInputError(
+            f"tracking URI {_shown(text)}: there is no driver {shortened(driver)} for SQLite; {_FORMS}"
+        )
     if not rest.startswith("///"):
-        raise InvalidInputError(f"tracking URI {text!r} names no SQLite database; {_FORMS}")
+        raise InvalidInputError(f"tracking URI {_shown(text)} names no SQLite database; {_FORMS}")
     path, _, query = rest[3:].partition("?")
     unknown = [name for name, _ in parse_qsl(query, keep_blank_values=True) if name not in _DRIVERS_OWN]
     if unknown or path.startswith("file:"):
-        what = f"the argument {unknown[0]!r}" if unknown else "a file: URI of SQLite's"
-        raise InvalidInputError(f"tracking URI {text!r}: {what} is not supported; {_FORMS}")
+        what = f"the argument {shortened(unknown[0])}" if unknown else "a file: URI of SQLite's"
+        raise InvalidInputError(f"tracking URI {_shown(text)}: {what} is not supported; {_FORMS}")
     if path in ("", ":memory:"):
         raise InvalidInputError(
-            f"tracking URI {text!r} is a database in memory, which nothing could be read from once the program has "
-            f"ended; {_FORMS}"
+            f"tracking URI {_shown(text)} is a database in memory, which nothing could be read from once the "
+            f"program has ended; {_FORMS}"
         )
     return _decoded(text, path)
 
@@ -49,15 +52,19 @@ def sqlite_path(text: str) -> str:
 def _decoded(text: str, path: str) -> str:
     """The decoded name, unless only the literal one exists: MLflow opens either, as SQLAlchemy 2.1 or 2.0 has it."""
     decoded = unquote(path)
-    check_file_name("tracking URI", decoded)
+    check_folder_name("tracking URI", decoded)
     if decoded != path and os.path.exists(path) and not os.path.exists(decoded):
         return path
     if "%" in decoded or "?" in decoded or "\0" in decoded:
         raise InvalidInputError(
-            f"tracking URI {text!r}: MLflow does not find a database again that has '%' or '?' in its path; choose "
-            f"another"
+            f"tracking URI {_shown(text)}: MLflow does not find a database again that has '%' or '?' in its path; "
+            f"choose another"
         )
     return decoded
+
+
+def _shown(text: str) -> str:
+    return shortened(text, 200)
 
 
 def artifact_root(path: str) -> str:

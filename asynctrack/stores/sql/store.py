@@ -193,3 +193,6 @@ class SqlStore(AbstractStore):
 
     async def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
         await self._write(experiments.set_experiment_tag, experiment_id, key, value)
+
+    async def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
+        await self._write(experiments.delete_experiment_tag, experiment_id, key)

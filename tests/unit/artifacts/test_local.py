@@ -296,8 +296,11 @@ def test_a_pipe_in_a_folder_is_refused_and_not_waited_for(artifacts: LocalArtifa
         drive(artifacts.log_artifacts(tree))
 
 
-def test_a_name_too_long_for_the_disk_is_refused_for_good(artifacts: LocalArtifacts, tree: Path) -> None:
+def test_a_name_too_long_for_the_disk_is_refused_for_good(root: Path, tree: Path) -> None:
+    artifacts = LocalArtifacts("", f"{root}/{'/'.join(['d' * 250] * 4)}", InlineIO())
     with pytest.raises(RefusedError, match="File name too long; log it under another name"):
+        drive(artifacts.upload(str(tree / "config.yaml"), "/".join(["n" * 250] * 13)))
+    with pytest.raises(InvalidInputError, match="longer than 3500 bytes"):
         drive(artifacts.upload(str(tree / "config.yaml"), "/".join(["n" * 250] * 20)))
 
 

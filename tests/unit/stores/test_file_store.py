@@ -73,6 +73,17 @@ def test_a_store_without_runs_has_the_default_experiment(store: FileStore, root:
     assert (after.tags, after.artifact_location) == ({"k": "v"}, before.artifact_location)
 
 
+@pytest.mark.parametrize("key", ["folder", "../meta.yaml", "k", ""])
+def test_only_a_tag_is_removed_from_an_experiment(key: str, store: FileStore) -> None:
+    """Not the folder of others, and no other file; the default experiment that is not written yet has none."""
+    with pytest.raises(NotFoundError):
+        drive(store.delete_experiment_tag("0", key))
+    drive(store.set_experiment_tag("0", "folder/k", "v"))
+    with pytest.raises(NotFoundError):
+        drive(store.delete_experiment_tag("0", key))
+    assert drive(store.get_experiment("0")).tags == {"folder/k": "v"}
+
+
 def test_a_store_whose_owner_has_removed_the_default_experiment_has_none(store: FileStore, root: pathlib.Path) -> None:
     """Only a new store has it unasked."""
     drive(store.create_experiment("vision"))

@@ -239,9 +239,12 @@ def test_a_run_is_created_with_as_much_of_a_tag_as_the_server_keeps(proxy: Fault
     assert [len(tag["value"]) for tag in proxy.requests_to("runs/create")[0].json()["tags"]] == [5000, 32]
 
 
-@pytest.mark.parametrize("version", [b"1.99.0", b""])
+@pytest.mark.parametrize(
+    ("version", "why"),
+    [(b"1.29.0", "older than MLflow 1.30"), (b"2.14.3", "A newer MLflow has it"), (b"", "older than MLflow 1.30")],
+)
 def test_an_endpoint_that_an_old_server_lacks_is_no_wrong_address(
-    version: bytes, proxy: FaultProxy, store: RestStore
+    version: bytes, why: str, proxy: FaultProxy, store: RestStore
 ) -> None:
     """The server is there, and is MLflow's: it says that it is well."""
     proxy.plan(Answer(200, version) if version else faults.html(404), path="version")
@@ -250,6 +253,7 @@ def test_an_endpoint_that_an_old_server_lacks_is_no_wrong_address(
     with pytest.raises(WrongServerError, match=r"experiments/search: this server, .* has no such endpoint") as raised:
         drive(store.search_experiments())
     assert (version.decode() or "does not tell its version") in str(raised.value)
+    assert why in str(raised.value)
     proxy.plan(Answer(200, b"<html>"), path="health")
     proxy.plan(faults.html(404), path="experiments/search")
     with pytest.raises(WrongServerError, match="no MLflow server at this address"):
@@ -264,15 +268,15 @@ def test_it_shows_no_credential_and_has_a_twin_for_those_who_wait_otherwise(stor
     assert repr(twin) == f"RestStore({store.uri!r})"
 
 
-@pytest.mark.parametrize("call", ["delete_tag", "delete_experiment", "restore_experiment"])
+@pytest.mark.parametrize("call", ["delete_tag", "delete_experiment", "restore_experiment", "delete_experiment_tag"])
 def test_what_was_taken_away_although_the_answer_was_lost_is_not_missed(
     call: str, proxy: FaultProxy, store: RestStore
 ) -> None:
     """The request is sent again on a new connection, and meets what it has done itself; at first it is an error."""
     missing = faults.error(404, "RESOURCE_DOES_NOT_EXIST", "No such thing")
-    arguments = ("a1", "t") if call == "delete_tag" else ("7",)
+    arguments = ("a1", "t") if call == "delete_tag" else ("7", "t") if call == "delete_experiment_tag" else ("7",)
     drive(store.get_experiment("7"))  # a connection is kept from then on
-    path = {"delete_tag": "delete-tag", "delete_experiment": "experiments/delete"}.get(call, "experiments/restore")
+    path = {"delete_tag": "delete-tag", "restore_experiment": "experiments/restore"}.get(call, "experiments/delete")
     proxy.plan(faults.Silent(0.0), missing, missing, path=path)
     drive(getattr(store, call)(*arguments))
     with pytest.raises(NotFoundError):
