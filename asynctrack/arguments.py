@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from asynctrack.constants import LONGEST_VALUE, RunStatus, SourceType, ViewType
@@ -93,9 +93,18 @@ def several(name: str, values: object) -> list[Any]:
     """The items of a list. A single string, path or integer is a list of one."""
     if isinstance(values, str | int | os.PathLike):
         return [values]
-    if not isinstance(values, Iterable):
+    items = _iterator(values)
+    if items is None:
         raise InvalidInputError(f"{name}={shortened(values)} is neither a text nor a list of them")
-    return list(values)
+    return list(items)
+
+
+def _iterator(values: object) -> Iterator[Any] | None:
+    """Over the items of a list, a generator, …; None for what is none. What a generator itself raises goes on."""
+    try:
+        return iter(values) if isinstance(values, Iterable) else None
+    except Exception:  # whatever its __iter__ raises
+        return None
 
 
 def given(value: T) -> T | None:
@@ -175,7 +184,7 @@ def moment_of(name: str, value: object, default: int) -> int:
         return default
     try:
         moment = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]  # the check itself
-    except TypeError:
+    except Exception:  # whatever its __index__ raises
         moment = -1
     if not 0 <= moment <= _MAX_MOMENT:
         raise InvalidInputError(
@@ -282,11 +291,10 @@ def once(kind: str, items: Iterable[Param] | Iterable[RunTag], *, last_wins: boo
 
 
 def _entities(kind: str, items: object) -> Iterable[Any]:
-    if items is None:
-        return ()
-    if isinstance(items, Iterable):
-        return items
-    raise InvalidInputError(f"{kind}s={shortened(items)} is not a list of {kind}s; see asynctrack.entities")
+    found = iter(()) if items is None else _iterator(items)
+    if found is None:
+        raise InvalidInputError(f"{kind}s={shortened(items)} is not a list of {kind}s; see asynctrack.entities")
+    return found
 
 
 def points_of(metrics: Iterable[Metric]) -> list[tuple[str, float, int, int]]:
@@ -329,7 +337,7 @@ def search_of(
     """The arguments of a search for runs or experiments."""
     try:
         most = -1 if isinstance(max_results, bool) else operator.index(max_results)  # type: ignore[arg-type]  # the check itself
-    except TypeError:
+    except Exception:  # whatever its __index__ raises
         most = -1
     if most < 1:
         raise InvalidInputError(f"max_results={shortened(max_results)}: it must be an integer, at least 1")
@@ -349,7 +357,7 @@ def most_of(max_results: object) -> int | None:
         return None
     try:
         return max(0, operator.index(max_results))  # type: ignore[arg-type]  # the check itself
-    except TypeError:
+    except Exception:  # whatever its __index__ raises
         raise InvalidInputError(f"max_results={shortened(max_results)}: it must be an integer, or None") from None
 
 
@@ -359,7 +367,7 @@ def timeout_of(timeout: object) -> float | None:
         return None
     try:
         seconds = float("nan") if isinstance(timeout, str | bytes) else float(timeout)  # type: ignore[arg-type]  # the check itself
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # whatever its __float__ raises
         seconds = float("nan")
     if seconds != seconds:
         raise InvalidInputError(f"timeout={shortened(timeout)} is not a number of seconds, or None")

@@ -56,13 +56,13 @@ def _whole(step: Any) -> int | None:
         return None
     try:
         return operator.index(step)
-    except TypeError:
-        pass  # no integer: perhaps another number that is whole
+    except Exception:
+        pass  # no integer, or one whose __index__ fails: perhaps another number that is whole
     try:
         exact = _scalar(step)
         number = int(exact)
         return number if number == exact else None
-    except (TypeError, ValueError, OverflowError, RuntimeError):
+    except Exception:  # whatever its __int__ raises
         return None
 
 
@@ -94,7 +94,7 @@ def to_timestamp(key: object, timestamp: Any) -> int:
     """A timestamp in ms since the epoch, from an integer that is not negative."""
     try:
         number = operator.index(timestamp)
-    except TypeError:
+    except Exception:  # whatever its __index__ raises
         number = -1
     if not 0 <= number < 1 << 63:
         raise InvalidInputError(

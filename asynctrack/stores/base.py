@@ -393,8 +393,7 @@ class AbstractStore(ABC):
         """Set a tag of an experiment."""
 
     async def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
-        """Remove a tag of an experiment. Raises `NotFoundError` if the experiment or the tag does not exist,
-        `RefusedError` for a deleted experiment, and by a store that has no way to do it."""
+        """Remove a tag of an experiment. Raises `NotFoundError`; `RefusedError` where there is no way to do it."""
         raise RefusedError(f"{self.uri} cannot remove a tag of an experiment")
 
     async def aclose(self) -> None:  # noqa: B027  # optional: most stores hold nothing

@@ -54,9 +54,28 @@ class Ambiguous:
         return "Ambiguous()"
 
 
+class Failing:
+    """An object that says it is a number, a path and a list, and then is none."""
+
+    def __index__(self) -> int:
+        raise RuntimeError("nothing to see here")
+
+    def __float__(self) -> float:
+        raise RuntimeError("nothing to see here")
+
+    def __iter__(self) -> Iterator[Any]:
+        raise RuntimeError("nothing to see here")
+
+    def __fspath__(self) -> str:
+        raise RuntimeError("nothing to see here")
+
+    __int__ = __len__ = __index__
+
+
 ODD: list[Any] = [
     None, "", " ", 5, -1, True, 1.5, float("nan"), b"bytes", Path("some/path"), ["a", 1], {"a": 1}, {5: None}, object(),
     "a\ud800", "a\0b", "x" * 300, "../x", 10**5000, Unspeakable(), Ambiguous(),
+    Failing(),
 ]  # fmt: skip
 
 #: what takes anything and means its truth, as in MLflow
