@@ -9,13 +9,14 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from asynctrack.constants import PARENT_RUN_TAG, LifecycleStage
-from asynctrack.entities import Experiment, RunInfo
+from asynctrack.entities import Experiment, RunInfo, RunInputs, RunOutputs
 from asynctrack.errors import InvalidInputError
 from asynctrack.platforms import unquoted_path
 from asynctrack.stores.base import Batch
 from asynctrack.stores.file import layout
 from asynctrack.stores.file.entries import keys_below, read_entries, read_entry
 from asynctrack.stores.file.files import is_file
+from asynctrack.stores.file.inputs import inputs_of, outputs_of
 from asynctrack.stores.file.lines import identity
 from asynctrack.stores.file.reading import named, points_in
 from asynctrack.stores.file.tree import Tree
@@ -148,6 +149,10 @@ class Source:
                 batch.add(key, points)
         if batch:
             yield batch
+
+    def inputs(self, run: SourceRun) -> tuple[RunInputs, RunOutputs]:
+        """The datasets and logged models that a run has used, and the models that it has logged."""
+        return inputs_of(self._tree, run.folder), outputs_of(self._tree, run.folder)
 
     def artifacts(self, run: SourceRun) -> str | None:
         """The folder with the run's artifacts on this machine; None if there are none here."""

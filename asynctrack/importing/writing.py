@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from random import random
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ from asynctrack.importing.source import Noted, Source, SourceRun
 from asynctrack.stores.base import AbstractStore, Batch, Refusal, RunSpec
 from asynctrack.stores.file.layout import RUN_NAME_TAG
 from asynctrack.stores.file.lines import identity
+from asynctrack.stores.inputs import KeepsInputs
 from asynctrack.stores.io import drive
 from asynctrack.stores.keys import shorten
 
@@ -137,6 +139,7 @@ class Target:
         events = self._log(run, run_id, self._entries(run, spec, there))
         for batch in self._source.batches(run, min(_MOST, store.limits.metrics, store.limits.entities), stored):
             events += self._log(run, run_id, batch)
+        self._log_inputs(run, run_id)
         self._upload(run, made)
         info = run.info
         changed = (made.status, made.end_time) != (info.status, info.end_time)
@@ -200,6 +203,27 @@ class Target:
         for refusal in isolation.refusals:
             self._noted.add(*_refused(run, refusal))
         return len(batch) - len(isolation.refusals)
+
+    def _log_inputs(self, run: SourceRun, run_id: str) -> None:
+        """What the run has used and made; what is there already stays."""
+        store = self.store
+        inputs, outputs = self._source.inputs(run)
+        calls: list[tuple[str, int, Callable[[KeepsInputs], Awaitable[None]]]] = [
+            ("datasets", len(inputs.dataset_inputs), lambda to: to.log_inputs(run_id, inputs.dataset_inputs)),
+            ("models", len(inputs.model_inputs), lambda to: to.log_inputs(run_id, models=inputs.model_inputs)),
+            ("logged models", len(outputs.model_outputs), lambda to: to.log_outputs(run_id, outputs.model_outputs)),
+        ]
+        for what, count, call in calls:
+            if not count:
+                continue
+            where = f"run {run.info.run_id}, its {count} {what}"
+            if not isinstance(store, KeepsInputs):
+                self._noted.add(where, f"they are not imported: {store.uri} keeps none")
+                continue
+            try:
+                self.try_call(partial(call, store))
+            except (InvalidInputError, RefusedError, NotFoundError) as error:
+                self._noted.add(where, f"they are not imported: {error}")
 
     def _upload(self, run: SourceRun, made: RunInfo) -> None:
         """Copy the run's artifacts to where the store has its own."""

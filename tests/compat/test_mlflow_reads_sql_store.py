@@ -142,6 +142,67 @@ def test_datasets_and_models_that_mlflow_has_logged_are_read(store: AbstractStor
         assert len(found.inputs.dataset_inputs) == (2 if each == run_id else 1)
 
 
+def test_datasets_and_models_are_the_rows_that_mlflow_writes(store: AbstractStore, tmp_path: Path, path: Path) -> None:
+    """But for ids that are another each time. MLflow is given no output twice: it refuses that."""
+    from mlflow import entities
+
+    from asynctrack import entities as own
+
+    found = {}
+    for whose, kinds in (("theirs", entities), ("ours", own)):
+        at = path.with_name(f"{whose}.db")
+        theirs = open_mlflow(at)
+        runs = [theirs.create_run("0", "ann", 1, [], f"{number}").info.run_id for number in range(2)]
+        log: Any = theirs
+        if whose == "ours":
+            log = _Blocking(open_store(f"sqlite:///{at}", InlineIO()))
+
+        def used(name: str, digest: str, context: str, kinds: Any = kinds, **about: Any) -> Any:
+            dataset = kinds.Dataset(name, digest, "local", "{}", **about)
+            return kinds.DatasetInput(dataset, [kinds.InputTag("mlflow.data.context", context)])
+
+        sets = [used("b", "1", "train", schema="s"), used("a", "1", "train", profile="ü"), used("b", "1", "eval")]
+        log.log_inputs(runs[0], sets, [kinds.LoggedModelInput("m-1")])
+        log.log_inputs(runs[0], [used("a", "1", "other", profile="p"), used("a", "2", "test")], [])
+        log.log_inputs(runs[1], sets[:1], [kinds.LoggedModelInput("m-1")])
+        log.log_outputs(runs[0], [kinds.LoggedModelOutput("m-2", 0), kinds.LoggedModelOutput("m-3", -4)])
+        theirs._dispose_engine()
+        found[whose] = _rows_about_inputs(at)
+    assert found["ours"] == found["theirs"]
+    assert {table: len(rows) for table, rows in found["ours"].items()} == {"datasets": 3, "inputs": 8, "input_tags": 4}
+
+
+class _Blocking:
+    """A store's coroutines as functions."""
+
+    def __init__(self, store: AbstractStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args: drive(getattr(self._store, name)(*args))
+
+
+def _rows_about_inputs(path: Path) -> dict[str, list[Any]]:
+    """With names in the place of ids; of the ids of rows their form."""
+    connection = sqlite3.connect(path)
+    try:
+        names = dict(connection.execute("SELECT run_uuid, name FROM runs"))
+        names |= dict(connection.execute("SELECT dataset_uuid, name || digest FROM datasets"))
+        columns = "experiment_id, name, digest, dataset_source_type, dataset_source, dataset_schema, dataset_profile"
+        edges = "source_type, source_id, destination_type, destination_id, step"
+        found = {
+            "datasets": f"SELECT length(dataset_uuid), {columns} FROM datasets",
+            "inputs": f"SELECT length(input_uuid), {edges} FROM inputs",
+            "input_tags": f"SELECT {edges}, name, value FROM input_tags JOIN inputs USING (input_uuid)",
+        }
+        return {
+            table: sorted(repr([names.get(value, value) for value in row]) for row in connection.execute(statement))
+            for table, statement in found.items()
+        }
+    finally:
+        connection.close()
+
+
 def _input(each: Any) -> tuple[Any, ...]:
     data = each.dataset
     about = data.name, data.digest, data.source_type, data.source, data.schema or "", data.profile or ""

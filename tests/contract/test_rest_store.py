@@ -15,6 +15,7 @@ from asynctrack.stores.uri import open_store
 from asynctrack.testing import StoreContract
 from tests.contract.loops import OnLoopContract
 from tests.databricks import DatabricksHost
+from tests.inputs import check_inputs
 from tests.servers import MlflowServer
 
 
@@ -33,6 +34,9 @@ class TestSqlite(StoreContract):
     @pytest.fixture
     def store(self, sqlite_server: MlflowServer) -> Iterator[AbstractStore]:
         yield from opened(sqlite_server.url)
+
+    def test_datasets_and_models_are_kept(self, store: AbstractStore) -> None:
+        check_inputs(store)
 
 
 class _OnLoop(OnLoopContract):

@@ -13,6 +13,7 @@ from asynctrack.stores.io import InlineIO, drive
 from asynctrack.stores.uri import open_store
 from asynctrack.testing import StoreContract
 from tests.contract.loops import OnLoopContract
+from tests.inputs import check_inputs
 
 
 class TestSqlite(StoreContract):
@@ -25,6 +26,9 @@ class TestSqlite(StoreContract):
         store = open_store(f"sqlite:///{memory_path}/ml flow.db", InlineIO())
         yield store
         drive(store.aclose())
+
+    def test_datasets_and_models_are_kept(self, store: AbstractStore) -> None:
+        check_inputs(store)
 
 
 class _OnLoop(OnLoopContract):

@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from asynctrack.constants import LifecycleStage, RunStatus, ViewType
-from asynctrack.entities import Metric, Run, RunInfo
+from asynctrack.entities import DatasetInput, LoggedModelInput, LoggedModelOutput, Metric, Run, RunInfo
 from asynctrack.errors import NotFoundError, RefusedError, UnavailableError
 from asynctrack.stores.base import Page
+from asynctrack.stores.inputs import check_dataset
 from asynctrack.stores.keys import shorten
 from asynctrack.stores.rest.api import Api, text
 from asynctrack.stores.rest.client import Params
@@ -122,6 +123,34 @@ class Runs:
             if await self.is_deleted(run_id):
                 raise RefusedError(f"run {run_id} is deleted; restore it to change it") from None
             raise
+
+    async def log_inputs(
+        self, run_id: str, datasets: Sequence[DatasetInput], models: Sequence[LoggedModelInput]
+    ) -> None:
+        for used in datasets:
+            check_dataset(used)
+        body = {
+            "datasets": [
+                {
+                    "dataset": {key: value for key, value in used.dataset.to_dictionary().items() if value is not None},
+                    "tags": [{"key": tag.key, "value": tag.value} for tag in used.tags],
+                }
+                for used in datasets
+            ],
+            "models": [{"model_id": model.model_id} for model in models],
+        }
+        given = {name: items for name, items in body.items() if items}
+        if given:
+            await self.known(run_id, lambda run_id: self._api.post("/runs/log-inputs", {"run_id": run_id, **given}))
+
+    async def log_outputs(self, run_id: str, models: Sequence[LoggedModelOutput]) -> None:
+        if not models:
+            return
+        run = await self.get(run_id)  # the server refuses one that is there already
+        there = {model.model_id for model in run.outputs.model_outputs} if run.outputs is not None else set()
+        body = [{"model_id": model.model_id, "step": model.step} for model in models if model.model_id not in there]
+        if body:
+            await self._api.post("/runs/outputs", {"run_id": run.info.run_id, "models": body})
 
     async def delete(self, run_id: str) -> None:
         await self.known(run_id, lambda run_id: self._api.post("/runs/delete", {"run_id": run_id}))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asynctrack.constants import UID_TAG, RunStatus, ViewType
-from asynctrack.entities import Experiment, Metric, Run, RunInfo
+from asynctrack.entities import DatasetInput, Experiment, LoggedModelInput, LoggedModelOutput, Metric, Run, RunInfo
 from asynctrack.stores.base import AbstractStore, Batch, Page, Refusal, RunSpec
 from asynctrack.stores.io import StoreIO
 from asynctrack.stores.keys import check_key
@@ -129,6 +129,14 @@ class RestStore(AbstractStore):
             if known and known != run_id:
                 found = await self._runs.history(known, key)
         return found
+
+    async def log_inputs(
+        self, run_id: str, datasets: Sequence[DatasetInput] = (), models: Sequence[LoggedModelInput] = ()
+    ) -> None:
+        await self._runs.log_inputs(run_id, datasets, models)
+
+    async def log_outputs(self, run_id: str, models: Sequence[LoggedModelOutput]) -> None:
+        await self._runs.log_outputs(run_id, models)
 
     async def delete_run(self, run_id: str) -> None:
         await self._runs.delete(run_id)

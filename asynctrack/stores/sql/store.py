@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from asynctrack.constants import LifecycleStage, ViewType
-from asynctrack.entities import Experiment, Metric, Run, RunInfo
+from asynctrack.entities import DatasetInput, Experiment, LoggedModelInput, LoggedModelOutput, Metric, Run, RunInfo
 from asynctrack.stores.base import AbstractStore, Batch, Limits, Page, Refusal, RunSpec
 from asynctrack.stores.file.files import unavailable
 from asynctrack.stores.io import StoreIO, ThreadedIO
 from asynctrack.stores.keys import check_key
-from asynctrack.stores.sql import experiments, reading, runs
+from asynctrack.stores.sql import experiments, inputs, reading, runs
 from asynctrack.stores.sql.grouping import BatchGroups
 from asynctrack.stores.sql.session import Database, Session
 
@@ -147,6 +147,14 @@ class SqlStore(AbstractStore):
 
     async def get_metric_history(self, run_id: str, key: str) -> list[Metric]:
         return await self._read(reading.get_history, run_id, key)
+
+    async def log_inputs(
+        self, run_id: str, datasets: Sequence[DatasetInput] = (), models: Sequence[LoggedModelInput] = ()
+    ) -> None:
+        await self._write(inputs.write_inputs, run_id, datasets, models)
+
+    async def log_outputs(self, run_id: str, models: Sequence[LoggedModelOutput]) -> None:
+        await self._write(inputs.write_outputs, run_id, models)
 
     async def delete_run(self, run_id: str) -> None:
         await self._write(runs.mark_run, run_id, LifecycleStage.DELETED)

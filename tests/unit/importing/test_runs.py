@@ -10,6 +10,7 @@ import pytest
 
 import asynctrack
 from asynctrack.delivery import retry
+from asynctrack.entities import InputTag
 from asynctrack.errors import InvalidInputError, RefusedError, UnavailableError
 from asynctrack.stores.base import AbstractStore, Batch, RunSpec
 from asynctrack.stores.file.store import FileStore
@@ -167,6 +168,30 @@ def test_a_run_cannot_name_a_folder_that_is_not_its_own_as_its_artifacts(made: M
     meta.write_text("\n".join([f"artifact_uri: {secret.as_uri()}", *lines, ""]))
     assert asynctrack.import_runs(made.root, to=tmp_path / "other").problems == ()
     assert list((tmp_path / "other").rglob("id_ed25519")) == []
+
+
+def test_datasets_are_imported_once_and_where_none_are_kept_that_is_said(made: Made, memory_path: Path) -> None:
+    [folder] = made.root.glob(f"*/{made.parent}")
+    for path, meta in (
+        (folder.parent / "datasets" / "5e7", "name: iris\ndigest: d1\nsource_type: local\nsource: '{}'\n"),
+        (folder / "inputs" / "1", "source_type: DATASET\nsource_id: 5e7\ntags: {mlflow.data.context: train}\n"),
+    ):
+        path.mkdir(parents=True)
+        (path / "meta.yaml").write_text(meta)
+    database = open_store(f"sqlite:///{memory_path}/mlflow.db", InlineIO())
+    faulty = FaultyStore(database)
+    faulty.fail("update_run", UnavailableError("the machine is switched off"))
+    with pytest.raises(UnavailableError, match="switched off"):
+        asynctrack.import_runs(made.root, to=faulty, timeout=0)
+    assert asynctrack.import_runs(made.root, to=database).problems == ()
+    found = drive(database.get_run(made.parent)).inputs
+    assert found is not None
+    assert [(each.dataset.name, each.tags) for each in found.dataset_inputs] == [
+        ("iris", [InputTag("mlflow.data.context", "train")])
+    ]
+    drive(database.aclose())
+    [problem] = asynctrack.import_runs(made.root, to=memory_path / "other").problems
+    assert problem.startswith(f"run {made.parent}, its 1 datasets: they are not imported")
 
 
 def test_a_user_s_experiment_is_not_deleted_because_one_of_that_name_was(made: Made, target: AbstractStore) -> None:

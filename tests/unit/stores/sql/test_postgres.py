@@ -18,6 +18,7 @@ from asynctrack.stores.base import AbstractStore, Batch, RunSpec
 from asynctrack.stores.io import InlineIO, drive
 from asynctrack.stores.sql import postgres_links
 from asynctrack.stores.uri import open_store
+from tests.inputs import check_inputs
 from tests.mlflow_store import open_mlflow
 from tests.postgres import Postgres
 
@@ -157,6 +158,10 @@ def test_a_program_logs_through_the_engine(postgres_database: str) -> None:
         run.log_param("p", 1)
     stored = asynctrack.get_service(postgres_database).get_run(run.run_id)
     assert (stored.info.status, stored.data.metrics, stored.data.params) == ("FINISHED", {"m": 999.5}, {"p": "1"})
+
+
+def test_datasets_and_models_are_kept(store: AbstractStore) -> None:
+    check_inputs(store)
 
 
 # ── connections
