@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable, Iterator
 
 from asynctrack.errors import SpoolError
+from asynctrack.journal.locks import is_held
 from asynctrack.journal.owner import READABLE_VERSIONS, host_name, lost_owner, read_owner
 from asynctrack.journal.registered import RegistryReader
 from asynctrack.journal.segment import Segment
 from asynctrack.journal.spool import Spool
 from asynctrack.platforms import check_file_name, why
 
-__all__ = ["find_orphans", "open_spool", "spool_homes"]
+__all__ = ["find_orphans", "left_alone", "open_spool", "spool_homes"]
 
 logger = logging.getLogger("asynctrack")
 
@@ -84,6 +85,27 @@ def find_orphans(home: str, store: str, spelled: Callable[[str], str] = str) -> 
         _said.pop(path, None)
         if spool is not None:
             yield spool
+
+
+def left_alone(homes: list[str], store: str) -> list[str]:
+    """The spools for ``store`` in ``homes`` that hold events, whose program on this host is dead, and that nobody is
+    delivering. Takes no lock, changes nothing, raises nothing."""
+    found = []
+    for home in homes:
+        try:
+            paths = [os.path.join(home, name) for name in os.listdir(home)]
+        except OSError:
+            continue  # no spools there
+        for path in sorted(paths):
+            try:
+                owner = read_owner(path)
+                if owner is None or owner.host != host_name() or owner.store != store or not owner.made(path):
+                    continue
+                if any(name.endswith(".slots") for name in os.listdir(path)) and is_held(path) == (False, False):
+                    found.append(path)
+            except (OSError, ValueError):
+                continue  # delivered and deleted just now, or nothing that can be had
+    return found
 
 
 def _age(path: str) -> tuple[int, str]:

@@ -9,6 +9,7 @@ from asynctrack.clock import monotonic
 from asynctrack.errors import AuthenticationError, NotFoundError, StoreError
 from asynctrack.runs.active import open_states
 from asynctrack.runs.waiting import timed_out
+from asynctrack.service.left import say_what_waits
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -76,11 +77,13 @@ class Session:
     async def settle(self, run_id: str | None = None) -> None:
         """Wait until the events that this process logged to one run, or to all runs of the store, are delivered. Raises
         what `deliver` raises."""
+        say_what_waits(self.target.uri)
         await self.deliver(self.states(run_id))
 
     async def settle_experiments(self, experiment_ids: Collection[str]) -> None:
         """The same for all runs that may be in one of these experiments: an event that the store does not take now
         must not hold up what is read elsewhere."""
+        say_what_waits(self.target.uri)
         here, unsure = [], []
         for state in self.states():
             known = _experiment_of(state)
