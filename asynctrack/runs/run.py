@@ -332,7 +332,8 @@ def start_run(
     waits_here = wait and not delivers_here() and not (in_event_loop() and not in_interactive_session())
     stored = ask_blocking(engine, question) if waits_here else {}
     state = RunState(engine, spec, strict=strict, waits=wait)
-    state.keys.prefix = "" if share is None else share.prefix
+    if share is not None:
+        state.keys.prefix, state.prints_links = share.prefix, share.first
     state.outer = parents[-1] if parents else None
     state.stored_params = stored
     if not waits_here:

@@ -24,10 +24,12 @@ _begun: dict[str, int] = {}
 
 
 class Share(NamedTuple):
-    """This process's part of a shared run. ``spec`` is the run's; ``prefix`` stands before its metrics' keys."""
+    """This process's part of a shared run. ``spec`` is the run's; ``prefix`` stands before its metrics' keys.
+    ``first``: whether it is the one that speaks for all: says where to look at the run."""
 
     spec: RunSpec
     prefix: str
+    first: bool
 
 
 def refuse_unshared(shared: bool, per_rank: object, from_step: object) -> None:
@@ -69,7 +71,8 @@ def share_of(spec: RunSpec, per_rank: object) -> Share:
     described = creates or spec.run_id is not None
     # What describes a new run, the rank says that creates it.
     tags = {**(spec.tags if described else {}), f"{MEMBER_TAG}{name}": standing}
-    return Share(spec._replace(uid=uid, run_name=spec.run_name if described else None, tags=tags), prefix)
+    spec = spec._replace(uid=uid, run_name=spec.run_name if described else None, tags=tags)
+    return Share(spec, prefix, creates or (rank is not None and rank.number == 0))
 
 
 def _uid_of(rank: Rank) -> str:

@@ -335,6 +335,8 @@ MODULES = {
     "PyYAML": "yaml",
     "scikit-learn": "sklearn",
 }
+#: What some examples show asynctrack inside of. No extra brings them: they are large, and who wants them has them.
+FRAMEWORKS = {"ray", "torch"}
 #: Extras for those who work on the package: their tools are no dependencies of it.
 TOOLS = {"test", "dev"}
 
@@ -368,7 +370,7 @@ def foreign(root: Path) -> dict[str, str]:
 def undeclared(project: dict[str, Any], package: Path, examples: Path) -> list[str]:
     """What does not agree between a ``[project]`` table and what the package and the examples import."""
     brought = declared(project)
-    for_examples = brought[""] | brought["examples"]
+    for_examples = brought[""] | brought["examples"] | FRAMEWORKS
     everything = set[str]().union(*brought.values())
     of_package, of_examples = foreign(package), foreign(examples)
     missing = [f"{where} imports {name}" for name, where in of_package.items() if name not in everything]

@@ -33,8 +33,9 @@ def test_ranks_come_to_the_same_run_and_the_first_describes_it(monkeypatch: pyte
     for rank in range(2):
         monkeypatch.setattr(sharing, "_begun", {})
         launch(monkeypatch, rank)
-        found.append(share_of(SPEC, None).spec)
-    first, second = found
+        found.append(share_of(SPEC, None))
+    assert [share.first for share in found] == [True, False]
+    first, second = (share.spec for share in found)
     assert first.uid == second.uid != SPEC.uid
     assert (first.run_name, first.tags["team"]) == ("together", "cv")
     assert second.run_name is None
