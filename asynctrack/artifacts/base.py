@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from asynctrack.artifacts import files
 from asynctrack.artifacts.paths import RESERVED_PREFIX, artifact_folder, check_artifact_path, join, path_text
@@ -46,29 +46,40 @@ class ArtifactRepository(ABC):
 
     # ── up
 
-    async def log_artifact(self, local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
+    async def log_artifact(
+        self,
+        local_path: str | os.PathLike[str],
+        artifact_path: str | None = None,
+        *,
+        leave_out: Collection[str] = (),
+    ) -> None:
         """Store a file, under its own name in the folder ``artifact_path``; a folder is stored as that sub-folder."""
         source = _absolute(local_path)
         target = join(artifact_folder(artifact_path), os.path.basename(source))
         if await self._io.call(os.path.isdir, source):
-            await self.log_artifacts(source, target)
+            await self.log_artifacts(source, target, leave_out=leave_out)
         else:
             await self.upload(source, target)
 
     async def log_artifacts(
-        self, local_dir: str | os.PathLike[str], artifact_path: str | None = None, *, done: set[str] | None = None
+        self,
+        local_dir: str | os.PathLike[str],
+        artifact_path: str | None = None,
+        *,
+        done: set[str] | None = None,
+        leave_out: Collection[str] = (),
     ) -> None:
         """Store everything in a folder, sub-folders included, in the folder ``artifact_path``. Where there are folders
         (on this machine), those in which nothing is are made too.
 
         ``done`` lists what need not be stored, and is added to: give the same set to the next attempt and it goes on
         where this one stopped. A file that is refused keeps none of the others back: the `RefusedError` comes at the
-        end and names it.
+        end and names it. ``leave_out``: files and folders in it that are not stored.
         """
         source, folder = _absolute(local_dir), artifact_folder(artifact_path)
         done = set() if done is None else done
         refused: list[Exception] = []
-        found, empty = await self._io.call(_files_of, source)
+        found, empty = await self._io.call(_files_of, source, leave_out)
         for relative in empty:
             await self._make_folder("/".join(part for part in (folder, relative) if part))
         for file in found:
@@ -214,10 +225,10 @@ class ArtifactRepository(ABC):
         """Delete a file, or a folder with all that is in it. What is not there is no error."""
 
 
-def _files_of(folder: str) -> tuple[list[files.SourceFile], list[str]]:
+def _files_of(folder: str, leave_out: Collection[str]) -> tuple[list[files.SourceFile], list[str]]:
     empty: list[str] = []
     try:
-        return list(files.files_below(folder, empty=empty)), empty
+        return list(files.files_below(folder, leave_out, empty=empty)), empty
     except OSError as error:
         raise files.source_error(error, folder) from error
 

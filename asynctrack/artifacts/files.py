@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from asynctrack.artifacts.paths import RESERVED_PREFIX, join
@@ -45,34 +45,53 @@ class SourceFile(NamedTuple):
     stat: os.stat_result
 
 
-def files_below(folder: str, leave_out: str | None = None, *, empty: list[str] | None = None) -> Iterator[SourceFile]:
-    """Every file in a folder and its sub-folders, in a fixed order; except those in the folder ``leave_out``.
+def files_below(folder: str, leave_out: Iterable[str] = (), *, empty: list[str] | None = None) -> Iterator[SourceFile]:
+    """Every file in a folder and its sub-folders, in a fixed order; except the files and folders ``leave_out``.
 
     Folders in which nothing is are added to ``empty``, by their path from ``folder`` ("" for itself).
 
     Symbolic links are followed, except to a folder that contains them. Raises OSError, and `RefusedError` for what is
-    neither file nor folder, such as a pipe.
+    neither file nor folder, such as a pipe, and where ``folder`` itself is to be left out.
     """
-    above: tuple[tuple[int, int], ...] = ()
-    if leave_out is not None and os.path.isdir(leave_out):
-        found = os.stat(leave_out)
-        above = ((found.st_dev, found.st_ino),)
-    yield from _below(folder, "", above, [] if empty is None else empty)
+    left_out = frozenset(identity for path in leave_out if (identity := _identity_at(path)) is not None)
+    if _identity(os.stat(folder)) in left_out:
+        raise RefusedError(
+            f"{folder} is where this run's own events or artifacts are kept; log what is in it by its name"
+        )
+    yield from _below(folder, "", (), left_out, [] if empty is None else empty)
 
 
-def _below(folder: str, relative: str, above: tuple[tuple[int, int], ...], empty: list[str]) -> Iterator[SourceFile]:
-    here = os.stat(folder)
-    identity = (here.st_dev, here.st_ino)
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _identity_at(path: str) -> tuple[int, int] | None:
+    try:
+        return _identity(os.stat(path))
+    except (OSError, ValueError):
+        return None  # there is nothing to leave out
+
+
+def _below(
+    folder: str,
+    relative: str,
+    above: tuple[tuple[int, int], ...],
+    left_out: frozenset[tuple[int, int]],
+    empty: list[str],
+) -> Iterator[SourceFile]:
+    identity = _identity(os.stat(folder))
     if identity in above:
-        return  # to be left out; or a link back up, and what is there is being listed already
+        return  # a link back up, and what is there is being listed already
     names = sorted(os.listdir(folder))
     if not names:
         empty.append(relative)
     for name in names:
         path, below = os.path.join(folder, name), join(relative, name)
         found = os.stat(path)
+        if _identity(found) in left_out:
+            continue
         if stat.S_ISDIR(found.st_mode):
-            yield from _below(path, below, (*above, identity), empty)
+            yield from _below(path, below, (*above, identity), left_out, empty)
         elif stat.S_ISREG(found.st_mode):
             yield SourceFile(path, below, found)
         else:

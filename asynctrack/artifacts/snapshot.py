@@ -72,15 +72,15 @@ def take_snapshot(
     mode: SnapshotMode = "copy",
     *,
     room: int | None = None,
-    leave_out: str | None = None,
+    leave_out: Iterable[str] = (),
     durable: bool = False,
 ) -> Snapshot:
     """Put a file, or a folder with all that is in it, aside in ``folder``, which is created.
 
     Blocks while it copies (the kernel does, without the GIL); may be called from any thread. ``room``: how many bytes
-    may be copied. ``leave_out``: a folder in ``source`` that is not taken along, such as the spools' own. ``durable``:
-    the copy is on the disk itself when this returns. Raises `InvalidInputError` where ``source`` cannot be read,
-    `SpoolFullError` where there is no room, `SpoolError`; nothing is left behind then.
+    may be copied. ``leave_out``: files and folders in ``source`` that are not taken along: the run's own store and
+    spools. ``durable``: the copy is on the disk itself when this returns. Raises `InvalidInputError` where ``source``
+    cannot be read, `SpoolFullError` where there is no room, `SpoolError`; nothing is left behind then.
     """
     path = os.path.realpath(source)
     empty: list[str] = []

@@ -22,6 +22,7 @@ from asynctrack.errors import (
 from asynctrack.platforms import check_file_name, why
 from asynctrack.runs.waiting import wait_blocking
 from asynctrack.settings import SnapshotOption
+from asynctrack.stores.uri import own_paths
 from asynctrack.values import shortened, to_step
 
 if TYPE_CHECKING:
@@ -253,13 +254,13 @@ class ArtifactLog:
         self._state.check_open_now()
 
         def put_aside(folder: str) -> Snapshot:
-            home = os.path.dirname(journal.spool.path) if journal.spool.path else None
+            homes = [os.path.dirname(journal.spool.path)] if journal.spool.path else []
             return take_snapshot(
                 source,
                 folder,
                 mode or settings.snapshot,
                 room=journal.room(),
-                leave_out=home,
+                leave_out=[*homes, *own_paths(self._state.engine.store.uri)],
                 durable=settings.durability == "system",
             )
 

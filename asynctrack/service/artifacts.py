@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from asynctrack.arguments import refuse_run_id, run_id_of
-from asynctrack.service.creating import repository_at, repository_of, source_of
+from asynctrack.service.creating import own_places, repository_at, repository_of, source_of
 
 if TYPE_CHECKING:
     from asynctrack.entities import FileInfo
@@ -24,7 +24,8 @@ async def log_artifact(
     returns. Raises InvalidInputError (MissingFileError for a file that is not
     there), a StoreError."""
     repository = repository_at(session.target, refuse_run_id(artifact_uri))
-    await repository.log_artifact(await session.target.waits.io.call(source_of, local_path), artifact_path)
+    source = await session.target.waits.io.call(source_of, local_path)
+    await repository.log_artifact(source, artifact_path, leave_out=own_places(session.target))
 
 
 async def log_artifacts(
@@ -34,7 +35,8 @@ async def log_artifacts(
     ``info.artifact_uri``), or to the folder ``artifact_path`` in it. The copy
     is complete when this returns. Raises what `log_artifact` raises."""
     repository = repository_at(session.target, refuse_run_id(artifact_uri))
-    await repository.log_artifacts(await session.target.waits.io.call(source_of, local_dir), artifact_path)
+    source = await session.target.waits.io.call(source_of, local_dir)
+    await repository.log_artifacts(source, artifact_path, leave_out=own_places(session.target))
 
 
 async def list_artifacts(session: Session, run_id: str | int, path: str | None = None) -> list[FileInfo]:

@@ -11,7 +11,7 @@ from asynctrack.runs.links import print_links_in
 from asynctrack.runs.operations import RunOperations
 from asynctrack.service import events, runs
 from asynctrack.service.blocking import Blocking
-from asynctrack.service.creating import current_user, new_experiment, new_run, repository_of, source_of
+from asynctrack.service.creating import current_user, new_experiment, new_run, own_places, repository_of, source_of
 from asynctrack.service.target import InThread, Located
 from asynctrack.stores.io import drive
 
@@ -113,7 +113,7 @@ class MlflowClient(Blocking):
         ``artifact_path`` in them. The copy is complete when this returns."""
         source = source_of(local_path)
         repository = drive(repository_of(self._session.target, run_id))
-        drive(repository.log_artifact(source, artifact_path))
+        drive(repository.log_artifact(source, artifact_path, leave_out=own_places(self._session.target)))
 
     def log_artifacts(
         self, run_id: str | int, local_dir: str | os.PathLike[str], artifact_path: str | None = None
@@ -123,7 +123,7 @@ class MlflowClient(Blocking):
         returns."""
         source = source_of(local_dir)
         repository = drive(repository_of(self._session.target, run_id))
-        drive(repository.log_artifacts(source, artifact_path))
+        drive(repository.log_artifacts(source, artifact_path, leave_out=own_places(self._session.target)))
 
     def set_terminated(self, run_id: str | int, status: str | int | None = None, end_time: int | None = None) -> None:
         """End a run, as `MLflowService.set_terminated`, which raises the same.

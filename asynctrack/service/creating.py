@@ -17,8 +17,11 @@ from asynctrack.arguments import (
     tags_of,
 )
 from asynctrack.errors import InvalidInputError, MissingFileError, NotFoundError, RefusedError
+from asynctrack.journal.homes import spool_homes
 from asynctrack.runs.context import default_user
+from asynctrack.settings import current_settings
 from asynctrack.stores.base import RunSpec
+from asynctrack.stores.uri import own_paths
 from asynctrack.values import shortened, to_text
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from asynctrack.service.target import Target
     from asynctrack.stores.base import AbstractStore
 
-__all__ = ["current_user", "new_experiment", "new_run", "repository_at", "repository_of", "source_of"]
+__all__ = ["current_user", "new_experiment", "new_run", "own_places", "repository_at", "repository_of", "source_of"]
 
 
 def current_user() -> str:
@@ -92,6 +95,11 @@ async def repository_of(target: Target, run_id: str | int) -> ArtifactRepository
     if not info.artifact_uri:
         raise NotFoundError(f"run {info.run_id} in {target.uri} has no artifact location")
     return repository_at(target, info.artifact_uri)
+
+
+def own_places(target: Target) -> list[str]:
+    """What is left out of a folder of artifacts: the store itself, and the spools."""
+    return [*own_paths(target.uri), *spool_homes(current_settings().spool_dir)]
 
 
 def source_of(path: str | os.PathLike[str]) -> str:

@@ -13,7 +13,7 @@ from asynctrack.stores.base import AbstractStore
 from asynctrack.stores.io import StoreIO, ThreadedIO
 from asynctrack.values import shortened
 
-__all__ = ["open_store", "resolve_store_uri", "same_spelling", "userinfo_of"]
+__all__ = ["open_store", "own_paths", "resolve_store_uri", "same_spelling", "userinfo_of"]
 
 #: where runs go when an empty URI is given
 DEFAULT_PATH = "mlruns"
@@ -140,6 +140,19 @@ def same_spelling(uri: str) -> str:
         return _local(_path_of(uri))
     except InvalidInputError:
         return uri
+
+
+def own_paths(uri: str) -> list[str]:
+    """What holds a store on this machine, by its canonical URI: files and folders that no run logs as its artifacts."""
+    if uri.startswith("sqlite:"):
+        from asynctrack.stores.sql.places import artifact_root, sqlite_path
+
+        path = sqlite_path(uri)
+        return [artifact_root(path), *(f"{path}{end}" for end in ("", "-wal", "-shm", "-journal"))]
+    try:
+        return [_path_of(uri)] if uri.startswith("file:") else []
+    except InvalidInputError:
+        return []  # a store of the user's own
 
 
 def open_store(

@@ -47,12 +47,14 @@ def get_tags(session: Session, run_id: str) -> dict[str, str]:
 
 
 def get_history(session: Session, run_id: str, key: str) -> list[Metric]:
-    """Every point of one metric, as MLflow orders them. A run that is not there has none."""
+    """Every point of one metric, as MLflow orders them. Raises `NotFoundError` for a run that is not there."""
     rows = session.rows(
         "SELECT value, timestamp, step, is_nan FROM metrics WHERE run_uuid = ? AND key = ? "
         "ORDER BY timestamp, step, value",
         (storable(run_id), storable(key)),
     )
+    if not rows:
+        get_info(session, run_id)
     return [Metric(key, math.nan if is_nan else value, timestamp, step) for value, timestamp, step, is_nan in rows]
 
 

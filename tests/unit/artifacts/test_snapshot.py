@@ -132,9 +132,11 @@ def test_the_spool_itself_is_not_taken_along(source: Path, tmp_path: Path) -> No
     home = tmp_path / ".asynctrack"
     folder = str(home / "spool" / "artifacts")
     take_snapshot(source, folder)
-    snapshot = take_snapshot(tmp_path, folder, leave_out=str(home))
+    snapshot = take_snapshot(tmp_path, folder, leave_out=[str(home), str(tmp_path / "nowhere")])
     assert snapshot.files == 1
     assert os.listdir(snapshot.path(folder)) == ["model.pt"]
+    with pytest.raises(InvalidInputError, match="own events"):
+        take_snapshot(home, folder, leave_out=[str(home)])
 
 
 def test_a_snapshot_survives_as_plain_values(source: Path, folder: str) -> None:

@@ -413,6 +413,29 @@ def test_the_spools_are_not_logged_with_the_folder_they_are_in(tmp_path: Path) -
     assert stored["here/file"] == "text"
 
 
+@pytest.mark.parametrize("store", ["files", "sqlite"])
+def test_a_runs_own_store_is_not_logged_with_the_folder_it_is_in(store: str, tmp_path: Path) -> None:
+    """Logging the working directory, where the store is by default, does not log every run's artifacts once more, each
+    time; nor does MLflow's client. Another folder of that store may be logged by its name."""
+    (tmp_path / "train.py").write_text("text")
+    asynctrack.set_tracking_uri("mlruns" if store == "files" else "sqlite:///mlflow.db")
+    with asynctrack.start_run() as run:
+        run.log_text("model", "model/weights")
+        run.log_artifacts(".", "here").wait()
+        run.log_artifact(".", "there").wait()
+    client = asynctrack.MlflowClient()
+    client.log_artifacts(run.run_id, ".", "client")
+    asynctrack.get_service().log_artifact(client.get_run(run.run_id).info.artifact_uri or "", ".", "service")
+    for folder in ("here", f"there/{tmp_path.name}", "client", f"service/{tmp_path.name}"):
+        assert [info.path for info in client.list_artifacts(run.run_id, folder)] == [f"{folder}/train.py"]
+    model = client.download_artifacts(run.run_id, "model")
+    with asynctrack.start_run() as other:
+        other.log_artifacts(model, "copy").wait()
+        assert [info.path for info in client.list_artifacts(other.run_id, "copy")] == ["copy/weights"]
+        with pytest.raises(InvalidInputError, match="own events or artifacts"):
+            other.log_artifacts("mlruns")
+
+
 def test_after_the_runs_end_nothing_is_logged_or_left(tmp_path: Path) -> None:
     """RunEndedError, as for every log call."""
     with asynctrack.start_run() as run:
