@@ -158,7 +158,7 @@ def read_lines(path: str) -> dict[bytes, RejectedEvent]:
 def _event(path: str, line: bytes) -> RejectedEvent | None:
     try:
         entry = json.loads(line.decode("utf-8", "replace"))
-        return RejectedEvent(
+        event = RejectedEvent(
             spool=path,
             run_id=entry["run_id"],
             kind=entry["kind"],
@@ -171,8 +171,29 @@ def _event(path: str, line: bytes) -> RejectedEvent | None:
             spec=entry.get("spec"),
             on=measured_on(entry["key"], [entry.get(name) for name in MeasuredOn._fields[1:]]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # its writer died within it, or it is damaged
+    return event if _is_sound(event) else None
+
+
+def _is_sound(event: Any) -> bool:
+    """Whether it can be what a store has refused: the file may be damaged, and whoever reads it logs the event again,
+    and deletes the artifact that it names."""
+    if not all(isinstance(text, str) for text in (event.run_id, event.kind, event.key, event.reason)):
+        return False
+    if not isinstance(event.refused_at, int) or not isinstance(event.spec, dict | None):
+        return False
+    try:
+        if event.kind == "metric":
+            float(event.value)
+            return isinstance(event.step, int | None) and isinstance(event.timestamp, int | None)
+        if event.kind == "end":
+            int(event.value)
+    except (ValueError, TypeError, OverflowError):
+        return False
+    if event.kind in ("param", "tag", "artifact") and not isinstance(event.value, str):
+        return False
+    return event.kind != "artifact" or os.path.basename(event.value) not in ("", ".", "..")
 
 
 def _waiting(path: str, owner: Owner, *, living: bool) -> tuple[list[WaitingRun], list[str]]:

@@ -74,7 +74,10 @@ def _retry_run(
     """Log the refused events of one run again. Returns the result, and the lines that were logged."""
     specs = [event.spec for event in lines.values() if event.spec is not None]
     # With a spec, the events were refused because the run could not be created. It is created now and ended below.
-    log = attached_run(run_id, store) if not specs else begun_run(RunSpec(**specs[-1]), store)
+    try:
+        log = attached_run(run_id, store) if not specs else begun_run(RunSpec(**specs[-1]), store)
+    except TypeError:  # damaged, or of a later version
+        return Retried(0, [f"run {run_id}: what it was to be created with cannot be read. Its events stay."]), set()
     state = log._state
     before = log.stats().rejected
     logged, problems = set(), []

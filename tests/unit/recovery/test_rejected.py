@@ -8,6 +8,7 @@ import shutil
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -261,3 +262,36 @@ def test_a_line_that_its_writer_could_not_finish_costs_no_other(tmp_path: Path) 
     spool.reject([{**line, "key": "next"}])
     assert [event.key for event in read_rejected([path])] == ["k", "next"]
     spool.remove()
+
+
+def test_lines_that_no_store_can_have_refused_do_no_harm(refused: tuple[Path, str], tmp_path: Path) -> None:
+    """The file may be damaged: an artifact named ".." would be the spool itself."""
+    spool, run_id = refused
+    mend(tmp_path, run_id)
+    line = {"run_id": run_id, "kind": "artifact", "key": "model", "value": "", "reason": "r", "refused_at": 1}
+    metric = line | {"kind": "metric", "key": "m", "value": "1.5", "step": 1, "timestamp": 1}
+    of_metrics: list[dict[str, Any]] = [{"value": "x"}, {"value": None}, {"step": "1"}, {"timestamp": 1.5}]
+    others: list[dict[str, Any]] = [
+        *({"value": value} for value in ("", "/", "a/", "..", "a/..", ".", None, 7)),
+        *({"kind": "end", "value": "x"}, {"kind": 7}, {"run_id": 5}, {"key": None}),
+        *({"kind": "param", "value": 1}, {"spec": []}, {"refused_at": "1"}),
+    ]
+    odd = [*(metric | change for change in of_metrics), *(line | change for change in others)]
+    with open(spool / "rejected.jsonl", "ab") as file:
+        file.writelines(json.dumps(one).encode() + b"\n" for one in odd)
+        file.write(b"[" * 100_000 + b"\n")
+    assert len(read_lines(str(spool))) == 6
+    assert retry_rejected(str(spool)) == Retried(6, [])
+    assert (folder(tmp_path, run_id) / "artifacts/model/weights.bin").read_bytes() == b"weights"
+    assert not spool.exists()
+
+
+def test_a_run_whose_description_is_damaged_stays(refused: tuple[Path, str]) -> None:
+    spool, _ = refused
+    path = spool / "rejected.jsonl"
+    lines = [json.loads(line) | {"spec": {"colour": "red"}} for line in path.read_bytes().splitlines()]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    accepted, [problem] = retry_rejected(str(spool))
+    assert accepted == 0
+    assert "cannot be read" in problem
+    assert len(read_lines(str(spool))) == 6
