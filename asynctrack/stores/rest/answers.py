@@ -28,6 +28,8 @@ __all__ = ["CREDENTIALS_OF_A_PROXY", "RETRYABLE_STATUSES", "error_of", "json_of"
 RETRYABLE_STATUSES = frozenset({408, 425, 429, 502, 503, 504})
 #: two clients were the first to write the same param, tag or experiment; the second attempt finds it there
 _RACE = re.compile(r"unique constraint|UniqueViolation|IntegrityError|Duplicate entry", re.IGNORECASE)
+#: so many requests at once that all of the server's database connections are in use; SQLAlchemy has waited 30 s for one
+_BUSY = re.compile(r"QueuePool limit of size")
 #: sent with status 500 or 501, and no better the next time: an experiment is deleted, say
 _FINAL = ("INVALID_STATE", "NOT_IMPLEMENTED")
 _SHOWN = 300
@@ -115,6 +117,8 @@ def _from_code(code: str, message: str, text: str) -> StoreError:
         return UnavailableError(text)
     if code == "BAD_REQUEST" and _RACE.search(message):
         return RaceError(text)
+    if code == "BAD_REQUEST" and _BUSY.search(message):
+        return UnavailableError(text)
     if code == "ENDPOINT_NOT_FOUND":
         return WrongServerError(text)
     return RefusedError(text)

@@ -96,6 +96,12 @@ def test_mlflows_codes_decide(status: int, code: str, expected: type[StoreError]
 def test_a_race_between_two_first_writers_is_tried_again(text: str) -> None:
     """The second finds it there."""
     assert kind(mlflow(400, "BAD_REQUEST", text)) is RaceError
+
+
+def test_a_server_that_has_no_database_connection_left_is_asked_again() -> None:
+    """MLflow says that with status 400, as 64 processes at once brought about; it is no fault of the request."""
+    text = "QueuePool limit of size 5 overflow 10 reached, connection timed out, timeout 30.00 (Background on this …)"
+    assert kind(mlflow(400, "BAD_REQUEST", text)) is UnavailableError
     assert issubclass(RaceError, UnavailableError)
 
 
