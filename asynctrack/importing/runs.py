@@ -81,7 +81,7 @@ def import_runs(
 
     Blocks the calling thread. Raises InvalidInputError for a folder without
     experiments and for a store of no known kind, and StoreError if the store
-    cannot be written to.
+    cannot be written to, or while another program imports the folder.
     """
     noted = Noted()
     folder = Source(_folder(source), noted)
@@ -90,7 +90,8 @@ def import_runs(
         raise InvalidInputError(f"{folder.root} cannot be imported into itself; name another store")
     work = _Work(Target(store, folder, noted, timeout), folder, noted, progress)
     try:
-        work.carry_out()
+        with folder.alone():
+            work.carry_out()
     finally:
         if store is not to:
             drive(store.aclose())

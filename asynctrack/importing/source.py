@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from asynctrack.constants import PARENT_RUN_TAG, LifecycleStage
 from asynctrack.entities import Experiment, RunInfo, RunInputs, RunOutputs
-from asynctrack.errors import InvalidInputError
-from asynctrack.platforms import unquoted_path
+from asynctrack.errors import InvalidInputError, UnavailableError
+from asynctrack.platforms import CLOSE_ON_EXEC, fcntl, unquoted_path
 from asynctrack.stores.base import Batch
 from asynctrack.stores.file import layout
 from asynctrack.stores.file.entries import keys_below, read_entries, read_entry
@@ -80,6 +81,26 @@ class Source:
             raise InvalidInputError(f"{root} holds no experiments of MLflow's file store; name the folder mlruns")
         self._tree = _Tree(self.root, noted)
         self._noted = noted
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Raise `UnavailableError` while another program imports the folder: both would write the same events, and not
+        every store would notice. Where there are no locks, nobody knows."""
+        # A lock on the folder itself, or on a run's, is the store's own, for its writers.
+        fd = os.open(min(folder for _, folder in self._tree.experiment_dirs()), os.O_RDONLY | CLOSE_ON_EXEC)
+        try:
+            if fcntl is not None:
+                with suppress(OSError):
+                    try:
+                        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        raise UnavailableError(
+                            f"{self.root} is being imported by another program; wait until that has ended, and then "
+                            f"import what is left"
+                        ) from None
+            yield
+        finally:
+            os.close(fd)
 
     def groups(self) -> list[Group]:
         """Every experiment with its runs; none of their events is read yet."""

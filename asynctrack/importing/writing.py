@@ -21,7 +21,7 @@ from asynctrack.delivery.isolation import Isolation
 from asynctrack.delivery.outcome import SUSPECTED, as_store_error
 from asynctrack.delivery.retry import Backoff
 from asynctrack.entities import Experiment, RunData, RunInfo
-from asynctrack.errors import InvalidInputError, NotFoundError, RefusedError, StoreError
+from asynctrack.errors import AlreadyExistsError, InvalidInputError, NotFoundError, RefusedError, StoreError
 from asynctrack.importing.source import Noted, Source, SourceRun
 from asynctrack.stores.base import AbstractStore, Batch, Refusal, RunSpec
 from asynctrack.stores.file.layout import RUN_NAME_TAG
@@ -89,8 +89,14 @@ class Target:
             place = None if self._source.is_own_place(wanted) else wanted.artifact_location
             if store.client is not None and place is not None and place.startswith(("/", "file:")):
                 place = None  # a folder of this machine says nothing to a server
-            made = self.try_call(lambda: store.create_experiment(wanted.name, place, dict(wanted.tags)))
-            return self.try_call(lambda: store.get_experiment(made))
+            try:
+                made = self.try_call(lambda: store.create_experiment(wanted.name, place, dict(wanted.tags)))
+            except AlreadyExistsError:  # somebody else has just made it
+                found = self.try_call(lambda: store.get_experiment_by_name(wanted.name))
+                if found is None:
+                    raise
+            else:
+                return self.try_call(lambda: store.get_experiment(made))
         if found.lifecycle_stage == LifecycleStage.ACTIVE:
             for key, value in wanted.tags.items():
                 if found.tags.get(key) != value:

@@ -194,6 +194,39 @@ def test_datasets_are_imported_once_and_where_none_are_kept_that_is_said(made: M
     assert problem.startswith(f"run {made.parent}, its 1 datasets: they are not imported")
 
 
+def test_a_folder_is_imported_by_one_at_a_time(made: Made, source: AbstractStore, target: AbstractStore) -> None:
+    """Two would write the same points, and a folder or a server would have them twice. Those who log into it meanwhile
+    do not notice."""
+    refused: list[str] = []
+
+    def again(_: object) -> None:
+        if not refused:
+            with pytest.raises(UnavailableError, match="is being imported by another program") as caught:
+                asynctrack.import_runs(made.root, to=target)
+            refused.append(str(caught.value))
+            drive(source.create_experiment("meanwhile"))
+
+    assert asynctrack.import_runs(made.root, to=target, progress=again).problems == ()
+    assert len(refused) == 1
+    assert asynctrack.import_runs(made.root, to=target).present == 4
+    assert contents(target, made.vision, made.gone) == contents(source, made.vision, made.gone)
+
+
+def test_an_experiment_that_somebody_makes_at_the_same_moment_is_taken(
+    made: Made, source: AbstractStore, target: AbstractStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where two folders are imported at once."""
+    create = type(target).create_experiment
+
+    async def late(self: AbstractStore, name: str, *args: object, **given: object) -> str:
+        await create(self, name)
+        return await create(self, name, *args, **given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(target), "create_experiment", late)
+    assert asynctrack.import_runs(made.root, to=target).problems == ()
+    assert set(contents(target, made.vision)[made.vision][2]) == set(contents(source, made.vision)[made.vision][2])
+
+
 def test_a_user_s_experiment_is_not_deleted_because_one_of_that_name_was(made: Made, target: AbstractStore) -> None:
     experiment = drive(target.create_experiment(made.gone))
     mine = drive(target.create_run(RunSpec("1" * 32, None, experiment, start_time=1)))
