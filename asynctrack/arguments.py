@@ -28,6 +28,7 @@ __all__ = [
     "checked_name",
     "experiment_id_of",
     "experiment_ids_of",
+    "flag_of",
     "given",
     "integer_id",
     "location_of",
@@ -359,6 +360,14 @@ def most_of(max_results: object) -> int | None:
         return max(0, operator.index(max_results))  # type: ignore[arg-type]  # the check itself
     except Exception:  # whatever its __index__ raises
         raise InvalidInputError(f"max_results={shortened(max_results)}: it must be an integer, or None") from None
+
+
+def flag_of(name: str, value: object) -> bool:
+    """Whether an argument that may be anything is true. Asked before anything is logged: of an array it raises."""
+    try:
+        return bool(value)
+    except Exception:  # whatever its __bool__ raises
+        raise InvalidInputError(f"{name}={shortened(value)} is neither true nor false") from None
 
 
 def timeout_of(timeout: object) -> float | None:

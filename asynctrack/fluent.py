@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsIndex, overload
 
-from asynctrack.arguments import experiment_ids_of, given, most_of, not_yet, search_of, several
+from asynctrack.arguments import experiment_ids_of, flag_of, given, most_of, not_yet, search_of, several, text_of
 from asynctrack.constants import ViewType
 from asynctrack.errors import AsynctrackError, InvalidInputError, NotFoundError
 from asynctrack.runs.active import attached_run, flush_all, say_that_nothing_ended
@@ -56,7 +56,9 @@ __all__ = [
 logger = logging.getLogger("asynctrack")
 
 
-def _run(run_id: str | None = None) -> RunLog:
+def _run(run_id: str | None = None, synchronous: bool | None = None) -> RunLog:
+    if synchronous is not None:
+        flag_of("synchronous", synchronous)
     if run_id is not None:
         return attached_run(run_id, asks=True)
     return logging_run() or handed_run() or start_run()
@@ -108,7 +110,7 @@ def log_metric(
     run and others are open. With ``synchronous=True`` also FlushTimeoutError.
     """
     not_yet(model_id=model_id, dataset=dataset)
-    log = _run(run_id)
+    log = _run(run_id, synchronous)
     log.log_metric(key, value, step, timestamp)
     return None if synchronous is None else _finish(log, synchronous)
 
@@ -128,7 +130,7 @@ def log_metrics(
     unless ``on_invalid`` says to log the others (see `ActiveRun.log_metrics`).
     Raises what `log_metric` raises."""
     not_yet(model_id=model_id, dataset=dataset)
-    log = _run(run_id)
+    log = _run(run_id, synchronous)
     log.log_metrics(metrics, step, timestamp, on_invalid=on_invalid)
     return _finish(log, synchronous)
 
@@ -138,7 +140,7 @@ def log_param(key: str, value: Any, synchronous: bool | None = None) -> Any:
     ``value``, or `RunOperations` with ``synchronous=False``. Raises what
     `log_metric` raises, and InvalidInputError for a param that has another
     value already."""
-    log = _run()
+    log = _run(None, synchronous)
     log.log_param(key, value)
     return _finish(log, synchronous) or value
 
@@ -158,7 +160,7 @@ def log_params(
     ``max_depth`` names deep: ``{"a": {"b": 1}}`` is the param ``a.b``. See
     `ActiveRun.log_params`.
     """
-    log = _run(run_id)
+    log = _run(run_id, synchronous)
     log.log_params(params, flatten=flatten, max_depth=max_depth)
     return _finish(log, synchronous)
 
@@ -166,7 +168,7 @@ def log_params(
 def set_tag(key: str, value: Any, synchronous: bool | None = None) -> RunOperations | None:
     """Set one tag of the active run, as ``str(value)``. Raises what
     `log_metric` raises."""
-    log = _run()
+    log = _run(None, synchronous)
     log.set_tag(key, value)
     return _finish(log, synchronous)
 
@@ -174,7 +176,7 @@ def set_tag(key: str, value: Any, synchronous: bool | None = None) -> RunOperati
 def set_tags(tags: Mapping[str, Any], synchronous: bool | None = None) -> RunOperations | None:
     """Set tags of the active run. All are checked before any is set. Raises
     what `log_metric` raises."""
-    log = _run()
+    log = _run(None, synchronous)
     log.set_tags(tags)
     return _finish(log, synchronous)
 
@@ -234,7 +236,7 @@ def log_image(
     for the upload. Raises what `log_artifact` raises; with
     ``synchronous=True`` also DeliveryError when the store refuses the image.
     """
-    receipt = _run().log_image(image, artifact_file, key, step, timestamp)
+    receipt = _run(None, synchronous).log_image(image, artifact_file, key, step, timestamp)
     if synchronous:
         receipt.wait()
 
@@ -245,7 +247,7 @@ def delete_tag(key: str) -> None:
     and what `get_run` raises."""
     run = logging_run()
     if run is None:
-        raise NotFoundError(f"no run is active, so there is no tag {key!r} to delete")
+        raise NotFoundError(f"no run is active, so there is no tag {shortened(key)} to delete")
     get_service(run.tracking_uri).delete_tag(run.run_id, key)
 
 
@@ -377,12 +379,12 @@ def _experiments_to_search(ids: Sequence[str] | None, names: Sequence[str] | Non
     if by_id:
         return experiment_ids_of(by_id)
     if by_name:
-        found = {name: get_experiment_by_name(name) for name in by_name if name is not None}
-        for name, experiment in found.items():
-            if experiment is None:
-                logger.warning("asynctrack: search_runs: there is no experiment named %s", shortened(name))
+        wanted = [text_of("experiment_names", name) for name in by_name if name is not None]
+        found = {name: get_experiment_by_name(name) for name in wanted}
+        for missing in (called for called, experiment in found.items() if experiment is None):
+            logger.warning("asynctrack: search_runs: there is no experiment named %s", shortened(missing))
         return [experiment.experiment_id for experiment in found.values() if experiment is not None]
-    if everything:
+    if flag_of("search_all_experiments", everything):
         return [experiment.experiment_id for experiment in search_experiments(ViewType.ACTIVE_ONLY)]
     chosen, name = choose_experiment(None, None)
     if name is not None:

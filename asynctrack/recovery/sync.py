@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from asynctrack.arguments import checked_name, path_of, several, timeout_of
+from asynctrack.arguments import checked_name, flag_of, path_of, several, timeout_of
 from asynctrack.clock import monotonic
 from asynctrack.engine.shipping import make_own_loop, ship
 from asynctrack.errors import AsynctrackError, InvalidInputError
@@ -80,6 +80,7 @@ def sync(
     """
     _refuse_empty(to=to, experiment=experiment)
     experiment = None if experiment is None else checked_name(experiment)
+    watch, owner_gone = flag_of("watch", watch), flag_of("owner_gone", owner_gone)
     patience = timeout_of(timeout)
     if patience is None or patience < 0:
         raise InvalidInputError(f"timeout={shortened(timeout)}: it must be a number of seconds, 0 or more")

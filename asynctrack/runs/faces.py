@@ -10,7 +10,7 @@ import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from asynctrack.arguments import given, run_id_of, timeout_of
+from asynctrack.arguments import flag_of, given, run_id_of, timeout_of
 from asynctrack.errors import InvalidInputError
 from asynctrack.runs.active import attach_state, attached_run, leave_state
 from asynctrack.runs.asking import Question, ask_on_loop
@@ -86,12 +86,12 @@ class BlockingRun(RunFace):
         the events stay in the spool, and delivery goes on. Raises
         DeliveryError if events were refused or dropped since the last flush.
         """
-        timeout = timeout_of(timeout)
+        timeout, beside = timeout_of(timeout), flag_of("workers", workers)
         receipt = self._state.engine.flush(self._state.number)
         if not wait_blocking(self._state, receipt, timeout):
             raise timed_out(self._state, timeout)
         receipt.result()
-        if workers:
+        if beside:
             wait_for_workers(self._state, timeout)
         raise_refused(self._state)
 
@@ -105,12 +105,12 @@ class AwaitedRun(RunFace):
         """Wait until everything logged so far in this process is in the store;
         see `ActiveRun.flush`, which raises the same. If the wait is cancelled,
         delivery goes on."""
-        timeout = timeout_of(timeout)
+        timeout, beside = timeout_of(timeout), flag_of("workers", workers)
         receipt = self._state.engine.flush(self._state.number)
         if not await wait_on_loop(receipt, timeout):
             raise timed_out(self._state, timeout)
         receipt.result()
-        if workers:
+        if beside:
             await wait_for_workers_on_loop(self._state, timeout)
         raise_refused(self._state)
 

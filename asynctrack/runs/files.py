@@ -228,7 +228,7 @@ class ArtifactLog:
             self._saying_run(lambda: to_step(key, 0 if step is None else step)),
             self._saying_run(lambda: moment_of("timestamp", timestamp, time.time_ns() // 1_000_000)),
         )
-        receipt = self._log_content(lambda: stepped_image_contents(image, key or "", at, when))
+        receipt = self._log_content(lambda: stepped_image_contents(image, "" if key is None else key, at, when))
         self._state.frame("tags", {LOGGED_IMAGES_TAG: "True"})
         return receipt
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
 
 import asynctrack.runs.mistaken  # noqa: F401  # what it says at the end is for programs that start no run here
-from asynctrack.arguments import given, run_id_of, step_of
+from asynctrack.arguments import flag_of, given, run_id_of, step_of
 from asynctrack.current import current_store_uri, store_for
 from asynctrack.engine.lifecycle import engine_for
 from asynctrack.engine.status import status_of
@@ -292,6 +292,15 @@ def start_run(
     or ``parent_run_id``, or has deleted it; UnavailableError with
     ``on_unreachable="raise"``.
     """
+    flags = {
+        "nested": nested,
+        "log_system_metrics": log_system_metrics,
+        "strict": strict,
+        "wait": wait,
+        "shared": shared,
+    }
+    for name, flag in flags.items():
+        flag_of(name, flag)
     if strict and not wait:
         raise InvalidInputError("strict=True raises at the run's end what wait=False does not wait for; give one")
     refuse_unshared(shared, per_rank, from_step)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
-from asynctrack.arguments import not_yet, run_id_of, tags_of
+from asynctrack.arguments import flag_of, not_yet, run_id_of, tags_of
 from asynctrack.runs.links import print_links_in
 from asynctrack.runs.operations import RunOperations
 from asynctrack.service import events, runs
@@ -80,16 +80,19 @@ class MlflowClient(Blocking):
         """Log one point. ``timestamp``: ms since the epoch, default now.
         ``step``: default 0."""
         not_yet(dataset_name=dataset_name, dataset_digest=dataset_digest, model_id=model_id)
+        flag_of("synchronous", synchronous)
         events.log_metric(self._session, run_id, key, value, timestamp, step)
         return self._finish(run_id, synchronous)
 
     def log_param(self, run_id: str | int, key: str, value: Any, synchronous: bool | None = None) -> Any:
         """Log one param, as ``str(value)``, and return ``value``."""
+        flag_of("synchronous", synchronous)
         events.log_param(self._session, run_id, key, value)
         return self._finish(run_id, synchronous) or value
 
     def set_tag(self, run_id: str | int, key: str, value: Any, synchronous: bool | None = None) -> RunOperations | None:
         """Set one tag, as ``str(value)``. A later value overwrites it."""
+        flag_of("synchronous", synchronous)
         events.set_tag(self._session, run_id, key, value)
         return self._finish(run_id, synchronous)
 
@@ -103,6 +106,7 @@ class MlflowClient(Blocking):
     ) -> RunOperations | None:
         """Log any number of `Metric`, `Param` and `RunTag`. Raises
         InvalidInputError if one is bad; nothing is logged then."""
+        flag_of("synchronous", synchronous)
         events.log_batch(self._session, run_id, metrics, params, tags)
         return self._finish(run_id, synchronous)
 
