@@ -75,6 +75,7 @@ from asynctrack.tracking import (
 if TYPE_CHECKING:
     from asynctrack import entities as entities
     from asynctrack import exceptions as exceptions
+    from asynctrack.aggregates import OverRanks, over_ranks
     from asynctrack.entities import Experiment, FileInfo, Metric, Param, Run, RunData, RunInfo, RunTag
     from asynctrack.importing.runs import Import, import_runs
     from asynctrack.integrations.aggregator import Aggregator
@@ -106,6 +107,7 @@ __all__ = [
     "MlflowException",
     "NoActiveRunError",
     "NotFoundError",
+    "OverRanks",
     "Param",
     "RefusedError",
     "Run",
@@ -156,6 +158,7 @@ __all__ = [
     "log_param",
     "log_params",
     "log_text",
+    "over_ranks",
     "restore_run",
     "search_experiments",
     "search_runs",
@@ -186,6 +189,8 @@ def __getattr__(name: str) -> Any:
 _HOMES = {
     "Aggregator": "asynctrack.integrations.aggregator",
     "Import": "asynctrack.importing.runs",
+    "OverRanks": "asynctrack.aggregates",
+    "over_ranks": "asynctrack.aggregates",
     "import_runs": "asynctrack.importing.runs",
     "AsyncMLflowService": "asynctrack.tracking",
     "MLflowService": "asynctrack.tracking",

@@ -44,7 +44,7 @@ LAYERS = (
     ("current",),
     ("runs",),
     ("importing", "recovery", "service"),
-    ("tracking", "experiments", "downloads"),
+    ("tracking", "experiments", "downloads", "aggregates"),
     ("tables",),
     ("fluent",),
     ("", "cli", "ui", "integrations", "mlflow", "testing", "__main__"),
