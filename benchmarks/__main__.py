@@ -1,7 +1,7 @@
 """Runs the benchmarks, each in a process of its own, and writes RESULTS.md with their tables, goals and plots.
 
 Findings are kept as JSON beside the plots, so that one benchmark can be run again (``--only``) and the page still shows
-all of them, each with its own date and machine. Takes about 25 minutes on two processors, and some more the first time,
+all of them, each with its own date and machine. Takes about 35 minutes on two processors, and some more the first time,
 when the peers are installed; leave the machine alone meanwhile.
 """
 

@@ -3,12 +3,13 @@
 The tables have MLflow's keys, indexes and foreign keys, as its newest version makes them: `metrics` has three B-trees,
 and without them a figure means nothing. The bare side has its rows ready, SQLite's as tuples for one `executemany` and
 PostgreSQL's as the bytes of one binary COPY for each transaction of 64,000. Ours gets them as the journal has them, and
-keeps `latest_metrics` too. "asynctrack" is timed from the first log call to the end of the run's block. All write
-copies of one database in turn, empty and filled (`--no-large` leaves the filled ones out).
+keeps `latest_metrics` too. "asynctrack" is timed from the first log call to the end of the run's block. All write in
+turn: each a copy of its own of the empty database, and one copy a round of those with one and with five million points
+(`--no-large` leaves these out). It takes about ten minutes.
 
 The neighbour is a client of a real MLflow server on the same SQLite file, which logs 100 metrics ten times a second
-while a process of ours writes without a break. (With an idle machine beside it: here the server and the writer share
-the CPUs.) PostgreSQL has no such table: there, programs write at the same time.
+while a process of ours writes without a break, and then sixteen. (The server and the writers share the CPUs.)
+PostgreSQL has no such table: there, programs write at the same time.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asynctrack
 from asynctrack.errors import UnavailableError
@@ -31,11 +33,27 @@ from benchmarks.command import Options, run
 from benchmarks.measuring import clean_settings, in_turn, work_folder
 from benchmarks.report import Report, Table
 from benchmarks.rest import call, raw
-from benchmarks.sql_databases import BATCH, KEYS, START, Database, Postgres, Sqlite, block, new_run, opened, points
+from benchmarks.sql_databases import (
+    BATCH,
+    KEYS,
+    START,
+    Database,
+    Postgres,
+    Sqlite,
+    block,
+    new_run,
+    on_a_copy,
+    opened,
+    points,
+)
 from tests import servers
 from tests.mlflow_store import open_mlflow
 
-EVENTS, RUNS, ROUNDS = 256_000, 64, 5
+T = TypeVar("T")
+
+EVENTS, RUNS, ROUNDS = 192_000, 64, 5
+#: rounds where there are a million points already
+FEW_ROUNDS = 3
 FILLED = (0, 1_000_000, 5_000_000)
 #: events that MLflow's own store, and its server, are given
 FEW = 10_000
@@ -123,12 +141,11 @@ def rates(options: Options, report: Report, work: Path, database: Database, serv
         f"{bare}, 64 runs": (events, lambda uri: database.insert(uri, events, RUNS)),
         "our store, 64 runs": (events, lambda uri: together(uri, small)),
     }
-    calls = [lambda call=call: database.on_a_copy(call) for _, call in measured.values()]
     for size in FILLED[:1] if options.quick or not options.large else FILLED:
         for first in range(before, size, 1_000_000):  # a run each
             database.fill(first, min(1_000_000, size - first))
         before = size
-        rounds = in_turn(calls, 1 if options.quick else ROUNDS)
+        rounds = _rounds(database, [call for _, call in measured.values()], options, filled=size > 0)
         speed = {
             name: [count / took for took in took_by]
             for (name, (count, _)), took_by in zip(measured.items(), zip(*rounds, strict=True), strict=True)
@@ -157,7 +174,30 @@ def rates(options: Options, report: Report, work: Path, database: Database, serv
             found_by_us = statistics.median(speed["our store, one run"]) / server
             what = f"{label}: our store against a server ({server:,.0f} metrics/s)"
             report.goal(f"{database.name.lower()}_server", what, found_by_us, GOALS[database.name][3], at_least=True)
+        named = (goal for goal in report.goals if goal.name.startswith(database.name.lower()))
+        said = ", ".join(f"{goal.name} {goal.found:.2f}" for goal in named if goal.name.endswith(f"_{size}"))
+        print(f"{label}: {said}", file=sys.stderr, flush=True)
     report.tables.append(table)
+
+
+def _rounds(
+    database: Database, calls: list[Callable[[str], float]], options: Options, *, filled: bool
+) -> list[list[float]]:
+    """Seconds of each call, round by round: each on a copy of its own; on filled tables, to which they add little, on
+    one copy a round."""
+    if not filled:
+        own = [functools.partial(on_a_copy, database, call) for call in calls]
+        return in_turn(own, 1 if options.quick else ROUNDS)
+    uri = ""
+
+    def begin() -> None:
+        nonlocal uri
+        database.drop()
+        uri = database.copy(large=True)
+
+    found = in_turn([lambda call=call: call(uri) for call in calls], FEW_ROUNDS, begin)  # type: ignore[misc]
+    database.drop()
+    return found
 
 
 def speed_of(server: servers.MlflowServer, options: Options) -> float:
@@ -166,30 +206,34 @@ def speed_of(server: servers.MlflowServer, options: Options) -> float:
     return few / min(raw(server.url, few, 1) for _ in range(1 if options.quick else ROUNDS))
 
 
-def write_on(uri: str, seconds: float, results: Any) -> None:
+def write_on(uri: str, seconds: float, results: Any, size: int) -> None:
     """In a process of its own: write without a break; how many points that were, and the longest batch in seconds."""
     store = opened(uri)
-    run_id, written, longest = new_run(store), 0, 0.0
+    run_id, written, longest = _until_it_is_done(lambda: new_run(store)), 0, 0.0
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        each = block(written, BATCH)
+        batch = Batch(blocks=[block(written, size)])
         begun = time.monotonic()
-        while True:
-            try:
-                drive(store.log_batch(run_id, Batch(blocks=[each])))
-                break
-            except UnavailableError:
-                continue  # it did not come to its turn while a call waits; the engine tries again, too
+        _until_it_is_done(lambda batch=batch: drive(store.log_batch(run_id, batch)))  # type: ignore[misc]
         longest = max(longest, time.monotonic() - begun)
-        written += BATCH
+        written += size
     results.put((written, longest))
 
 
-def writers(uri: str, count: int, seconds: float) -> tuple[list[Any], Any]:
+def _until_it_is_done(call: Callable[[], T]) -> T:
+    """What a call returns that may not come to its turn while it waits; the engine tries again, too."""
+    while True:
+        try:
+            return call()
+        except UnavailableError:
+            continue
+
+
+def writers(uri: str, count: int, seconds: float, size: int = BATCH) -> tuple[list[Any], Any]:
     """Processes that have begun, and where their results will be."""
     spawn = multiprocessing.get_context("spawn")
     results = spawn.SimpleQueue()
-    found = [spawn.Process(target=write_on, args=(uri, seconds, results)) for _ in range(count)]
+    found = [spawn.Process(target=write_on, args=(uri, seconds, results, size)) for _ in range(count)]
     for process in found:
         process.start()
     return found, results
@@ -202,7 +246,9 @@ def latencies(url: str, seconds: float) -> list[float]:
     while time.monotonic() < until:
         metrics = [{"key": "m", "value": 1.0, "timestamp": number * 100 + i, "step": i} for i in range(100)]
         begun = time.monotonic()
-        call(url, "runs/log-batch", {"run_id": run_id, "metrics": metrics})
+        answer = call(url, "runs/log-batch", {"run_id": run_id, "metrics": metrics})
+        if "error_code" in answer:
+            raise RuntimeError(f"a request of the server's client failed: {answer}")
         found.append((time.monotonic() - begun) * 1e3)
         number += 1
         time.sleep(max(0.1 - (time.monotonic() - begun), 0.0))
@@ -211,7 +257,7 @@ def latencies(url: str, seconds: float) -> list[float]:
 
 def neighbours(options: Options, report: Report, work: Path) -> float:
     """Fill the table of neighbours; how many metrics a second the server takes when nobody disturbs it."""
-    seconds = 2.0 if options.quick else SECONDS
+    seconds, many = (2.0, 4) if options.quick else (SECONDS, 16)
     table = Table("Beside others on one file", ["who", "p50", "most", "of how many"])
     with servers.sqlite(work) as server:
         alone = speed_of(server, options)
@@ -222,11 +268,24 @@ def neighbours(options: Options, report: Report, work: Path) -> float:
         for process in begun:
             process.join()
         written, _ = results.get()
-    for name, found in (("a server's client, quiet", quiet), ("the same while we write", busy)):
+        begun, results = writers(server.backend, many, seconds * 4, 10_000)
+        time.sleep(seconds)
+        crowded = latencies(server.url, seconds * 2)  # raises where one fails
+        for process in begun:
+            process.join()
+        together = sum(results.get()[0] for _ in begun)
+    for name, found in (
+        ("a server's client, quiet", quiet),
+        ("the same while we write", busy),
+        (f"the same beside {many} of our writers", crowded),
+    ):
         table.add(name, f"{statistics.median(found):.0f} ms", f"{max(found):.0f} ms", f"{len(found)} requests")
     table.add("our writer beside it", f"{written / (seconds + 3.0):,.0f} metrics/s", "", "")
+    table.add(f"these {many}, all together", f"{together / (seconds * 4):,.0f} metrics/s", "", "")
     factor = statistics.median(busy) / statistics.median(quiet)
     report.goal("neighbour", "a server's client while we write, p50 against quiet", factor, 5.0)
+    what = f"longest request of a server's client beside {many} writers (it fails after 20 s)"
+    report.goal("sixteen", what, max(crowded) / 1e3, 20.0, "s")
     path = work / "four.db"
     open_mlflow(path)._dispose_engine()
     begun, results = writers(f"sqlite:///{path}", 4, seconds * 2)
@@ -261,7 +320,7 @@ def programs(options: Options, report: Report, database: Postgres) -> None:
         return sum(counts) / seconds
 
     for count in (1, 2) if options.quick else (1, 2, 4):
-        database.on_a_copy(functools.partial(rate, count))
+        on_a_copy(database, functools.partial(rate, count))
     report.tables.append(table)
 
 
@@ -270,7 +329,8 @@ def measure(options: Options) -> Report:
     report = Report("sql", "MLflow's databases", __doc__ or "")
     with work_folder() as work, clean_settings(work):
         server = neighbours(options, report, work)
-        rates(options, report, work, Sqlite(work), server)
+        with closing(Sqlite(work)) as file:
+            rates(options, report, work, file, server)
         try:
             database = Postgres(work)
         except ImportError as error:

@@ -7,6 +7,7 @@ would begin at moments of its own.
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import sqlite3
 import struct
@@ -23,7 +24,19 @@ from asynctrack.stores.uri import open_store
 from tests import servers
 from tests.mlflow_store import open_mlflow
 
-__all__ = ["BATCH", "KEYS", "START", "Database", "Postgres", "Sqlite", "block", "new_run", "opened", "points"]
+__all__ = [
+    "BATCH",
+    "KEYS",
+    "START",
+    "Database",
+    "Postgres",
+    "Sqlite",
+    "block",
+    "new_run",
+    "on_a_copy",
+    "opened",
+    "points",
+]
 
 KEYS = [f"metric{number}" for number in range(10)]
 STREAMS = {1 + number: key for number, key in enumerate(KEYS)}
@@ -71,13 +84,25 @@ class Database(Protocol):
         """An MLflow server on another database of the kind, with one worker."""
 
     def fill(self, first: int, count: int) -> None:
-        """Put points of other runs into what `on_a_copy` copies."""
+        """Put points of other runs into what is copied."""
 
-    def on_a_copy(self, call: Callable[[str], float]) -> float:
-        """What a call returns that may write a copy, whose URI it is given."""
+    def copy(self, *, large: bool) -> str:
+        """The URI of a new copy. ``large``: of gigabytes."""
+
+    def drop(self) -> None:
+        """Delete the last copy, if there is one."""
 
     def insert(self, uri: str, events: int, runs: int) -> float:
         """Seconds that bare inserts take for the rows of so many runs, each of which has its part of a transaction."""
+
+
+def on_a_copy(database: Database, call: Callable[[str], float]) -> float:
+    """What a call returns that may write a copy, whose URI it is given."""
+    uri = database.copy(large=False)
+    try:
+        return call(uri)
+    finally:
+        database.drop()
 
 
 def rows_of(ids: Sequence[str], events: int) -> list[list[Row]]:
@@ -104,6 +129,7 @@ class Sqlite:
 
     def __init__(self, work: Path) -> None:
         self._base = work / "base.db"
+        self._copy = work / "copy.db"
         open_mlflow(self._base)._dispose_engine()
 
     def server(self, folder: Path) -> servers.MlflowServer:
@@ -112,13 +138,19 @@ class Sqlite:
     def fill(self, first: int, count: int) -> None:
         _fill(f"sqlite:///{self._base}", first, count)
 
-    def on_a_copy(self, call: Callable[[str], float]) -> float:
-        path = self._base.with_name("copy.db")
-        shutil.copy(self._base, path)
-        try:
-            return call(f"sqlite:///{path}")
-        finally:
-            path.unlink()
+    def copy(self, *, large: bool) -> str:
+        shutil.copy(self._base, self._copy)
+        if large:
+            os.sync()  # else the disk is busy with it while others are measured
+        return f"sqlite:///{self._copy}"
+
+    def drop(self) -> None:
+        self._copy.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Delete it."""
+        self.drop()
+        self._base.unlink()
 
     def insert(self, uri: str, events: int, runs: int) -> float:
         connection = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)
@@ -164,14 +196,15 @@ class Postgres:
     def fill(self, first: int, count: int) -> None:
         _fill(self._cluster.url, first, count)
 
-    def on_a_copy(self, call: Callable[[str], float]) -> float:
+    def copy(self, *, large: bool) -> str:
         self._copies += 1
-        name = f"copy{self._copies}"
-        uri = self._cluster.copy(name)
-        try:
-            return call(uri)
-        finally:
-            self._sql.execute(f"DROP DATABASE {name} (FORCE)".encode())
+        uri = self._cluster.copy(f"copy{self._copies}", strategy="FILE_COPY" if large else "WAL_LOG")
+        if large:
+            os.sync()
+        return uri
+
+    def drop(self) -> None:
+        self._sql.execute(f"DROP DATABASE IF EXISTS copy{self._copies} (FORCE)".encode())
 
     def insert(self, uri: str, events: int, runs: int) -> float:
         import psycopg

@@ -45,12 +45,13 @@ class Postgres:
         """A connection of somebody else's, which begins no transaction by itself."""
         return psycopg.connect(self.url.replace("+psycopg", ""), autocommit=True)
 
-    def copy(self, name: str) -> str:
-        """The URL of a new database with what is in the first one, which nobody may be using."""
+    def copy(self, name: str, strategy: str = "WAL_LOG") -> str:
+        """The URL of a new database with what is in the first one, which nobody may be using. ``strategy``: FILE_COPY
+        is faster where it is large."""
         with psycopg.connect(
             self.url.replace("+psycopg", "").replace("/postgres?", "/template1?"), autocommit=True
         ) as sql:
-            sql.execute(f"CREATE DATABASE {name} TEMPLATE postgres".encode())
+            sql.execute(f"CREATE DATABASE {name} TEMPLATE postgres STRATEGY {strategy}".encode())
         return self.url.replace("/postgres?", f"/{name}?")
 
     def start(self) -> None:
