@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from asynctrack.errors import SpoolError
 from asynctrack.journal.locks import is_held
@@ -14,7 +14,7 @@ from asynctrack.journal.segment import Segment
 from asynctrack.journal.spool import Spool
 from asynctrack.platforms import check_file_name, why
 
-__all__ = ["find_orphans", "left_alone", "open_spool", "spool_homes"]
+__all__ = ["find_orphans", "left_alone", "open_spool", "remove_emptied", "spool_homes"]
 
 logger = logging.getLogger("asynctrack")
 
@@ -85,6 +85,25 @@ def find_orphans(home: str, store: str, spelled: Callable[[str], str] = str) -> 
         _said.pop(path, None)
         if spool is not None:
             yield spool
+
+
+def remove_emptied(paths: Iterable[str]) -> None:
+    """Remove what is left of spools whose programs were killed while they deleted them: a folder with an owner
+    file, and nothing else. What cannot be had stays."""
+    for path in paths:
+        try:
+            owner = read_owner(path)
+            if owner is None or owner.host != host_name() or not owner.made(path) or os.listdir(path) != ["owner"]:
+                continue
+            spool = Spool.adopt(path)
+            if spool is None:
+                continue  # in the making
+            if os.listdir(path) == ["owner"]:
+                spool.remove()
+            else:
+                spool.leave()
+        except (OSError, ValueError) as error:
+            logger.debug("asynctrack: %s stays: %s", path, error)
 
 
 def left_alone(homes: list[str], store: str) -> list[str]:

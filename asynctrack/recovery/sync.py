@@ -11,6 +11,7 @@ from asynctrack.arguments import checked_name, flag_of, path_of, several, timeou
 from asynctrack.clock import monotonic
 from asynctrack.engine.shipping import make_own_loop, ship
 from asynctrack.errors import AsynctrackError, InvalidInputError
+from asynctrack.journal.homes import remove_emptied
 from asynctrack.journal.owner import lost_owner, read_owner
 from asynctrack.journal.survey import find_ownerless, find_spools
 from asynctrack.recovery.job import Job, Shipment
@@ -110,6 +111,8 @@ def sync(
         look = (lambda: spool_paths(spool_dir)) if watch and spools is None else None
         if jobs.running:
             _carry_out(jobs, look, progress)
+        if spools is None:
+            remove_emptied(find_spools(_folder(spool_dir)))
     finally:
         jobs.close()
     return list(jobs.results.values())

@@ -390,3 +390,18 @@ def test_spools_that_appear_while_it_watches_are_delivered_too(watch: str, tmp_p
     assert watching.wait(60) == 0
     assert not list(find_spools(str(tmp_path / ".asynctrack")))
     assert [run.status for run in read_runs(tmp_path / "mlruns").values()] == ["FINISHED", "FINISHED"]
+
+
+def test_what_a_program_killed_while_it_deleted_its_spool_has_left_is_cleared_away(tmp_path: Path) -> None:
+    emptied, refused = leave(tmp_path), leave(tmp_path)
+    for spool in (emptied, refused):
+        for path in spool.iterdir():
+            if path.name != "owner":
+                path.unlink()
+    (refused / "rejected.jsonl").write_text("{}\n")
+    living = Spool.create(str(tmp_path / ".asynctrack"), "file:///x")
+    assert [shipment.state for shipment in asynctrack.sync()] == ["busy"]
+    assert not emptied.exists()
+    assert (refused / "owner").exists()
+    assert (Path(str(living.path)) / "owner").exists()
+    living.remove()
