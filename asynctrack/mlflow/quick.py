@@ -2,8 +2,9 @@
 
 It is the same for a run of a wrapped store that is active in this thread, or known here by its id; and for a metric of
 a logged model or a dataset, where the run is known to use that, and the same metric has gone MLflow's own way before.
-Everything that decides it is MLflow's state, looked at in each call. What the journal does not take goes MLflow's own
-way, which leads to `asynctrack.mlflow.store`.
+Everything that decides it is MLflow's state, looked at in each call: also whether somebody, a test mostly, has put
+something else in the place of the clock, of MLflow's client or of its store. What the journal does not take goes
+MLflow's own way, which leads to `asynctrack.mlflow.store`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ __all__ = ["replace", "restore"]
 _mlflow: Any = utils
 _fluent: Any = fluent
 _now = time.time_ns
+#: what the short way is instead of, as it was
+_clock, _client, _get_store = time.time, _fluent.MlflowClient, utils._get_store
+_log_metric, _log_batch = _client.log_metric, _client.log_batch
 #: the environment as the interpreter keeps it: asking ``os.environ`` for what is not there costs a microsecond
 _environ: Any = getattr(os.environ, "_data", {})
 _ASYNC, _URI = b"MLFLOW_ENABLE_ASYNC_LOGGING", b"MLFLOW_TRACKING_URI"
@@ -61,6 +65,11 @@ def _active() -> LoggedRun | None:
             and uri is _mlflow._tracking_uri
             and in_environment is _environ.get(_URI)
             and pid == _pid
+            and time.time is _clock
+            and _fluent.MlflowClient is _client
+            and _client.log_metric is _log_metric
+            and _client.log_batch is _log_batch
+            and _mlflow._get_store is _get_store
             and (outputs is None or not outputs._model_outputs)
             and _fluent._ACTIVE_MODEL_CONTEXT.thread_local.value[0]._model_id is None
         ):
@@ -75,6 +84,10 @@ def _known(run_id: Any) -> tuple[LoggedRuns, LoggedRun, Any] | None:
     knows it, too. None where MLflow has to look for it."""
     uri, in_environment, runs = _current
     if runs is None or uri is not _mlflow._tracking_uri or in_environment is not _environ.get(_URI):
+        return None
+    if time.time is not _clock or _mlflow._get_store is not _get_store or _fluent.MlflowClient is not _client:
+        return None
+    if _client.log_metric is not _log_metric or _client.log_batch is not _log_batch:
         return None
     if run_id is not None:
         run = runs.get(run_id)
