@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from asynctrack.delivery.sender import Sender
 from asynctrack.delivery.source import Loaded, Source
-from asynctrack.entities import RunInfo
+from asynctrack.entities import DatasetInput, LoggedModelInput, LoggedModelOutput, RunInfo
 from asynctrack.errors import RefusedError
 from asynctrack.journal.frames import encode_frame
+from asynctrack.journal.inputs import dataset_entry, model_entry, output_entry
 from asynctrack.journal.owner import read_owner
 from asynctrack.journal.reader import JournalReader
 from asynctrack.journal.segment import HEADER_SIZE, Segment
@@ -179,6 +180,17 @@ class ExactStore(MemoryStore):
             raise RefusedError("something in it is refused")
         self._keep(run_id, [item for item in batch.items() if item not in bad], bookmark)
         return [Refusal(*item, reason="refused") for item in bad]
+
+    async def log_inputs(
+        self, run_id: str, datasets: Sequence[DatasetInput] = (), models: Sequence[LoggedModelInput] = ()
+    ) -> None:
+        for used in datasets:
+            entry = dataset_entry(used.dataset.to_dictionary(), {tag.key: tag.value for tag in used.tags})
+            self._keep(run_id, [("input", *entry)], None)
+        self._keep(run_id, [("input", *model_entry(model.model_id)) for model in models], None)
+
+    async def log_outputs(self, run_id: str, models: Sequence[LoggedModelOutput]) -> None:
+        self._keep(run_id, [("input", *output_entry(model.model_id, model.step)) for model in models], None)
 
     async def update_run(
         self, run_id: str, *, status: str | None = None, end_time: int | None = None, run_name: str | None = None

@@ -16,7 +16,7 @@ from asynctrack.stores.base import RunSpec
 
 __all__ = ["Registration", "put_into", "registration_of", "run_of", "upload_of"]
 
-_KINDS = ("start", "params", "tags", "artifact", "end")
+_KINDS = ("start", "params", "tags", "inputs", "artifact", "end")
 _INT64 = range(-(1 << 63), 1 << 63)
 #: of `RunSpec`, what may be None beside text
 _OPTIONAL = ("run_id", "experiment_id", "experiment_name", "run_name")
@@ -66,6 +66,9 @@ def put_into(part: Part, frame: list[Any], place: int) -> None:
         part.bytes += _size(rest[0])
     elif kind == "tags" and rest and _is_texts(rest[0]):
         part.add_tags(place, rest[0].items())
+        part.bytes += _size(rest[0])
+    elif kind == "inputs" and rest and _is_texts(rest[0]):
+        part.add_inputs(place, rest[0].items())
         part.bytes += _size(rest[0])
     elif kind == "end" and len(rest) >= 2 and _is_status(rest[0]) and _is_int(rest[1]):
         part.ends, part.ends_at = EndOfRun(rest[0], rest[1]), place

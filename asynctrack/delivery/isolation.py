@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from asynctrack.delivery.inputs import send_batch
 from asynctrack.delivery.outcome import as_store_error
 from asynctrack.delivery.work import split
 from asynctrack.errors import InvalidInputError, NotFoundError, RefusedError, StoreError
@@ -45,7 +46,7 @@ class Isolation:
                 break
             batch = self._left[0]
             try:
-                self.refusals += await store.log_batch(run_id, batch, bookmark)
+                self.refusals += await send_batch(store, run_id, batch, bookmark)
             except NotFoundError:
                 raise  # no event is at fault
             except Exception as problem:

@@ -51,8 +51,8 @@ class Part:
         self.upload = upload
         #: what its frames take in memory, about
         self.bytes = 0
-        #: the slots of its params and of its tags
-        self._places: tuple[list[int], list[int]] = ([], [])
+        #: the slots of its params, of its tags and of its inputs
+        self._places: tuple[list[int], list[int], list[int]] = ([], [], [])
 
     @property
     def at(self) -> int:
@@ -66,8 +66,8 @@ class Part:
 
     @property
     def ordered(self) -> bool:
-        """Whether it may not overtake others of its kind: params and tags."""
-        return bool(self.batch.params or self.batch.tags)
+        """Whether it may not overtake others of its kind: params, tags and inputs."""
+        return bool(self.batch.params or self.batch.tags or self.batch.inputs)
 
     @property
     def ordered_to(self) -> int:
@@ -88,11 +88,16 @@ class Part:
         """The same with tags."""
         _insert(self._places[1], self.batch.tags, place, entries)
 
+    def add_inputs(self, place: int, entries: Iterable[tuple[str, str]]) -> None:
+        """The same with inputs."""
+        _insert(self._places[2], self.batch.inputs, place, entries)
+
     def absorb(self, late: Part) -> None:
         """Take in what stands in a slot of this part, and was written late."""
         for mine, theirs, add in (
             (late.batch.params, late._places[0], self.add_params),
             (late.batch.tags, late._places[1], self.add_tags),
+            (late.batch.inputs, late._places[2], self.add_inputs),
         ):
             for entry, place in zip(mine, theirs, strict=True):
                 add(place, [entry])
@@ -183,11 +188,14 @@ class Work(Part):
 
 def split(batch: Batch, limits: Limits) -> Iterator[Batch]:
     """``batch`` in pieces of at most the limits' counts, in order. The batch itself where it fits."""
-    counts = (batch.points, len(batch.params), len(batch.tags))
-    if all(count <= limit for count, limit in zip(counts, limits, strict=False)) and sum(counts) <= limits.entities:
+    room = {"metric": limits.metrics, "param": limits.params, "tag": limits.tags, "input": limits.tags}
+    counts = (batch.points, len(batch.params), len(batch.tags), len(batch.inputs))
+    if (
+        all(count <= limit for count, limit in zip(counts, room.values(), strict=True))
+        and len(batch) <= limits.entities
+    ):
         yield batch
         return
-    room = {"metric": limits.metrics, "param": limits.params, "tag": limits.tags}
     piece: list[tuple[str, str, Any]] = []
     used = dict.fromkeys(room, 0)
     for item in batch.items():

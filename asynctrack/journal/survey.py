@@ -272,7 +272,7 @@ def _events(reader: JournalReader, chunk: Chunk) -> Iterator[tuple[int, int]]:
         match frame:
             case ["artifact", int(run), *_]:
                 yield -run, 1
-            case ["params" | "tags", int(run), dict(items), *_]:
+            case ["params" | "tags" | "inputs", int(run), dict(items), *_]:
                 yield run, len(items)
             case [str(), int(run), *_]:
                 yield run, 0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from asynctrack.errors import InvalidInputError
 from asynctrack.journal.measured import MeasuredOn
 
-__all__ = ["MetricPoint", "Moments", "current_time", "entries_of", "points_of"]
+__all__ = ["CLOCK", "MetricPoint", "Moments", "current_time", "entries_of", "is_issued", "points_of"]
 
 _LIMIT = 1 << 63
 #: ms
@@ -18,22 +18,28 @@ _A_MOMENT = 100
 
 
 _issued = threading.local()
-_clock = time.time
+#: of ``time.time``, unless a program, a test mostly, has put its own there: perhaps before this module was imported
+CLOCK: Any = type(time.time_ns)
 
 
 def current_time() -> int:
     """Instead of MLflow's ``get_current_time_millis``."""
-    if time.time is not _clock:  # the program has its own, as tests do: what that says is not to be moved
+    if type(time.time) is not CLOCK:  # what that says is not to be moved
         return int(time.time() * 1000)
     now = _issued.last = time.time_ns() // 1_000_000
     return now
 
 
+def is_issued(timestamp: int) -> bool:
+    """Whether it is what `current_time` has answered last: MLflow has just asked for it, because the program gave none
+    (it is that very object: an equal number of the program's is another)."""
+    return timestamp is getattr(_issued, "last", None)
+
+
 def _is_now(timestamp: int) -> bool:
-    """Whether a timestamp only says when the call was made: MLflow has just asked for it, because the program gave none
-    (it is that very object: an equal number of the program's is another); or it is the clock's, as libraries give it
+    """Whether a timestamp only says when the call was made: it is issued; or it is the clock's, as libraries give it
     that make MLflow's entities themselves (Lightning)."""
-    return timestamp is getattr(_issued, "last", None) or 0 <= time.time_ns() // 1_000_000 - timestamp < _A_MOMENT
+    return is_issued(timestamp) or 0 <= time.time_ns() // 1_000_000 - timestamp < _A_MOMENT
 
 
 class Moments:
@@ -49,6 +55,8 @@ class Moments:
         self._lock = threading.Lock()
         #: by metric key: the highest step and the latest timestamp so far
         self._last: dict[str, tuple[int, int]] = {}
+        #: the latest timestamp that was moved
+        self.moved_to = 0
 
     def own(self, key: str, step: int, now: int) -> int:
         """The timestamp of a point that is logged ``now`` (ms)."""
@@ -59,6 +67,7 @@ class Moments:
                 return now
             if now <= latest:
                 now = latest + 1
+                self.moved_to = max(self.moved_to, now)
             self._last[key] = highest, now
             return now
 

@@ -22,7 +22,7 @@ from mlflow.tracking._tracking_service import utils
 
 from asynctrack.engine.lifecycle import after_fork
 from asynctrack.errors import AsynctrackError
-from asynctrack.mlflow.points import MetricPoint
+from asynctrack.mlflow.points import CLOCK, MetricPoint
 from asynctrack.mlflow.store import JournalStore
 from asynctrack.values import to_float
 
@@ -35,7 +35,7 @@ _mlflow: Any = utils
 _fluent: Any = fluent
 _now = time.time_ns
 #: what the short way is instead of, as it was
-_clock, _client, _get_store = time.time, _fluent.MlflowClient, utils._get_store
+_client, _get_store = _fluent.MlflowClient, utils._get_store
 _log_metric, _log_batch = _client.log_metric, _client.log_batch
 #: the environment as the interpreter keeps it: asking ``os.environ`` for what is not there costs a microsecond
 _environ: Any = getattr(os.environ, "_data", {})
@@ -65,7 +65,7 @@ def _active() -> LoggedRun | None:
             and uri is _mlflow._tracking_uri
             and in_environment is _environ.get(_URI)
             and pid == _pid
-            and time.time is _clock
+            and type(time.time) is CLOCK
             and _fluent.MlflowClient is _client
             and _client.log_metric is _log_metric
             and _client.log_batch is _log_batch
@@ -85,7 +85,7 @@ def _known(run_id: Any) -> tuple[LoggedRuns, LoggedRun, Any] | None:
     uri, in_environment, runs = _current
     if runs is None or uri is not _mlflow._tracking_uri or in_environment is not _environ.get(_URI):
         return None
-    if time.time is not _clock or _mlflow._get_store is not _get_store or _fluent.MlflowClient is not _client:
+    if type(time.time) is not CLOCK or _mlflow._get_store is not _get_store or _fluent.MlflowClient is not _client:
         return None
     if _client.log_metric is not _log_metric or _client.log_batch is not _log_batch:
         return None

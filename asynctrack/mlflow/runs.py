@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from asynctrack.clock import monotonic
-from asynctrack.current import store_for
+from asynctrack.current import store_to_ask
 from asynctrack.engine.lifecycle import after_fork
 from asynctrack.errors import AsynctrackError, InvalidInputError, NotFoundError, RefusedError, StoreError
 from asynctrack.journal.measured import MeasuredOn
@@ -84,6 +84,10 @@ class LoggedRun:
         if tags:
             log.set_tags(tags)
 
+    def log_inputs(self, entries: Mapping[str, str]) -> None:
+        """Log what the run uses and has made (see `asynctrack.journal.inputs`)."""
+        self.state.frame("inputs", dict(entries))
+
 
 class LoggedRuns:
     """Those of one store, by the id that MLflow knows. Any thread may use it."""
@@ -93,6 +97,8 @@ class LoggedRuns:
         self.models = LoggedModels()
         self._runs: dict[str, LoggedRun] = {}
         self.lock = threading.RLock()
+        #: whether the store takes what runs use through the journal; None: not asked yet
+        self._takes_inputs: bool | None = None
 
     def get(self, run_id: Any) -> LoggedRun | None:
         """A run that is known here, without asking anybody."""
@@ -114,11 +120,24 @@ class LoggedRuns:
                 self._set_log(found, attached_run(self.id_of(run_id), self.uri))
             return found
 
+    def with_inputs(self, run_id: Any) -> LoggedRun | None:
+        """A run for which it can be logged what it uses and has made: it is known what that is so far, and its store
+        takes it. A store that cannot be reached is asked again."""
+        if self._takes_inputs is None:
+            try:
+                self._takes_inputs = drive(store_to_ask(self.uri).takes_inputs())
+            except StoreError:
+                pass  # what is logged is kept meanwhile
+        if self._takes_inputs is False:
+            return None
+        run = self.find(run_id)
+        return None if run is None or run.answer is None else run
+
     def _meet(self, run_id: str) -> LoggedRun | None:
         params: dict[str, str] = {}
         experiment_id = None
         try:
-            run = drive(store_for(self.uri).get_run(run_id))
+            run = drive(store_to_ask(self.uri).get_run(run_id))
         except (NotFoundError, RefusedError, InvalidInputError):
             return None
         except StoreError:

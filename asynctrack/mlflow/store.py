@@ -17,10 +17,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.async_logging.run_operations import RunOperations
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
+from asynctrack.constants import UID_TAG
 from asynctrack.engine.lifecycle import interpreter_is_ending
 from asynctrack.errors import AsynctrackError, InvalidInputError, RunEndedError, StoreError, UnavailableError
+from asynctrack.mlflow.inputs import entries_made, entries_used, with_inputs
 from asynctrack.mlflow.patches import ends_a_run, takes_up_a_run, wants_no_data
-from asynctrack.mlflow.points import entries_of, points_of
+from asynctrack.mlflow.points import entries_of, is_issued, points_of
 from asynctrack.mlflow.runs import LoggedRun, LoggedRuns, runs_at, undelivered
 from asynctrack.runs.waiting import raise_refused, timed_out
 from asynctrack.stores.base import RunSpec
@@ -158,12 +160,13 @@ class JournalStore:
         run = self._asynctrack_runs.get(run_id)
         if run is not None and wants_no_data(sys._getframe(1)):
             if run.answer is None:
+                self._asynctrack_deliver(run_id)  # what it uses may be on its way
                 run.answer = self._asynctrack_inner.get_run(run.state.run_id, *args, **kwargs)
             return run.answer
         self._asynctrack_deliver(run_id)
         if run is not None and run.answer is not None and not run.state.knows_id:
             return run.answer  # the store has not created it yet
-        return self._asynctrack_inner.get_run(self._asynctrack_id(run_id), *args, **kwargs)
+        return _as_mlflow_has_it(self._asynctrack_inner.get_run(self._asynctrack_id(run_id), *args, **kwargs))
 
     def update_run_info(self, run_id: Any, run_status: Any, end_time: Any, run_name: Any) -> Any:
         run = self._asynctrack_runs.get(run_id)
@@ -187,6 +190,8 @@ class JournalStore:
 
     def _asynctrack_end(self, run_id: str, run: LoggedRun, status: str, end_time: int) -> Any:
         before = run.answer
+        if is_issued(end_time):  # a point that was moved is not behind the end
+            end_time = max(end_time, run.moments.moved_to)
         self._asynctrack_runs.end(run, status, end_time)
         run.answer = None
         if before is None:
@@ -203,11 +208,28 @@ class JournalStore:
             run_name=before.info.run_name,
         )
 
-    def log_inputs(self, run_id: Any, *args: Any, **kwargs: Any) -> Any:
-        return self._asynctrack_change(run_id, "log_inputs", *args, **kwargs)
+    def log_inputs(self, run_id: Any, datasets: Any = None, models: Any = None) -> Any:
+        run = self._asynctrack_runs.with_inputs(run_id)
+        if run is not None:
+            try:
+                run.log_inputs(entries_used(datasets, models, self._asynctrack_runs.models.known))
+                run.answer = with_inputs(run.answer, datasets=datasets, models=models)
+                return None
+            except (AttributeError, AsynctrackError):
+                self._asynctrack_deliver(run_id)  # MLflow says what is wrong with it
+        given = {"datasets": datasets, "models": models}  # MLflow 2 has no models
+        return self._asynctrack_change(run_id, "log_inputs", **{k: v for k, v in given.items() if v is not None})
 
-    def log_outputs(self, run_id: Any, *args: Any, **kwargs: Any) -> Any:
-        return self._asynctrack_change(run_id, "log_outputs", *args, **kwargs)
+    def log_outputs(self, run_id: Any, models: Any) -> Any:
+        run = self._asynctrack_runs.with_inputs(run_id)
+        if run is not None:
+            try:
+                run.log_inputs(entries_made(models, self._asynctrack_runs.models.known, run.answer.outputs))
+                run.answer = with_inputs(run.answer, outputs=models)
+                return None
+            except (AttributeError, AsynctrackError):
+                self._asynctrack_deliver(run_id)
+        return self._asynctrack_change(run_id, "log_outputs", models)
 
     def delete_run(self, run_id: Any) -> Any:
         self._asynctrack_deliver(run_id)
@@ -233,7 +255,10 @@ class JournalStore:
 
     def search_runs(self, experiment_ids: Any, *args: Any, **kwargs: Any) -> Any:
         self._asynctrack_deliver(experiment_ids=experiment_ids)
-        return self._asynctrack_inner.search_runs(experiment_ids, *args, **kwargs)
+        found = self._asynctrack_inner.search_runs(experiment_ids, *args, **kwargs)
+        for run in found:
+            _as_mlflow_has_it(run)
+        return found
 
     def _search_runs(self, experiment_ids: Any, *args: Any, **kwargs: Any) -> Any:
         self._asynctrack_deliver(experiment_ids=experiment_ids)
@@ -265,6 +290,12 @@ class _Delivery(Future[None]):
                 raise_refused(state)
         except AsynctrackError as error:
             raise MlflowException(f"asynctrack: {error}") from None
+
+
+def _as_mlflow_has_it(run: Any) -> Any:
+    """A run without the tag by which its creation is found again."""
+    run.data.tags.pop(UID_TAG, None)
+    return run
 
 
 def _store_at(uri: str) -> Any:

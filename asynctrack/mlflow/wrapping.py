@@ -28,6 +28,8 @@ AFTER_ITS_EVENTS = (
 )
 #: about one run, and as right before its events as behind them
 ABOUT_ONE_RUN = ("record_logged_model",)
+#: about the runs of some experiments, which are named by the first argument: their events are delivered first
+AFTER_THEIR_EVENTS = ("_search_datasets",)
 #: about any number of runs: the events of all are delivered first
 AFTER_ALL_EVENTS = ("get_metric_history_bulk_interval", "get_metric_history_bulk")
 #: about one logged model, which is named by the first argument, and answers it with its metrics: these are delivered
@@ -82,6 +84,10 @@ def _forward(name: str) -> Callable[..., Any]:
         store._asynctrack_deliver(run_id)
         return about_one_run(store, run_id, *args, **kwargs)
 
+    def after_their_events(store: Any, experiment_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        store._asynctrack_deliver(experiment_ids=experiment_ids)
+        return plain(store, experiment_ids, *args, **kwargs)
+
     def after_all_events(store: Any, *args: Any, **kwargs: Any) -> Any:
         store._asynctrack_deliver()
         return plain(store, *args, **kwargs)
@@ -111,6 +117,7 @@ def _forward(name: str) -> Callable[..., Any]:
         (("delete_logged_model",), deletes_a_model),
         (AFTER_ITS_EVENTS, after_its_events),
         (ABOUT_ONE_RUN, about_one_run),
+        (AFTER_THEIR_EVENTS, after_their_events),
         (AFTER_ALL_EVENTS, after_all_events),
     ):
         if name in names:

@@ -115,6 +115,8 @@ def _log_again(log: RunLog, event: RejectedEvent) -> None:
         log.log_param(event.key, event.value)
     elif event.kind == "tag":
         log.set_tag(event.key, event.value)
+    elif event.kind == "input":
+        log._state.frame("inputs", {event.key: event.value})
     elif event.kind == "artifact":
         # The spool may have been moved since: the recorded path is not used, only its last part.
         log._log_path(os.path.join(event.spool, "artifacts", os.path.basename(event.value)), event.key, "copy")

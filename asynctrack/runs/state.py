@@ -118,7 +118,7 @@ class RunState:
         return number
 
     def frame(self, kind: str, entries: dict[str, str]) -> None:
-        """Log params or tags. ``kind``: "params" or "tags"."""
+        """Log params, tags, or what the run uses. ``kind``: "params", "tags" or "inputs"."""
         self._when_there_is_room(lambda: self._write([kind, self.number, entries]))
 
     def artifact(self, snapshot: Snapshot, artifact_path: str) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 from unittest import mock
 
 from asynctrack.journal.frames import decode_frame, encode_frame, scan_frames
+from asynctrack.journal.inputs import dataset_entry, model_entry, output_entry
 from asynctrack.journal.measured import MeasuredOn
 from asynctrack.journal.segment import HEADER_SIZE, Segment
 from asynctrack.journal.slots import PACK, SLOT_SIZE
@@ -158,13 +159,14 @@ def write(journal: Journal) -> dict[str, Any]:
     program.point(base, MeasuredOn("loss/train", None, "größe 1", "d1"), NOW + 6, 11, 1 / 8)
     program.point(base, MeasuredOn("loss/train", MODEL), NOW + 6, 12, 2 / 8)
 
-    # 32 to 35, segment 5: the process was killed here.
+    # 32 to 36, segment 5: the process was killed here.
     program.point(last, "時間", NOW + 7, 8, 13.5)  # behind its run's end
+    program.frame("inputs", base, dict(INPUTS))
     for step, on in enumerate((None, MeasuredOn("loss/train", MODEL, "größe 1", "d1"), None)):
         program.point(base, on or "loss/train", NOW + 8, 20 + step, step / 16)
     journal.spool.reject([REJECTED])
     events = {number: event for number, event in program.events.items() if number >= SLOTS}
-    copied_over, flipped, unfinished = 29, 30, 35
+    copied_over, flipped, unfinished = 29, 30, 36
     del events[copied_over], events[flipped], events[unfinished]
     return {
         "owner": list(journal.spool.owner)[:5],
@@ -187,6 +189,15 @@ def _entry(key: str | MeasuredOn) -> list[Any]:
 
 
 MODEL = "m-" + 32 * "5"
+DATASET: dict[str, str | None] = {
+    "name": "größe 1",
+    "digest": "d1",
+    "source_type": "local",
+    "source": '{"uri": "data.csv"}',
+    "schema": None,
+    "profile": '{"num_rows": 2}',
+}
+INPUTS = dataset_entry(DATASET, {"mlflow.data.context": "train"}), model_entry(MODEL), output_entry(MODEL, -3)
 REJECTED = {
     "run_id": uid(2),
     "kind": "metric",
@@ -214,8 +225,8 @@ def forget_place(spool: Path) -> None:
 
 
 def damage(spool: Path) -> None:
-    """What the writer's death and its disk have done to slots 29, 30 and 35; and a file of a version to come."""
-    for first, number, apply in ((24, 29, _copy_over), (24, 30, _flip), (32, 35, _halve)):
+    """What the writer's death and its disk have done to slots 29, 30 and 36; and a file of a version to come."""
+    for first, number, apply in ((24, 29, _copy_over), (24, 30, _flip), (32, 36, _halve)):
         path = spool / f"{first // SLOTS + 1:06d}.slots"
         data = bytearray(path.read_bytes())
         apply(data, HEADER_SIZE + (number - first) * SLOT_SIZE)

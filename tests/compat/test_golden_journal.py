@@ -200,7 +200,7 @@ def test_recovery_delivers_the_rest_of_it_once(golden: tuple[Path, dict[str, Any
         kind, run, *rest = events[number]
         if kind == "point":
             wanted.setdefault(("metric", run, rest[0]), []).append((*rest[1:3], bytes.fromhex(rest[3])))
-        elif kind in ("params", "tags"):
+        elif kind in ("params", "tags", "inputs"):
             for key, value in rest[0].items():
                 wanted.setdefault((kind[:-1], run, key), []).append((value,))
         elif kind == "end":

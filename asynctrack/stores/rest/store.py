@@ -94,6 +94,10 @@ class RestStore(AbstractStore):
     async def log_batch(self, run_id: str, batch: Batch, bookmark: Any = None) -> list[Refusal]:
         return await self._sender.log_batch(run_id, batch, bookmark)
 
+    async def takes_inputs(self) -> bool:
+        """Of servers, those over a database that can say so: they are of MLflow 3."""
+        return not await self._sender.doubles()
+
     async def probe(self, run_id: str) -> None:
         await self._sender.probe(run_id)
 

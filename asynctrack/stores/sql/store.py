@@ -100,6 +100,9 @@ class SqlStore(AbstractStore):
     async def log_batch(self, run_id: str, batch: Batch, bookmark: Any = None) -> list[Refusal]:
         return await self._call(lambda: self._groups.log_batch(run_id, batch, self._wait))
 
+    async def takes_inputs(self) -> bool:
+        return await self._read(lambda session: session.schema.datasets and session.schema.outputs)
+
     async def update_run(
         self, run_id: str, *, status: str | None = None, end_time: int | None = None, run_name: str | None = None
     ) -> RunInfo:
