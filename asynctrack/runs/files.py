@@ -286,6 +286,9 @@ class ArtifactLog:
             raise
 
     def _log(self, wanted: list[tuple[PutAside, str]]) -> ArtifactReceipt:
+        for _, target in wanted:
+            if not target.isascii() and own_paths(self._state.engine.store.uri):
+                self._saying_run(lambda: check_file_name("artifact path", target))  # noqa: B023  # called here
         with self._state.at_work():
             return self._log_into_spool(wanted)
 

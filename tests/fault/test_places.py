@@ -231,6 +231,7 @@ def test_names_that_files_cannot_have_in_ascii(lab: Lab) -> None:
             refused(run.log_metric, "l\xf6ss", 1.0)
             refused(run.log_param, "\xe4", "1")
             refused(run.set_tags, {"\xe4": "1"})
+            refused(run.log_text, "text", "\xe4.txt")
             run.log_param("name", "\xe4")
         on_files = True
         refused(run.log_artifact, "f\xe4.txt")
@@ -490,3 +491,24 @@ def test_a_program_in_a_zip_file_or_without_metadata_delivers(
     assert (steps(run), run.status, run.params) == (list(range(100)), "FINISHED", {"lr": "0.1"})
     assert lab.artifacts() == {"note.txt": b"said"}
     assert lab.spools() == []
+
+
+def test_a_program_in_a_zip_file_makes_a_database(tmp_path: Path) -> None:
+    """What asynctrack needs to make one, and the default store is one, is in the zip file, too."""
+    bundle, dependencies = bundled(tmp_path, "zip")
+    program = f"""
+import sys
+sys.path[:0] = [{str(bundle)!r}, {str(dependencies)!r}]
+import asynctrack
+with asynctrack.start_run(tracking_uri="sqlite:///runs.db") as run:
+    run.log_metric("loss", 0.5)
+print(asynctrack.get_service("sqlite:///runs.db").get_run(run.run_id).data.metrics)
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-B", "-OO", "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "{'loss': 0.5}\n")

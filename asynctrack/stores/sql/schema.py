@@ -6,7 +6,6 @@ it, also while we write: what was found out is looked at again whenever the sche
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -87,5 +86,6 @@ def creation() -> list[str]:
 
     Every MLflow from 3.0 on opens them, and upgrades them where it must. Newer ones, older versions do not open.
     """
-    with open(os.path.join(os.path.dirname(__file__), "mlflow_3_0.sql"), encoding="utf-8") as file:
-        return [statement.strip() for statement in file.read().split(";\n") if statement.strip()]
+    from asynctrack.stores.sql.mlflow_3_0 import TABLES  # late: it is needed once in the life of a database
+
+    return [statement.strip() for statement in TABLES.split(";\n") if statement.strip()]

@@ -1,4 +1,12 @@
--- MLflow's tables at revision 6953534de441 (MLflow 3.0.0), as its own migrations leave them in SQLite.
+"""MLflow's tables at revision 6953534de441 (MLflow 3.0.0), as its own migrations leave them in SQLite.
+
+A module, and no file of data: that is found in a zip file and in a frozen program, too.
+"""
+
+__all__ = ["TABLES"]
+
+#: statements, each ended by ";" and the end of a line
+TABLES = """\
 CREATE TABLE experiments (
     experiment_id INTEGER NOT NULL,
     name VARCHAR(256) NOT NULL,
@@ -233,3 +241,4 @@ CREATE TABLE logged_model_tags (
     CONSTRAINT fk_logged_model_tags_model_id FOREIGN KEY(model_id) REFERENCES logged_models (model_id) ON DELETE CASCADE
 );
 INSERT INTO alembic_version (version_num) VALUES ('6953534de441');
+"""  # noqa: E501  # as MLflow writes them
