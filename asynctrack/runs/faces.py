@@ -47,11 +47,13 @@ class RunFace(RunLog):
         return self  # of a model, say, that holds it: both log to this run
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        """In another process it is an `AttachedRun`, with the same store, spool folder and mode."""
+        """In another process it is an `AttachedRun`, with the same store, spool folder and mode, and as of the same
+        rank."""
         state = self._state
         spool = state.engine.journal.spool.path
         folder = None if spool is None else os.path.dirname(os.path.abspath(spool))
-        return _attach_elsewhere, (self.run_id, self.tracking_uri, folder, state.engine.settings.mode)
+        mode, prefix = state.engine.settings.mode, state.keys.prefix
+        return _attach_elsewhere, (self.run_id, self.tracking_uri, folder, mode, prefix)
 
     @property
     def run_id(self) -> str:
@@ -209,9 +211,14 @@ def handed_run() -> RunLog | None:
     return attached_run(run_id_of(named), asks=True) if named else None
 
 
-def _attach_elsewhere(run_id: str, tracking_uri: str, spool_dir: str | None, mode: Any) -> AttachedRun:
+def _attach_elsewhere(
+    run_id: str, tracking_uri: str, spool_dir: str | None, mode: Any, prefix: str = ""
+) -> AttachedRun:
     """What a pickled run becomes. Nothing is asked: the run exists, or is being created by whoever pickled it."""
     settings = current_settings()._replace(mode=mode)
     if spool_dir is not None:
         settings = settings._replace(spool_dir=spool_dir)
-    return AttachedRun(attach_state(run_id, tracking_uri, settings=settings))
+    state = attach_state(run_id, tracking_uri, settings=settings)
+    if state.attached:  # else it is a rank that was given another one's run
+        state.keys.prefix = prefix
+    return AttachedRun(state)

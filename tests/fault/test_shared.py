@@ -127,6 +127,31 @@ def test_metrics_of_each_rank_have_keys_of_their_own_on_request(tmp_path: Path) 
     assert {key: len(points) for key, points in metrics.items()} == {"rank/0/loss": 500, "rank/1/loss": 500}
 
 
+WORKER = """
+import asynctrack, multiprocessing
+def work(run):
+    run.log_metric("loss", 1.0)
+    run.flush()
+if __name__ == "__main__":
+    with asynctrack.start_run(shared=True, per_rank="prefix") as run:
+        worker = multiprocessing.get_context("spawn").Process(target=work, args=(run,))
+        worker.start()
+        worker.join()
+        assert worker.exitcode == 0
+"""
+
+
+def test_a_worker_of_a_rank_logs_as_that_rank(tmp_path: Path) -> None:
+    """A pickled run keeps the prefix of its rank."""
+    (tmp_path / "program.py").write_text(WORKER)
+    environment = {"MLFLOW_TRACKING_URI": "mlruns", "ASYNCTRACK_JOB": "job", "RANK": "0", "WORLD_SIZE": "1"}
+    code = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, 'program.py']))"
+    result = finish(start(code, tmp_path, **environment))
+    assert (result.returncode, result.stderr) == (0, "")
+    run = only_run(tmp_path / "mlruns")
+    assert (run.status, list(run.metrics)) == ("FINISHED", ["rank/0/loss"])
+
+
 def test_ranks_that_begin_before_the_first_wait_for_nothing(tmp_path: Path) -> None:
     """What they log waits in their spools until the run is there."""
     environment = {"MLFLOW_TRACKING_URI": "mlruns", "WORLD_SIZE": "2", "ASYNCTRACK_JOB": "job"}
