@@ -148,7 +148,7 @@ def _place(artifact_uri: str | None, run_id: str | None, path: str | None, track
         base = drive(store.get_run_info(run_id)).artifact_uri
         if not base:
             raise NotFoundError(f"run {run_id} in {store.uri} has no artifact location")
-        return _Place(open_artifacts(base, store.uri, store.io, store.client), path or "")
+        return _Place(open_artifacts(base, store.uri, store.io, store.client), "" if path is None else path)
     folder, _, name = (artifact_uri or "").rstrip("/").rpartition("/")
     name = unquote(name) if urlsplit(folder).scheme else name
     if not name or not folder:

@@ -303,6 +303,25 @@ def test_of_the_service_on_a_loop(bench: Bench) -> None:
     check(anyio.run(try_all))
 
 
+def test_what_is_cut_when_a_run_is_made_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """As it is of tags that are logged later; a run in files keeps all of it."""
+    asynctrack.set_tracking_uri("sqlite:///runs.db")
+    with asynctrack.start_run(description="d" * 9_000) as run:
+        pass
+    assert run.data.tags["mlflow.note.content"] == "d" * 8_000
+    said = [record.getMessage() for record in caplog.records if run.run_id in record.getMessage()]
+    assert [words.count("9000 characters and was cut to 8000") for words in said] == [1]
+
+
+@pytest.mark.parametrize("name", ["list_artifacts", "download_artifacts"])
+def test_an_array_as_the_path_of_an_artifact(name: str) -> None:
+    """It is neither true nor false."""
+    with asynctrack.start_run() as run:
+        run.log_text("text", "a.txt")
+    with pytest.raises(asynctrack.InvalidInputError, match="path Ambiguous"):
+        getattr(asynctrack.artifacts, name)(run_id=run.run_id, artifact_path=Ambiguous())
+
+
 def check(wrong: list[str]) -> None:
     assert not wrong, "\n".join(wrong)
 

@@ -144,6 +144,14 @@ def _good_tags(run_id: str, tags: dict[str, str]) -> Iterable[tuple[str, str]]:
         except InvalidInputError as error:
             logger.warning("run %s was created without one tag: %s", run_id, error)
         else:
+            if len(value) > MAX_TAG_LENGTH:
+                logger.warning(
+                    "run %s: tag %s has %d characters and was cut to %d, as MLflow does",
+                    run_id,
+                    shorten(key),
+                    len(value),
+                    MAX_TAG_LENGTH,
+                )
             yield key, value
 
 
