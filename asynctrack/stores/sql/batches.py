@@ -23,14 +23,6 @@ __all__ = ["write_batch"]
 logger = logging.getLogger("asynctrack")
 
 _INSERT_PARAM = "INSERT INTO params (key, value, run_uuid) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-_SET_LATEST = (
-    "INSERT INTO latest_metrics (key, value, timestamp, step, is_nan, run_uuid) VALUES (?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT (key, run_uuid) DO UPDATE SET value = excluded.value, timestamp = excluded.timestamp, "
-    "step = excluded.step, is_nan = excluded.is_nan "
-    "WHERE (excluded.step, excluded.timestamp, excluded.value) > "
-    "(latest_metrics.step, latest_metrics.timestamp, latest_metrics.value)"
-)
-
 #: what was cut, as (run, kind, key): each is said once
 _cut: set[tuple[str, str, str]] = set()
 _MOST_SAID = 1024
@@ -81,9 +73,8 @@ def _write_metrics(session: Session, run_id: str, batch: Batch, refusals: list[R
         for nan, part in enumerate(without_nan(points)):
             if part:
                 session.add_points(run_id, key, part, nan=bool(nan))
-        latest.append((key, *latest_of(points), run_id))
-    if latest:
-        session.many(_SET_LATEST, latest)
+        latest.append((key, latest_of(points)))
+    session.set_latest(run_id, latest)
     refusals += write_model_points(session, run_id, batch, refusals)
 
 

@@ -9,12 +9,21 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from asynctrack.stores.sql.rows import Flat
+from asynctrack.stores.sql.rows import Flat, Latest
 from asynctrack.stores.sql.schema import Schema
 
-__all__ = ["Database", "Row", "Session"]
+__all__ = ["LATER", "LATEST", "Database", "Row", "Session"]
 
 Row = tuple[Any, ...]
+
+#: what is written of `latest_metrics`, and when it replaces what is there
+LATEST = "INSERT INTO latest_metrics (key, value, timestamp, step, is_nan, run_uuid) "
+LATER = (
+    "ON CONFLICT (key, run_uuid) DO UPDATE SET value = excluded.value, timestamp = excluded.timestamp, "
+    "step = excluded.step, is_nan = excluded.is_nan "
+    "WHERE (excluded.step, excluded.timestamp, excluded.value) > "
+    "(latest_metrics.step, latest_metrics.timestamp, latest_metrics.value)"
+)
 
 
 class Session(Protocol):
@@ -40,6 +49,10 @@ class Session(Protocol):
 
     def add_experiment(self, name: str, now: int) -> int:
         """Insert an active experiment that has no place for artifacts yet; its id."""
+
+    def set_latest(self, run_id: str, latest: Sequence[tuple[str, Latest]]) -> None:
+        """Have rows of `latest_metrics` written before the transaction ends, by key, where they are later than what is
+        there."""
 
     def add_points(self, run_id: str, key: str, points: Flat, *, nan: bool) -> None:
         """Have points of one metric inserted before the transaction ends, except those that are there already.

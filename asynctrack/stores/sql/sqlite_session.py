@@ -8,9 +8,9 @@ from functools import cache
 from operator import itemgetter
 from typing import Any
 
-from asynctrack.stores.sql.rows import Flat
+from asynctrack.stores.sql.rows import Flat, Latest
 from asynctrack.stores.sql.schema import Schema
-from asynctrack.stores.sql.session import Row
+from asynctrack.stores.sql.session import LATER, LATEST, Row
 
 __all__ = ["SqliteSession"]
 
@@ -59,6 +59,9 @@ class SqliteSession:
             (name, now, now),
         )
         return done.lastrowid or 0
+
+    def set_latest(self, run_id: str, latest: Sequence[tuple[str, Latest]]) -> None:
+        self.many(f"{LATEST}VALUES (?, ?, ?, ?, ?, ?) {LATER}", [(key, *its, run_id) for key, its in latest])
 
     def add_points(self, run_id: str, key: str, points: Flat, *, nan: bool) -> None:
         self._points.append((key, run_id, points, nan))
