@@ -340,8 +340,8 @@ def search_of(
         most = -1 if isinstance(max_results, bool) else operator.index(max_results)  # type: ignore[arg-type]  # the check itself
     except Exception:  # whatever its __index__ raises
         most = -1
-    if most < 1:
-        raise InvalidInputError(f"max_results={shortened(max_results)}: it must be an integer, at least 1")
+    if not 1 <= most <= _MAX_MOMENT:
+        raise InvalidInputError(f"max_results={shortened(max_results)}: it must be an integer of 64 bits, at least 1")
     columns = [] if order_by is None else several("order_by", order_by)
     return Search(
         view_of(view_type),

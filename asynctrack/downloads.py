@@ -14,7 +14,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from asynctrack.arguments import run_id_of, text_of
+from asynctrack.arguments import plain_text, run_id_of
 from asynctrack.current import current_store_uri, store_for
 from asynctrack.errors import InvalidInputError, NotFoundError
 from asynctrack.runs.active import flush_states, open_states
@@ -124,6 +124,7 @@ class _Place(NamedTuple):
 
 
 def _place(artifact_uri: str | None, run_id: str | None, path: str | None, tracking_uri: str | None) -> _Place:
+    from asynctrack.artifacts.paths import path_text
     from asynctrack.artifacts.uri import open_artifacts
 
     if (artifact_uri is None) == (run_id is None):
@@ -133,9 +134,7 @@ def _place(artifact_uri: str | None, run_id: str | None, path: str | None, track
             f"artifact_path={shortened(path)} belongs to a run_id; put it into artifact_uri={shortened(artifact_uri)}"
         )
     if artifact_uri is not None:
-        artifact_uri = text_of(
-            "artifact_uri", os.fspath(artifact_uri) if isinstance(artifact_uri, os.PathLike) else artifact_uri
-        )
+        artifact_uri = plain_text(path_text(artifact_uri, "artifact_uri"))
     if run_id is not None:
         run_id = run_id_of(run_id)
     if artifact_uri is not None and artifact_uri.startswith(_RUNS):

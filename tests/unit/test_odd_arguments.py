@@ -318,8 +318,17 @@ def test_an_array_as_the_path_of_an_artifact(name: str) -> None:
     """It is neither true nor false."""
     with asynctrack.start_run() as run:
         run.log_text("text", "a.txt")
+    call = getattr(asynctrack.artifacts, name)
     with pytest.raises(asynctrack.InvalidInputError, match="path Ambiguous"):
-        getattr(asynctrack.artifacts, name)(run_id=run.run_id, artifact_path=Ambiguous())
+        call(run_id=run.run_id, artifact_path=Ambiguous())
+    with pytest.raises(asynctrack.InvalidInputError, match=r"artifact_uri .* is Failing"):
+        call(Failing())
+
+
+def test_more_results_than_a_server_can_count() -> None:
+    """No request is made of it: its number cannot even be written."""
+    with pytest.raises(asynctrack.InvalidInputError, match="max_results"):
+        MlflowClient("http://127.0.0.1:1").search_runs(["0"], max_results=10**5000)
 
 
 def check(wrong: list[str]) -> None:
