@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
+from asynctrack.clock import monotonic
 from asynctrack.errors import AsynctrackError, InvalidInputError
 from asynctrack.integrations.aggregator import Aggregator
 from asynctrack.stores.keys import clean_key
@@ -94,7 +94,7 @@ class MetricsMiddleware:
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         status = 500
-        begun = perf_counter()
+        begun = monotonic()
         ended = 0.0
 
         async def observed(message: Message) -> None:
@@ -104,14 +104,14 @@ class MetricsMiddleware:
                 status = message["status"]
             await send(message)
             if kind == "http.response.body" and not message.get("more_body", False):
-                ended = perf_counter()
+                ended = monotonic()
 
         self._open += 1
         try:
             await self._app(scope, receive, observed)
         finally:
             self._open -= 1
-            self._observe(scope, status, ((ended or perf_counter()) - begun) * 1000)
+            self._observe(scope, status, ((ended or monotonic()) - begun) * 1000)
 
     def _observe(self, scope: Scope, status: int, latency: float) -> None:
         """Take in a request that took ``latency`` ms."""

@@ -10,6 +10,7 @@ from asynctrack.errors import SpoolError
 from asynctrack.journal.locks import is_held
 from asynctrack.journal.owner import READABLE_VERSIONS, host_name, lost_owner, read_owner
 from asynctrack.journal.registered import RegistryReader
+from asynctrack.journal.removal import DELETED, remove_deleted
 from asynctrack.journal.segment import Segment
 from asynctrack.journal.spool import Spool
 from asynctrack.platforms import check_file_name, why
@@ -75,6 +76,9 @@ def find_orphans(home: str, store: str, spelled: Callable[[str], str] = str) -> 
     except OSError:
         return  # no spools there
     for path in sorted(paths, key=_age):
+        if path.endswith(DELETED):
+            _clear(path)
+            continue
         try:
             spool = _orphan(path, store, spelled)
         except (OSError, ValueError) as error:
@@ -87,10 +91,20 @@ def find_orphans(home: str, store: str, spelled: Callable[[str], str] = str) -> 
             yield spool
 
 
+def _clear(path: str) -> None:
+    try:
+        remove_deleted(path)
+    except OSError as error:
+        logger.debug("asynctrack: %s stays: %s", path, error)
+
+
 def remove_emptied(paths: Iterable[str]) -> None:
     """Remove what is left of spools whose programs were killed while they deleted them: a folder with an owner
     file, and nothing else. What cannot be had stays."""
     for path in paths:
+        if path.endswith(DELETED):
+            _clear(path)
+            continue
         try:
             owner = read_owner(path)
             if owner is None or owner.host != host_name() or not owner.made(path) or os.listdir(path) != ["owner"]:

@@ -12,7 +12,10 @@ from asynctrack.journal.refusals import RefusalLog
 from asynctrack.journal.segment import Segment
 from asynctrack.journal.slots import SLOT_SIZE
 
-__all__ = ["Account", "SpoolRemoval", "is_blank", "is_unused", "remove_folder"]
+__all__ = ["DELETED", "Account", "SpoolRemoval", "is_blank", "is_unused", "remove_deleted", "remove_folder"]
+
+#: behind the name of a spool's folder that is to go
+DELETED = ".deleted"
 
 
 class Account(NamedTuple):
@@ -64,15 +67,23 @@ class SpoolRemoval:
             "slots.room",
             "owner.new",
             "shipper.log",
-            *([] if kept else ["owner"]),
         ]
         for name in [*slots, *frames, *others]:
             self._unlink(name)
         if not kept:
-            try:
-                os.rmdir(self._folder)
-            except FileNotFoundError:
-                pass  # somebody has deleted it meanwhile
+            self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        """With the owner file, which is all that is left in it."""
+        gone = self._folder
+        try:
+            if os.listdir(gone) == ["owner"]:  # what is not ours stays where it is, and the folder with it
+                # Whoever is killed from here on leaves a folder that says by its name that it is to go.
+                gone += DELETED
+                os.rename(self._folder, gone)
+        except FileNotFoundError:
+            return  # somebody has deleted it meanwhile
+        remove_deleted(gone)
 
     def _unaccounted(self, slots: Iterable[str], account: Account) -> Iterable[str]:
         for name in slots:
@@ -109,6 +120,16 @@ class SpoolRemoval:
             os.unlink(os.path.join(self._folder, name))
         except FileNotFoundError:
             pass  # never written, or removed by the user
+
+
+def remove_deleted(path: str) -> None:
+    """Remove the rest of a spool's folder, which is named like that when nothing but its owner file is left. Raises
+    OSError."""
+    for remove, name in ((os.unlink, os.path.join(path, "owner")), (os.rmdir, path)):
+        try:
+            remove(name)
+        except FileNotFoundError:
+            pass  # somebody else has found it, too
 
 
 def is_unused(segment: Segment) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from time import sleep as rest
+import time
 
 from asynctrack.clock import monotonic
 from asynctrack.journal.filesystem import filesystem_of
@@ -20,6 +20,9 @@ _NETWORK = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs"}
 )
 _warned: set[str] = set()
+
+#: a name of its own, so that a test sees what is done in a break
+rest = time.sleep
 
 #: seconds: SQLite's own wait, which MLflow uses, looks for a free moment every 100 ms at last
 _ROUND = 0.12

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from asynctrack.errors import SpoolError
+from asynctrack.journal.homes import find_orphans
 from asynctrack.journal.refusals import RefusalLog
 from asynctrack.journal.removal import NOTHING, Account, SpoolRemoval
 from asynctrack.journal.segment import Segment
+from asynctrack.journal.spool import Spool
 from tests.journals import files_of
 
 
@@ -101,3 +103,25 @@ def test_a_link_in_the_place_of_the_artifacts_is_not_followed(spool: Path, tmp_p
     with pytest.raises(OSError, match="not empty"):
         remove(spool, Account(frozenset({"000001.slots"})))
     assert (elsewhere / "precious").exists()
+
+
+def test_a_program_killed_in_the_middle_of_it_leaves_a_folder_that_the_next_one_clears_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = str(tmp_path / "spools")
+    for step in ("unlink", "rmdir"):
+        mine = Spool.create(home, "file:///x")
+        real = getattr(os, step)
+
+        def dies(path: str, real: Any = real) -> None:
+            if ".deleted" in path:
+                raise KeyboardInterrupt
+            real(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, step, dies)
+            with pytest.raises(KeyboardInterrupt):
+                mine.remove()
+        assert os.listdir(home) != [".gitignore"]
+        assert list(find_orphans(home, "file:///x")) == []
+        assert os.listdir(home) == [".gitignore"]

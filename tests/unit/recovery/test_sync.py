@@ -393,15 +393,17 @@ def test_spools_that_appear_while_it_watches_are_delivered_too(watch: str, tmp_p
 
 
 def test_what_a_program_killed_while_it_deleted_its_spool_has_left_is_cleared_away(tmp_path: Path) -> None:
-    emptied, refused = leave(tmp_path), leave(tmp_path)
-    for spool in (emptied, refused):
+    emptied, refused, going = leave(tmp_path), leave(tmp_path), leave(tmp_path)
+    for spool in (emptied, refused, going):
         for path in spool.iterdir():
             if path.name != "owner":
                 path.unlink()
     (refused / "rejected.jsonl").write_text("{}\n")
+    going = going.rename(f"{going}.deleted")
     living = Spool.create(str(tmp_path / ".asynctrack"), "file:///x")
     assert [shipment.state for shipment in asynctrack.sync()] == ["busy"]
     assert not emptied.exists()
+    assert not going.exists()
     assert (refused / "owner").exists()
     assert (Path(str(living.path)) / "owner").exists()
     living.remove()
