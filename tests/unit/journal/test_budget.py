@@ -199,8 +199,8 @@ class BudgetMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_limit_holds(self) -> None:
-        """But for ends of runs, for what stands in for a segment, and for one of the smallest behind each that was given
-        up early: those whose frames took the room, which only ends can put there when it is gone."""
+        """But for ends of runs, for what stands in for a segment, and for one of the smallest behind each segment that
+        was given up early: its frames took the room, and when that is gone only ends can put some there."""
         over = self.journal.budget.bytes - LIMIT
         ends = sum(s.frames.size() for s in segments(self.journal.head))
         memory = sum(s.size for s in segments(self.journal.head) if s.path is None or s.aside)
