@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from asynctrack.constants import ViewType
 from asynctrack.errors import NotFoundError, RefusedError
 from asynctrack.stores.batch import Batch, RecordBlock, Refusal
+from asynctrack.stores.columns import ReadsColumns
 from asynctrack.stores.io import InlineIO, StoreIO
 from asynctrack.stores.points import Point
 
@@ -63,7 +64,7 @@ class Page(NamedTuple):
     token: str | None = None
 
 
-class AbstractStore(ABC):
+class AbstractStore(ReadsColumns, ABC):
     """Base class of every store: the place where runs and their events are kept.
 
     The methods are coroutines that block only through ``io``. The engine awaits them on its event loop; blocking
@@ -137,7 +138,7 @@ class AbstractStore(ABC):
         `asynctrack.stores.inputs.KeepsInputs`). Raises `StoreError` where it cannot say now."""
         return False
 
-    async def probe(self, run_id: str) -> None:  # noqa: B027  # optional: for stores that raise suspicious errors
+    async def probe(self, run_id: str) -> None:  # optional: for stores that raise suspicious errors
         """Write something harmless to the run. Raises `StoreError` if the store cannot write at the moment.
 
         Called when one batch fails again and again: if the probe succeeds, an event in the batch is the cause.
@@ -277,5 +278,5 @@ class AbstractStore(ABC):
         """Remove a tag of an experiment. Raises `NotFoundError`; `RefusedError` where there is no way to do it."""
         raise RefusedError(f"{self.uri} cannot remove a tag of an experiment")
 
-    async def aclose(self) -> None:  # noqa: B027  # optional: most stores hold nothing
+    async def aclose(self) -> None:  # optional: most stores hold nothing
         """Close connections and files."""

@@ -1,0 +1,1 @@
+"""Drawing series of points: for terminals, as SVG, as a page."""

@@ -1,0 +1,198 @@
+"""Points of metrics as columns: what reading, plots and tables work with."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from asynctrack.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from asynctrack.entities import Metric, Run
+
+__all__ = ["Columns", "Increment", "ReadsColumns", "Spot", "Summary", "check_steps"]
+
+
+class Columns:
+    """The points of one metric, in the order of their store. Three arrays of one length.
+
+    ``steps`` and ``times`` (ms since the epoch) are 64-bit integers, ``values`` doubles; NaN and ±Inf are values. They
+    are plain arrays, which NumPy and Arrow read in place (``numpy.frombuffer(columns.values)``), so that a reader of a
+    few points need not import NumPy.
+    """
+
+    __slots__ = ("steps", "times", "values")
+
+    def __init__(self, steps: Iterable[int] = (), times: Iterable[int] = (), values: Iterable[float] = ()) -> None:
+        self.steps = steps if isinstance(steps, array) else array("q", steps)
+        self.times = times if isinstance(times, array) else array("q", times)
+        self.values = values if isinstance(values, array) else array("d", values)
+
+    @classmethod
+    def of(cls, points: Sequence[Metric]) -> Columns:
+        """The columns of some points."""
+        return cls(
+            (point.step for point in points),
+            (point.timestamp for point in points),
+            (point.value for point in points),
+        )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __eq__(self, other: object) -> bool:
+        """Bit for bit: NaN equals NaN."""
+        if not isinstance(other, Columns):
+            return NotImplemented
+        return (
+            self.steps == other.steps and self.times == other.times and self.values.tobytes() == other.values.tobytes()
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # it grows
+
+    def __repr__(self) -> str:
+        return f"<Columns of {len(self)} points>"
+
+    def rows(self) -> Iterator[tuple[int, int, float]]:
+        """Step, time and value of each point."""
+        return zip(self.steps, self.times, self.values, strict=True)
+
+    def extend(self, other: Columns) -> None:
+        """Put the points of another behind these."""
+        self.steps.extend(other.steps)
+        self.times.extend(other.times)
+        self.values.extend(other.values)
+
+    def part(self, start: int, end: int | None = None) -> Columns:
+        """The points from index ``start`` to before ``end``, copied."""
+        return Columns(self.steps[start:end], self.times[start:end], self.values[start:end])
+
+    def between(self, min_step: int | None, max_step: int | None) -> Columns:
+        """The points with these steps, both included; itself where nothing is left out."""
+        if min_step is None and max_step is None:
+            return self
+        least = -math.inf if min_step is None else min_step
+        most = math.inf if max_step is None else max_step
+        if not self.steps or (least <= min(self.steps) and max(self.steps) <= most):
+            return self
+        kept = [index for index, step in enumerate(self.steps) if least <= step <= most]
+        return Columns(
+            [self.steps[index] for index in kept],
+            [self.times[index] for index in kept],
+            [self.values[index] for index in kept],
+        )
+
+
+class Spot(NamedTuple):
+    """One point of a metric, without its key."""
+
+    step: int
+    time: int
+    value: float
+
+
+class Summary(NamedTuple):
+    """What a table shows of one metric of one run.
+
+    ``points``: how many there are. ``first``: in the order of the store. ``latest``: by step, then time, then value, as
+    in MLflow. ``min`` and ``max``: by value; NaN is neither, so they are None where nothing else was logged.
+    ``last_time``: ms since the epoch, of the newest point.
+    """
+
+    points: int
+    first: Spot
+    latest: Spot
+    min: Spot | None
+    max: Spot | None
+    last_time: int
+
+    @classmethod
+    def of(cls, columns: Columns, before: Summary | None = None) -> Summary | None:
+        """The summary of some points, or of ``before`` and these behind it; None of no points."""
+        if not len(columns):
+            return before
+        rows = [Spot(*row) for row in columns.rows()]
+        numbers = [spot for spot in rows if not math.isnan(spot.value)]
+        if before is not None:
+            numbers = [*(spot for spot in (before.min, before.max) if spot is not None), *numbers]
+        return cls(
+            len(rows) + (0 if before is None else before.points),
+            rows[0] if before is None else before.first,
+            max(rows if before is None else [before.latest, *rows], key=_rank),
+            min(numbers, key=_value, default=None),
+            max(numbers, key=_value, default=None),
+            max(max(columns.times), -(1 << 63) if before is None else before.last_time),
+        )
+
+
+def _rank(spot: Spot) -> tuple[int, int, float]:
+    return spot.step, spot.time, 0.0 if math.isnan(spot.value) else spot.value
+
+
+def _value(spot: Spot) -> float:
+    return spot.value
+
+
+class Increment(NamedTuple):
+    """What is new since an earlier reading, by key; keys without news are missing.
+
+    ``cursor``: pass it as ``after`` to the next reading. ``anew``: the keys whose earlier points do not stand any more
+    (a file was rewritten, a branch was dropped): these columns are all of theirs.
+    """
+
+    columns: dict[str, Columns]
+    cursor: Any
+    anew: frozenset[str] = frozenset()
+
+
+class ReadsColumns:
+    """Reading as columns, over a store's own verbs. `AbstractStore` inherits it; a store that knows a quicker way
+    overrides it."""
+
+    if TYPE_CHECKING:
+
+        async def get_run(self, run_id: str) -> Run: ...
+        async def get_metric_history(self, run_id: str, key: str) -> list[Metric]: ...
+
+    async def read_columns(
+        self,
+        run_id: str,
+        keys: Collection[str] | None = None,
+        *,
+        after: Any = None,
+        min_step: int | None = None,
+        max_step: int | None = None,
+    ) -> Increment:
+        """The points of a run's metrics (default: of all), each key's in the order of the store, or only what is new
+        ``after`` the cursor of an earlier reading of the same keys and steps. Keys that the run does not have are
+        left out. Raises `NotFoundError`.
+
+        The cursor is plain data (dictionaries, lists, texts, integers, None): a page may carry it.
+        """
+        known: dict[str, int] = dict(after or {})
+        present = (await self.get_run(run_id)).data.metrics
+        found, anew = {}, set()
+        for key in present if keys is None else [key for key in keys if key in present]:
+            history = await self.get_metric_history(run_id, key)
+            before = known.get(key, 0)
+            if before > len(history):
+                before = 0
+                anew.add(key)
+            if len(history) > before:
+                found[key] = Columns.of(history[before:]).between(min_step, max_step)
+            known[key] = len(history)
+        return Increment({key: columns for key, columns in found.items() if len(columns)}, known, frozenset(anew))
+
+    async def summarize(self, run_id: str, keys: Collection[str] | None = None) -> dict[str, Summary]:
+        """The summaries of a run's metrics (default: of all). Raises `NotFoundError`."""
+        increment = await self.read_columns(run_id, keys)
+        found = {key: Summary.of(columns) for key, columns in increment.columns.items()}
+        return {key: summary for key, summary in found.items() if summary is not None}
+
+
+def check_steps(min_step: int | None, max_step: int | None) -> None:
+    """Raise InvalidInputError for a range that holds nothing."""
+    if min_step is not None and max_step is not None and min_step > max_step:
+        raise InvalidInputError(f"min_step={min_step} is above max_step={max_step}; swap them")
