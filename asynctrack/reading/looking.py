@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from asynctrack.history.series import Series
+from asynctrack.reading.series import Series
 
 if TYPE_CHECKING:
     from asynctrack.stores.base import AbstractStore
