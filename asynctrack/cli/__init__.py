@@ -1,4 +1,4 @@
-"""The command ``asynctrack``. It parses arguments and shows results; the work is done in `asynctrack.recovery`."""
+"""The command ``asynctrack``. It parses arguments and shows results; the work is done in other rows of the package."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ import sys
 
 import typer
 
-from asynctrack.cli import spool
-from asynctrack.cli.doctor import examine
-from asynctrack.cli.importing import import_folder
-from asynctrack.cli.sync import ship_spools
+from asynctrack.cli.verbs import USAGE, Verbs
 from asynctrack.errors import InvalidInputError
 from asynctrack.settings import current_settings
 
 __all__ = ["app", "main"]
 
+#: Help is plain text: it is read through pipes, too, and the coloured one takes a third of a second to load.
 app = typer.Typer(
-    name="asynctrack", help="Show and deliver the events that wait in spools on disk.", no_args_is_help=True
+    name="asynctrack", cls=Verbs, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-app.add_typer(spool.app, name="spool")
-app.command("sync")(ship_spools)
-app.command("import")(import_folder)
-app.command("doctor")(examine)
 
 
 @app.callback()
 def _common() -> None:
-    """Show and deliver the events that wait in spools on disk."""
+    """Show runs, and deliver the events that wait in spools on disk.
+
+    Exit status: 0 for success, 1 if something could not be done, 2 for wrong
+    usage, 3 if something was not found, 124 if the time of `wait` was up, 130
+    after Ctrl-C.
+    """
 
 
 def main() -> None:
-    """Run the command. Exit status: 0 for success, 1 for failure, 2 for wrong
-    usage."""
+    """Run the command, and exit with its status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name may hold what the terminal's encoding does not
     try:
         current_settings()
     except InvalidInputError as error:
         print(f"asynctrack: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(USAGE)
     app()

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from asynctrack.cli.spools import Json
+from asynctrack.cli.verbs import verb
 from asynctrack.clock import monotonic
 from asynctrack.current import store_for
 from asynctrack.errors import AsynctrackError
@@ -20,11 +21,14 @@ from asynctrack.stores.io import drive
 from asynctrack.stores.sql.places import sqlite_path
 from asynctrack.stores.uri import resolve_store_uri
 
-__all__ = ["examine"]
+__all__ = ["app", "examine"]
+
+app, _command = verb()
 
 _PREFIX = "asynctrack+"
 
 
+@_command
 def examine(as_json: Json = False) -> None:
     """Show what is installed, where programs started here log to, whether that
     store answers, and what waits in spools. Add it to a bug report: it shows

@@ -11,16 +11,21 @@ from typing import Annotated
 
 import typer
 
-from asynctrack.cli.spools import Json, not_blank
+from asynctrack.cli.options import not_blank
+from asynctrack.cli.spools import Json
+from asynctrack.cli.verbs import verb
 from asynctrack.errors import AsynctrackError, InvalidInputError
 from asynctrack.importing.runs import Import, import_runs
 
-__all__ = ["import_folder"]
+__all__ = ["app", "import_folder"]
+
+app, _command = verb()
 
 #: exit statuses besides 0 (everything is there) and 2 (wrong usage)
 _SOMETHING_LEFT, _INTERRUPTED = 1, 130
 
 
+@_command
 def import_folder(
     source: Annotated[str, typer.Argument(metavar="FOLDER", help="MLflow's files, like ./mlruns. Only read.")],
     to: Annotated[str, typer.Option("--to", metavar="URI", help="The store to write into.", callback=not_blank)],

@@ -16,7 +16,9 @@ from asynctrack.settings import configure
 
 __all__ = ["app"]
 
-app = typer.Typer(invoke_without_command=True)
+app = typer.Typer(
+    invoke_without_command=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 
 
 @app.callback()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asynctrack.cli.options import not_blank
 from asynctrack.journal.owner import lost_owner
 from asynctrack.journal.survey import RejectedEvent, SpoolInfo, find_ownerless, find_spools
 from asynctrack.settings import current_settings
@@ -16,7 +17,7 @@ from asynctrack.settings import current_settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Dir", "Json", "Spools", "To", "meant", "not_blank", "show_rejected", "show_spools", "tell_ownerless"]
+__all__ = ["Dir", "Json", "Spools", "To", "meant", "show_rejected", "show_spools", "tell_ownerless"]
 
 _DIR = "Folder with the spools; default: $ASYNCTRACK_SPOOL_DIR, else ./.asynctrack and the user's state folder."
 
@@ -26,13 +27,6 @@ def _existing(folder: str | None) -> str | None:
     if folder is not None and not os.path.isdir(folder):
         raise typer.BadParameter(f"there is no folder {folder!r}")
     return folder
-
-
-def not_blank(value: str | None) -> str | None:
-    """What was given. A variable that is not set leaves nothing: the default would be something nobody meant."""
-    if value is not None and not value.strip():
-        raise typer.BadParameter("it is empty; leave it out, or name one")
-    return value
 
 
 Dir = Annotated[str | None, typer.Option("--dir", metavar="FOLDER", help=_DIR, callback=_existing)]

@@ -12,19 +12,24 @@ from typing import Annotated
 
 import typer
 
-from asynctrack.cli.spools import Dir, Json, Spools, To, meant, not_blank, tell_ownerless
+from asynctrack.cli.options import not_blank
+from asynctrack.cli.spools import Dir, Json, Spools, To, meant, tell_ownerless
+from asynctrack.cli.verbs import verb
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.survey import read_spool
 from asynctrack.recovery.sync import Shipment, spool_paths, sync
 from asynctrack.stores.uri import resolve_store_uri
 
-__all__ = ["ship_spools"]
+__all__ = ["app", "ship_spools"]
+
+app, _command = verb()
 
 #: exit statuses besides 0 (nothing is left to do) and 2 (wrong usage)
 _SOMETHING_LEFT, _INTERRUPTED = 1, 130
 _NOTHING = "Nothing waits: there are no spools here."
 
 
+@_command
 def ship_spools(
     spools: Spools = None,
     folder: Dir = None,

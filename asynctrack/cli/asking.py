@@ -1,0 +1,106 @@
+"""Opening the store that a verb reads, and asking it, in the calling thread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from asynctrack.cli.standin import FoundRun, resolve
+from asynctrack.current import current_store_uri, store_for
+from asynctrack.errors import NotFoundError
+from asynctrack.stores.io import drive
+
+if TYPE_CHECKING:
+    from asynctrack.stores.base import AbstractStore
+    from asynctrack.stores.columns import Columns, Summary
+
+__all__ = ["ask", "experiment_ids", "experiment_names", "named", "open_store", "series", "store_uri", "summaries"]
+
+T = TypeVar("T")
+#: MLflow's spelling of a store behind asynctrack
+_PREFIX = "asynctrack+"
+
+
+def store_uri(given: str | None) -> str:
+    """The canonical URI of the store that ``--store`` names, or that programs started here log to. Raises
+    InvalidInputError."""
+    from asynctrack.stores.uri import resolve_store_uri
+
+    uri = given if given is not None else os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri.strip().startswith(_PREFIX):
+        return resolve_store_uri(uri.strip().removeprefix(_PREFIX))
+    return resolve_store_uri(given) if given is not None else current_store_uri()
+
+
+def open_store(given: str | None) -> AbstractStore:
+    """That store. Raises InvalidInputError, and NotFoundError for a database that is not there: opening would make
+    it."""
+    uri = store_uri(given)
+    if uri.startswith("sqlite:"):
+        from asynctrack.stores.sql.places import sqlite_path
+
+        if not os.path.exists(sqlite_path(uri)):
+            raise NotFoundError(f"there is no database at {uri}; --store names another store")
+    return store_for(uri)
+
+
+def ask(work: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine over such a store returns."""
+    return drive(work)
+
+
+def named(store: AbstractStore, text: str, live: bool) -> FoundRun:
+    """The run that a user means. Raises NotFoundError, and InvalidInputError for a text that means several."""
+    return drive(resolve(store, text, live))
+
+
+def summaries(store: AbstractStore, found: FoundRun, keys: list[str] | None = None) -> dict[str, Summary]:
+    """The summary of each metric of a run, by key in order, with the points that wait in spools."""
+    if not found.waiting:
+        return dict(sorted(drive(store.summarize(found.run.info.run_id, keys)).items()))
+    from asynctrack.stores.columns import Summary
+
+    made = {key: Summary.of(columns) for key, columns in series(store, found, keys).items()}
+    return {key: each for key, each in made.items() if each is not None}
+
+
+def series(
+    store: AbstractStore,
+    found: FoundRun,
+    keys: list[str] | None = None,
+    *,
+    min_step: int | None = None,
+    max_step: int | None = None,
+) -> dict[str, Columns]:
+    """The points of each metric of a run, by key in order, with those that wait in spools."""
+    from asynctrack.reading.looking import look
+
+    looked = look(store, found.run.info.run_id, keys, live=found.waiting > 0, min_step=min_step, max_step=max_step)
+    return {key: each.columns for key, each in drive(looked).items()}
+
+
+def experiment_names(store: AbstractStore) -> dict[str, str]:
+    """The name of each experiment, also of deleted ones, by id."""
+    from asynctrack.constants import ViewType
+
+    names: dict[str, str] = {}
+    token = None
+    while True:
+        page = drive(store.search_experiments(ViewType.ALL, 1000, page_token=token))
+        names |= {each.experiment_id: each.name for each in page.items}
+        token = page.token
+        if not token:
+            return names
+
+
+def experiment_ids(names: dict[str, str], wanted: list[str]) -> list[str]:
+    """The ids of experiments that a user names, by name or by id. Raises NotFoundError that says which there are."""
+    by_name = {name: number for number, name in names.items()}
+    found = []
+    for each in wanted:
+        if each not in by_name and each not in names:
+            shown = ", ".join(sorted(by_name)[:10]) + (", …" if len(by_name) > 10 else "")
+            raise NotFoundError(f"there is no experiment {each!r}; there are {shown or 'none'}")
+        found.append(by_name.get(each, each))
+    return found

@@ -1,0 +1,65 @@
+"""The options that many verbs have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from asynctrack.errors import InvalidInputError
+
+__all__ = ["Fields", "NoLive", "NoPager", "Output", "RunName", "RunNames", "Store", "chosen_fields", "not_blank"]
+
+
+def not_blank(value: str | None) -> str | None:
+    """What was given. A variable that is not set leaves nothing: the default would be something nobody meant."""
+    if value is not None and not value.strip():
+        raise typer.BadParameter("it is empty; leave it out, or name one")
+    return value
+
+
+def _runs(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    from asynctrack.cli.completing import complete_runs
+
+    return complete_runs(ctx.params.get("store"), incomplete)
+
+
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URI",
+        help="Where the runs are; default: MLFLOW_TRACKING_URI, else ./mlruns or ./mlflow.db.",
+        callback=not_blank,
+    ),
+]
+Fields = Annotated[
+    str | None,
+    typer.Option("--json", metavar="[FIELDS]", help="Print JSON: all fields, or these (names, with commas)."),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FORM",
+        help="table, tsv, csv, json or jsonl; default: a table on a terminal, else tsv.",
+    ),
+]
+NoLive = Annotated[
+    bool, typer.Option("--no-live", help="Show only what the store has, and not what waits in spools here.")
+]
+NoPager = Annotated[bool, typer.Option("--no-pager", help="Do not start a pager for what is longer than the screen.")]
+_RUN = "Id, start of an id, or name; @ is the latest run, @1 the one before it, @live the latest that is running."
+RunName = Annotated[str, typer.Argument(metavar="RUN", help=_RUN, autocompletion=_runs)]
+RunNames = Annotated[list[str], typer.Argument(metavar="RUN...", help=_RUN, autocompletion=_runs)]
+
+
+def chosen_fields(asked: str | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the fields that ``--json`` asks for; all known ones where it names none. Raises
+    InvalidInputError that lists the known ones."""
+    names = tuple(name for name in (asked or "").split(",") if name.strip())
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InvalidInputError(f"--json: there is no field {', '.join(unknown)}; the fields are {', '.join(known)}")
+    return names or known
