@@ -5,14 +5,25 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import filterfalse
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zlib import crc32
 
 from asynctrack.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from asynctrack.entities import Metric, Run
 
-__all__ = ["Columns", "Increment", "ReadsColumns", "Spot", "Summary", "check_steps"]
+__all__ = [
+    "Columns",
+    "Increment",
+    "ReadsColumns",
+    "Spot",
+    "Summary",
+    "check_steps",
+    "increment",
+    "known_marks",
+]
 
 
 class Columns:
@@ -77,11 +88,18 @@ class Columns:
         most = math.inf if max_step is None else max_step
         if not self.steps or (least <= min(self.steps) and max(self.steps) <= most):
             return self
-        kept = [index for index, step in enumerate(self.steps) if least <= step <= most]
+        return self.at([index for index, step in enumerate(self.steps) if least <= step <= most])
+
+    def mark(self) -> int:
+        """A number that nearly always differs between columns of one length that differ."""
+        return crc32(self.values, crc32(self.times, crc32(self.steps)))
+
+    def at(self, indices: Sequence[int]) -> Columns:
+        """The points at some places, in their order."""
         return Columns(
-            [self.steps[index] for index in kept],
-            [self.times[index] for index in kept],
-            [self.values[index] for index in kept],
+            map(self.steps.__getitem__, indices),
+            map(self.times.__getitem__, indices),
+            map(self.values.__getitem__, indices),
         )
 
 
@@ -113,22 +131,51 @@ class Summary(NamedTuple):
         """The summary of some points, or of ``before`` and these behind it; None of no points."""
         if not len(columns):
             return before
-        rows = [Spot(*row) for row in columns.rows()]
-        numbers = [spot for spot in rows if not math.isnan(spot.value)]
-        if before is not None:
-            numbers = [*(spot for spot in (before.min, before.max) if spot is not None), *numbers]
+        here = cls._of_some(columns)
+        return here if before is None else before.joined(here)
+
+    @classmethod
+    def _of_some(cls, columns: Columns) -> Summary:
+        # One pass in C for each item: this takes an eighth of a second for a million points, and no memory.
+        steps, times, values = columns.steps, columns.times, columns.values
+        last_step = max(steps)
+        candidates = (index for index, step in enumerate(steps) if step == last_step)
+        latest = max(candidates, key=lambda index: (times[index], _number(values[index])))
+        numbers = array("d", filterfalse(math.isnan, values)) if any(map(math.isnan, values)) else values
+
+        def spot(index: int) -> Spot:
+            return Spot(steps[index], times[index], values[index])
+
         return cls(
-            len(rows) + (0 if before is None else before.points),
-            rows[0] if before is None else before.first,
-            max(rows if before is None else [before.latest, *rows], key=_rank),
-            min(numbers, key=_value, default=None),
-            max(numbers, key=_value, default=None),
-            max(max(columns.times), -(1 << 63) if before is None else before.last_time),
+            len(columns),
+            spot(0),
+            spot(latest),
+            spot(values.index(min(numbers))) if numbers else None,
+            spot(values.index(max(numbers))) if numbers else None,
+            max(times),
+        )
+
+    def joined(self, behind: Summary) -> Summary:
+        """The summary of these points and of others behind them in the store's order. Of equals the first stays."""
+        least = [spot for spot in (self.min, behind.min) if spot is not None]
+        most = [spot for spot in (self.max, behind.max) if spot is not None]
+        return Summary(
+            self.points + behind.points,
+            self.first,
+            max(self.latest, behind.latest, key=_rank),
+            min(least, key=_value, default=None),
+            max(most, key=_value, default=None),
+            max(self.last_time, behind.last_time),
         )
 
 
+def _number(value: float) -> float:
+    """NaN counts as 0, as in MLflow's SQL store."""
+    return 0.0 if math.isnan(value) else value
+
+
 def _rank(spot: Spot) -> tuple[int, int, float]:
-    return spot.step, spot.time, 0.0 if math.isnan(spot.value) else spot.value
+    return spot.step, spot.time, _number(spot.value)
 
 
 def _value(spot: Spot) -> float:
@@ -139,7 +186,8 @@ class Increment(NamedTuple):
     """What is new since an earlier reading, by key; keys without news are missing.
 
     ``cursor``: pass it as ``after`` to the next reading. ``anew``: the keys whose earlier points do not stand any more
-    (a file was rewritten, a branch was dropped): these columns are all of theirs.
+    (a file was rewritten, a branch was dropped): these columns are all of theirs, and where there are none of such a
+    key, it has no points left.
     """
 
     columns: dict[str, Columns]
@@ -171,25 +219,48 @@ class ReadsColumns:
 
         The cursor is plain data (dictionaries, lists, texts, integers, None): a page may carry it.
         """
-        known: dict[str, int] = dict(after or {})
+        check_steps(min_step, max_step)
+        known = known_marks(after, 2)
         present = (await self.get_run(run_id)).data.metrics
-        found, anew = {}, set()
-        for key in present if keys is None else [key for key in keys if key in present]:
-            history = await self.get_metric_history(run_id, key)
-            before = known.get(key, 0)
-            if before > len(history):
-                before = 0
-                anew.add(key)
-            if len(history) > before:
-                found[key] = Columns.of(history[before:]).between(min_step, max_step)
-            known[key] = len(history)
-        return Increment({key: columns for key, columns in found.items() if len(columns)}, known, frozenset(anew))
+        found, marks = {}, {}
+        anew = {key for key in known if key not in present}
+        for key in dict.fromkeys(present if keys is None else keys):
+            if key not in present:
+                continue
+            columns = Columns.of(await self.get_metric_history(run_id, key))
+            before = 0
+            if key in known:
+                # Both are needed: points may have gone, and others come, so that there are more than before.
+                before, mark = known[key]
+                if before > len(columns) or mark != columns.part(0, before).mark():
+                    before = 0
+                    anew.add(key)
+            found[key] = columns.part(before).between(min_step, max_step)
+            marks[key] = [len(columns), columns.mark()]
+        return increment(found, marks, anew)
 
     async def summarize(self, run_id: str, keys: Collection[str] | None = None) -> dict[str, Summary]:
         """The summaries of a run's metrics (default: of all). Raises `NotFoundError`."""
         increment = await self.read_columns(run_id, keys)
         found = {key: Summary.of(columns) for key, columns in increment.columns.items()}
         return {key: summary for key, summary in found.items() if summary is not None}
+
+
+def known_marks(cursor: Any, numbers: int) -> dict[str, list[int]]:
+    """What an earlier reading has remembered: so many integers, by key. Raises InvalidInputError for what is no cursor
+    of this kind of store."""
+    marks = {} if cursor is None else cursor.get("keys") if isinstance(cursor, dict) else None
+    if not isinstance(marks, dict) or not all(
+        isinstance(mark, list) and len(mark) == numbers and all(isinstance(each, int) for each in mark)
+        for mark in marks.values()
+    ):
+        raise InvalidInputError("the cursor is none that this store's read_columns has returned; read without one")
+    return marks
+
+
+def increment(found: dict[str, Columns], marks: dict[str, list[int]], anew: Collection[str]) -> Increment:
+    """What a reading has found of each key, and what to remember of it."""
+    return Increment({key: found[key] for key in found if len(found[key])}, {"keys": marks}, frozenset(anew))
 
 
 def check_steps(min_step: int | None, max_step: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asynctrack.testing.columns import ColumnsContract
 from asynctrack.testing.events import EventsContract
 from asynctrack.testing.experiments import ExperimentsContract
 from asynctrack.testing.runs import RunsContract
@@ -9,7 +10,7 @@ from asynctrack.testing.runs import RunsContract
 __all__ = ["StoreContract"]
 
 
-class StoreContract(RunsContract, EventsContract, ExperimentsContract):
+class StoreContract(RunsContract, EventsContract, ColumnsContract, ExperimentsContract):
     """The tests of a store. Inherit it in a module that pytest collects, and
     add a ``store`` fixture.
 

@@ -94,6 +94,8 @@ class FaultyStore(AbstractStore):
     search_runs = _delegated("search_runs")
     list_run_infos = _delegated("list_run_infos")
     get_metric_history = _delegated("get_metric_history")
+    read_columns = _delegated("read_columns")
+    summarize = _delegated("summarize")
     delete_run = _delegated("delete_run")
     restore_run = _delegated("restore_run")
     delete_tag = _delegated("delete_tag")

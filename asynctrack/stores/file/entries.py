@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from functools import lru_cache
 
 from asynctrack.constants import LONGEST_VALUE
 from asynctrack.errors import InvalidInputError, NotFoundError, RefusedError
@@ -23,6 +24,7 @@ from asynctrack.stores.keys import check_key, shorten
 __all__ = [
     "MAX_PARAM_LENGTH",
     "MAX_TAG_LENGTH",
+    "can_be_key",
     "keys_below",
     "open_file",
     "read_entries",
@@ -119,6 +121,16 @@ def read_entry(path: str, warn: Warn) -> str | None:
         return None
     finally:
         os.close(fd)
+
+
+@lru_cache(256)
+def can_be_key(kind: str, key: str) -> bool:
+    """Whether any run can have this key."""
+    try:
+        check_key(kind, key, as_path=True)
+    except InvalidInputError:
+        return False
+    return True
 
 
 def keys_below(folder: str, kind: str, warn: Warn) -> list[str]:

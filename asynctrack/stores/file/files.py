@@ -16,7 +16,9 @@ from asynctrack.platforms import CLOSE_ON_EXEC, fcntl, names_need_utf8
 
 __all__ = [
     "KEY_ERRORS",
+    "LONGEST_LINE",
     "NOT_A_FILE",
+    "NO_POINT",
     "LinksUnsupportedError",
     "check_inside",
     "create_whole",
@@ -57,8 +59,8 @@ _ADVICE = {
     errno.ESTALE: "check that the store's file system is mounted",
 }
 _BLOCK = 1 << 20  # bytes read at once
-_LONGEST_LINE = 65536
-_NO_POINT = b"(a line of more than 65536 bytes)"
+LONGEST_LINE = 65536  # bytes; whatever is longer is no point
+NO_POINT = b"(a line of more than 65536 bytes)"
 NOT_A_FILE = "it is not a file"
 _unlockable: set[int] = set()
 
@@ -135,8 +137,8 @@ def line_blocks(fd: int) -> Iterator[bytes]:
             rest = data[whole:]
         else:
             rest += data
-        if len(rest) > _LONGEST_LINE:
-            rest = _NO_POINT
+        if len(rest) > LONGEST_LINE:
+            rest = NO_POINT
     if rest:
         yield rest
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 from asynctrack.entities import Experiment, LifecycleStage, Metric, Run, RunData, RunInfo, ViewType
-from asynctrack.errors import InvalidInputError, NotFoundError
+from asynctrack.errors import NotFoundError
 from asynctrack.stores import search
 from asynctrack.stores.base import Page
 from asynctrack.stores.file import layout
-from asynctrack.stores.file.entries import keys_below, open_file, read_entries, read_entry
+from asynctrack.stores.file.entries import can_be_key, keys_below, open_file, read_entries, read_entry
 from asynctrack.stores.file.experiments import unwritten_default
 from asynctrack.stores.file.files import line_blocks
 from asynctrack.stores.file.inputs import inputs_of, outputs_of
 from asynctrack.stores.file.lines import latest, parse_lines
 from asynctrack.stores.file.tree import Tree
-from asynctrack.stores.keys import check_key
 
 __all__ = [
     "get_history",
@@ -99,20 +97,10 @@ def get_history(tree: Tree, run_id: str, key: str) -> list[Metric]:
     """Every point of one metric, in its file's order. Raises `NotFoundError`, OSError."""
     run_dir = tree.run_dir(run_id)
     tree.run_info(run_dir)
-    if not _can_be("metric", key):
+    if not can_be_key("metric", key):
         return []
     points = points_in(tree, layout.key_path(run_dir, "metric", key))
     return [Metric(key, value, timestamp, step) for timestamp, step, value in points]
-
-
-@lru_cache(256)
-def _can_be(kind: str, key: str) -> bool:
-    """Whether any run can have this key."""
-    try:
-        check_key(kind, key, as_path=True)
-    except InvalidInputError:
-        return False
-    return True
 
 
 class _Lazy:
@@ -136,7 +124,7 @@ class _Lazy:
         return self._known[kind, key]
 
     def _read(self, kind: str, key: str) -> Any:
-        if not _can_be(kind, key):
+        if not can_be_key(kind, key):
             return None
         path = layout.key_path(self.run_dir, kind, key)
         if kind != "metric":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar, TypeVarTuple
 
 from asynctrack.entities import Experiment, Metric, Run, RunInfo, ViewType
 from asynctrack.platforms import check_file_name
 from asynctrack.stores.base import AbstractStore, Batch, Limits, Page, Refusal, RunSpec
-from asynctrack.stores.file import experiments, layout, reading, runs
+from asynctrack.stores.columns import Increment
+from asynctrack.stores.file import columns, experiments, layout, reading, runs
 from asynctrack.stores.file.batches import BatchWriter
 from asynctrack.stores.file.files import unavailable, unnameable
 from asynctrack.stores.file.tree import Tree
@@ -134,6 +135,18 @@ class FileStore(AbstractStore):
 
     async def get_metric_history(self, run_id: str, key: str) -> list[Metric]:
         return await self._call(reading.get_history, self._tree, run_id, key)
+
+    async def read_columns(
+        self,
+        run_id: str,
+        keys: Collection[str] | None = None,
+        *,
+        after: Any = None,
+        min_step: int | None = None,
+        max_step: int | None = None,
+    ) -> Increment:
+        """Reads only what has been appended since. What follows a file's last newline is not read yet."""
+        return await self._call(columns.read_columns, self._tree, run_id, keys, after, min_step, max_step)
 
     async def delete_run(self, run_id: str) -> None:
         await self._call(runs.delete_run, self._tree, run_id)
