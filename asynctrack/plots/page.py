@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from asynctrack.plots import svg
-from asynctrack.plots.lines import Line
+if TYPE_CHECKING:
+    from asynctrack.plots.chart import Chart
 
-__all__ = ["Chart", "page"]
+__all__ = ["page"]
 
 # No script runs and nothing is loaded, whatever the names and values are.
 _HEAD = """<!doctype html>
@@ -25,22 +25,6 @@ pre {{ max-height: 20rem; overflow: auto; border: 1px solid; padding: .5rem }}
 </style></head><body>
 <h1>{title}</h1>
 """
-
-
-class Chart(NamedTuple):
-    """Lines that are drawn together, and how."""
-
-    lines: Sequence[Line]
-    title: str | None = None
-    x_label: str = "step"
-    log_x: bool = False
-    log_y: bool = False
-
-    def svg(self, width: int = 720, height: int = 360) -> str:
-        """The chart as an ``<svg>`` element, so many pixels wide and high."""
-        return svg.draw(
-            self.lines, width, height, log_x=self.log_x, log_y=self.log_y, title=self.title, x_label=self.x_label
-        )
 
 
 def page(charts: Sequence[Chart], title: str = "asynctrack") -> str:

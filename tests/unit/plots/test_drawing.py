@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asynctrack.plots import braille, svg
+from asynctrack.plots.chart import Chart
 from asynctrack.plots.lines import Line
-from asynctrack.plots.page import Chart, page
+from asynctrack.plots.page import page
 from asynctrack.plots.palette import COLOURS, places_of
 from asynctrack.plots.spark import spark
 
