@@ -17,7 +17,7 @@ from asynctrack.constants import LONGEST_VALUE, RunStatus, SourceType, ViewType
 from asynctrack.errors import InvalidInputError
 from asynctrack.platforms import check_file_name, check_folder_name
 from asynctrack.settings import switch
-from asynctrack.values import shortened, shown, to_float, to_step, to_text, to_timestamp
+from asynctrack.values import as_text, shortened, shown, to_float, to_step, to_text, to_timestamp
 
 if TYPE_CHECKING:
     from asynctrack.entities import Metric, Param, RunTag
@@ -63,9 +63,10 @@ _MAX_MOMENT = (1 << 63) - 1
 
 
 def _id(kind: str, value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    text = as_text(value)
+    if isinstance(value, bool) or (text is None and not isinstance(value, int)):
         raise InvalidInputError(f"{kind} {shortened(value)} is {type(value).__name__}; it must be a string or an int")
-    text = plain_text(value) if isinstance(value, str) else shown(int(value))
+    text = plain_text(text) if text is not None else shown(int(value))  # type: ignore[call-overload]  # it is an int
     if not _ID.fullmatch(text):
         raise InvalidInputError(f"{kind} {shortened(text)} is not an id: ids are letters, digits, '_' and '-'")
     return text
@@ -126,15 +127,16 @@ def path_of(name: str, value: object) -> str:
 
 
 def plain_text(text: str) -> str:
-    """A plain `str` that UTF-8 can encode, from a `str` or a subclass of it."""
-    return str.__str__(text).encode("utf-8", "replace").decode("utf-8")
+    """The same with "?" for what UTF-8 cannot encode."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def text_of(name: str, value: object) -> str:
     """A plain string, from the argument called ``name``."""
-    if not isinstance(value, str):
+    text = as_text(value)
+    if text is None:
         raise InvalidInputError(f"{name}={shortened(value)} is {type(value).__name__}; it must be a string")
-    return plain_text(value)
+    return plain_text(text)
 
 
 def optional_text(name: str, value: object) -> str | None:
@@ -155,12 +157,13 @@ def integer_id(experiment_id: str, name: str) -> int:
 
 def checked_name(name: object) -> str:
     """An experiment's name: a string with a visible character."""
-    if not isinstance(name, str) or not name.strip() or "\0" in name:
+    text = as_text(name)
+    if text is None or not text.strip() or "\0" in text:
         raise InvalidInputError(
             f"an experiment's name cannot be {shortened(name)}; it must be a string with at least one visible "
             "character, and without NUL"
         )
-    return plain_text(name)
+    return plain_text(text)
 
 
 def location_of(location: str | os.PathLike[str] | None) -> str | None:
@@ -252,9 +255,10 @@ def refuse_long_value(kind: str, key: str, text: str) -> None:
 
 
 def _tag_key(key: object) -> str:
-    if not isinstance(key, str):
+    text = as_text(key)
+    if text is None:
         raise InvalidInputError(f"tag key {shortened(key)} is {type(key).__name__}; it must be a string")
-    return plain_text(key)
+    return plain_text(text)
 
 
 def source_tags(
@@ -279,10 +283,8 @@ def once(kind: str, items: Iterable[Param] | Iterable[RunTag], *, last_wins: boo
     """Params or tags as a dictionary. A key that is there twice raises, unless ``last_wins``, as in MLflow."""
     found: dict[str, str] = {}
     for item in _entities(kind, items):
-        try:
-            key, text = item.key, to_text(kind, item.key, item.value)
-        except AttributeError:
-            raise InvalidInputError(f"{shortened(item)} is not a {kind}; see asynctrack.entities") from None
+        key, value = _fields(kind, item, "key", "value")
+        text = to_text(kind, key, value)
         if not last_wins and key in found:
             raise InvalidInputError(
                 f"{kind} {shortened(key)} is given twice, as {shortened(found[key])} and {shortened(text)}"
@@ -298,28 +300,36 @@ def _entities(kind: str, items: object) -> Iterable[Any]:
     return found
 
 
+def _fields(kind: str, item: object, *names: str) -> list[Any]:
+    """Of a metric, param or tag, whose key can be looked up: whether it is one that is allowed is asked later."""
+    try:
+        found = [getattr(item, name) for name in names]
+        hash(found[0])
+    except Exception:  # whatever a __getattr__ or a __hash__ raises
+        raise InvalidInputError(f"{shortened(item)} is not a {kind}; see asynctrack.entities") from None
+    return found
+
+
 def points_of(metrics: Iterable[Metric]) -> list[tuple[str, float, int, int]]:
     """Key, value, step and timestamp (ms) of each metric."""
     found = []
     for item in _entities("metric", metrics):
-        try:
-            key, value, step, timestamp = item.key, item.value, item.step, item.timestamp
-        except AttributeError:
-            raise InvalidInputError(f"{shortened(item)} is not a metric; see asynctrack.entities") from None
+        key, value, step, timestamp = _fields("metric", item, "key", "value", "step", "timestamp")
         found.append((key, to_float(key, value), to_step(key, step), to_timestamp(key, timestamp)))
     return found
 
 
 def refuse_run_id(artifact_uri: str) -> str:
     """The artifact URI. A run id raises: `MlflowClient` takes one at this place, `MLflowService` does not."""
-    if not isinstance(artifact_uri, str) or not artifact_uri or plain_text(artifact_uri) != artifact_uri:
+    text = as_text(artifact_uri)
+    if not text or plain_text(text) != text:
         raise InvalidInputError(f"artifact_uri={shortened(artifact_uri)} is not a URI or a path")
-    if _RUN_ID.fullmatch(artifact_uri):
+    if _RUN_ID.fullmatch(text):
         raise InvalidInputError(
             f"artifact_uri={artifact_uri!r} is a run's id; this verb takes the run's artifact URI, "
             "get_run(run_id).info.artifact_uri, and the one of MlflowClient takes the id"
         )
-    return artifact_uri
+    return text
 
 
 class Search(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 
 from asynctrack.errors import InvalidInputError
 
-__all__ = ["is_stored_as", "shortened", "shown", "to_float", "to_step", "to_text", "to_timestamp"]
+__all__ = ["as_text", "is_stored_as", "shortened", "shown", "to_float", "to_step", "to_text", "to_timestamp"]
 
 
 def to_float(key: object, value: Any) -> float:
@@ -83,9 +83,12 @@ def _may_be_masked(kind: type) -> bool:
 
 def _described(value: object) -> str:
     """``repr(value)``, shortened; of what is no number of Python's own, with its type and shape."""
-    shape = getattr(value, "shape", None)
     if isinstance(value, (int, float, complex, str, bytes)) or value is None:
         return shortened(value)
+    try:
+        shape = getattr(value, "shape", None)
+    except Exception:  # whatever its __getattr__ raises
+        shape = None
     what = f"{shortened(value)} ({type(value).__module__}.{type(value).__qualname__}"
     return f"{what} of shape {tuple(shape)})" if isinstance(shape, tuple) else f"{what})"
 
@@ -102,6 +105,17 @@ def to_timestamp(key: object, timestamp: Any) -> int:
             "epoch; time.time_ns() // 1_000_000 is now"
         )
     return number
+
+
+def as_text(value: object) -> str | None:
+    """The plain `str` that a text is, a subclass of it too, or that one stands for: Werkzeug's and wrapt's proxies say
+    that they are texts, and no regular expression or encoder takes them. None for what is no text."""
+    try:
+        if not isinstance(value, str):
+            return None
+        return str.__str__(value) if issubclass(type(value), str) else str(value)
+    except Exception:  # whatever its __str__ raises
+        return None
 
 
 def to_text(kind: str, key: object, value: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from asynctrack.artifacts.paths import artifact_file as checked
 from asynctrack.errors import InvalidInputError, InvalidTypeError
-from asynctrack.values import shortened
+from asynctrack.values import as_text, shortened
 
 __all__ = ["Content", "dict_content", "figure_content", "text_content"]
 
@@ -32,9 +32,10 @@ class Content(NamedTuple):
 def text_content(text: str, artifact_file: str) -> Content:
     """Text, in UTF-8; characters that it cannot express become '?'. Raises `InvalidInputError`."""
     path = checked(artifact_file)
-    if not isinstance(text, str):
+    plain = as_text(text)
+    if plain is None:
         raise InvalidTypeError(f"artifact {path}: log_text takes a string, not {type(text).__name__}")
-    return Content(path, text.encode("utf-8", "replace"))
+    return Content(path, plain.encode("utf-8", "replace"))
 
 
 def dict_content(dictionary: Mapping[str, Any] | list[Any], artifact_file: str) -> Content:

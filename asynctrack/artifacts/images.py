@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from asynctrack.artifacts.content import Content
 from asynctrack.artifacts.paths import artifact_file as checked
 from asynctrack.errors import InvalidInputError, InvalidTypeError
-from asynctrack.values import shortened
+from asynctrack.values import as_text, shortened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,14 +50,15 @@ def stepped_image_contents(image: Any, key: str, step: int = 0, timestamp: int |
     """
     import uuid
 
-    if not isinstance(key, str) or not _KEY.fullmatch(key):
+    name = as_text(key)
+    if name is None or not _KEY.fullmatch(name):
         raise InvalidInputError(
             f"image key {shortened(key)}: it is made of ASCII letters, digits, underscores, dashes, periods, spaces "
             f"and slashes"
         )
     if timestamp is None:
         timestamp = time.time_ns() // 1_000_000
-    name = f"images/{key.replace('/', '~')}+step+{step}+timestamp+{timestamp}+{uuid.uuid4()}"
+    name = f"images/{name.replace('/', '~')}+step+{step}+timestamp+{timestamp}+{uuid.uuid4()}"
     picture = _to_pil(image, key)
     return [image_content(picture, f"{name}.png"), preview_content(picture, f"{name}+compressed.webp")]
 
@@ -71,14 +72,21 @@ def _to_pil(image: Any, name: str) -> Image:
         ) from error
     if isinstance(image, PIL.Image.Image):
         return image
-    if not hasattr(image, "__array__") and hasattr(image, "to_pil"):
+    if not _has(image, "__array__") and _has(image, "to_pil"):
         return image.to_pil()  # type: ignore[no-any-return]  # mlflow.Image, which is not to be imported here
-    if not hasattr(image, "__array__"):
+    if not _has(image, "__array__"):
         raise InvalidTypeError(
             f"image {shortened(name)}: {type(image).__name__} is no image; log a NumPy array, a tensor on the CPU or a "
             f"PIL image"
         )
     return PIL.Image.fromarray(_pixels(image, name))
+
+
+def _has(image: object, name: str) -> bool:
+    try:
+        return hasattr(image, name)
+    except Exception:  # whatever its __getattr__ raises
+        return False
 
 
 def _pixels(image: Any, name: str) -> Any:

@@ -10,7 +10,7 @@ from asynctrack.arguments import checked_name, experiment_id_of, integer_id, sea
 from asynctrack.constants import ViewType
 from asynctrack.service.creating import new_experiment
 from asynctrack.service.pages import PAGE, all_items, paged
-from asynctrack.values import to_text
+from asynctrack.values import as_text, to_text
 
 if TYPE_CHECKING:
     from asynctrack.entities import Experiment, PagedList
@@ -37,7 +37,8 @@ async def get_experiment(session: Session, experiment_id: str | int) -> Experime
 async def get_experiment_by_name(session: Session, name: str | None) -> Experiment | None:
     """An experiment, also a deleted one, or None if no experiment has that
     name; none has a blank one."""
-    if name is None or (isinstance(name, str) and not name.strip()):
+    text = as_text(name)
+    if name is None or (text is not None and not text.strip()):
         return None
     return await session.store.get_experiment_by_name(checked_name(name))
 

@@ -70,7 +70,7 @@ def clean_key(key: object) -> str:
 
 
 def _fault(key: object, as_path: bool) -> str | None:
-    if not isinstance(key, str):
+    if not (isinstance(key, str) and issubclass(type(key), str)):  # a proxy only says so
         return f"is {type(key).__name__}, not a string"
     if not key:
         return "is empty"

@@ -11,7 +11,7 @@ from asynctrack.platforms import check_folder_name, unquoted_path
 from asynctrack.settings import Settings, current_settings
 from asynctrack.stores.base import AbstractStore
 from asynctrack.stores.io import StoreIO, ThreadedIO
-from asynctrack.values import shortened
+from asynctrack.values import as_text, shortened
 
 __all__ = ["open_store", "own_paths", "resolve_store_uri", "same_spelling", "userinfo_of"]
 
@@ -96,7 +96,7 @@ def _holds_experiments(path: str) -> bool:
 def _text_of(uri: object) -> str:
     """What a user has written, without blanks around it, which an env file leaves there. Raises InvalidInputError."""
     try:
-        text = os.fspath(uri) if isinstance(uri, os.PathLike) else uri
+        text = os.fspath(uri) if isinstance(uri, os.PathLike) else as_text(uri)
     except Exception:  # whatever its __fspath__ raises
         text = None
     if not isinstance(text, str):

@@ -72,10 +72,49 @@ class Failing:
     __int__ = __len__ = __index__
 
 
+class Proxy:
+    """Stands for a text, says that it is one, and is none: as Werkzeug's and wrapt's proxies do."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @property  # type: ignore[misc]  # as these proxies do
+    def __class__(self) -> Any:
+        return str
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.text, name)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return repr(self.text)
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __eq__(self, other: object) -> bool:
+        return self.text == other
+
+
+class Closed:
+    """An object that is not there yet, or no longer: whatever is asked of it fails."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name}: not open")
+
+    def __repr__(self) -> str:
+        return "Closed()"
+
+
 ODD: list[Any] = [
     None, "", " ", 5, -1, True, 1.5, float("nan"), b"bytes", Path("some/path"), ["a", 1], {"a": 1}, {5: None}, object(),
     "a\ud800", "a\0b", "x" * 300, "../x", 10**5000, Unspeakable(), Ambiguous(),
-    Failing(),
+    Failing(), Proxy("5"), Closed(),
 ]  # fmt: skip
 
 #: what no flag can be
@@ -149,11 +188,11 @@ def unclear(parameter: str, value: Any, error: AsynctrackError) -> str | None:
     said = str(error).lower()
     words = [word.rstrip("s") for word in parameter.split("_") if word != "id"] + [shortened(value, 20)[:12].lower()]
     if isinstance(value, str | Path):
-        words += [os.path.basename(value)[:12].lower()] if str(value).strip() else ["path", "file", "folder"]
+        words += [os.path.basename(str(value))[:12].lower()] if str(value).strip() else ["path", "file", "folder"]
     if parameter == "local_dir":
         words.append("folder")
     if isinstance(value, str):
-        words.append(value[:12].replace("\ud800", "?"))
+        words.append(str(value)[:12].replace("\ud800", "?"))
     return None if any(word in said for word in words) else f"does not name the argument: {said[:160]}"
 
 
