@@ -77,8 +77,10 @@ if TYPE_CHECKING:
     from asynctrack import exceptions as exceptions
     from asynctrack.aggregates import OverRanks, over_ranks
     from asynctrack.entities import Experiment, FileInfo, Metric, Param, Run, RunData, RunInfo, RunTag
+    from asynctrack.histories import history
     from asynctrack.importing.runs import Import, import_runs
     from asynctrack.integrations.aggregator import Aggregator
+    from asynctrack.reading.table import History
     from asynctrack.recovery.sync import Shipment, sync
     from asynctrack.tracking import AsyncMLflowService, MlflowClient, MLflowService
 
@@ -97,6 +99,7 @@ __all__ = [
     "Experiment",
     "FileInfo",
     "FlushTimeoutError",
+    "History",
     "Import",
     "InvalidInputError",
     "InvalidTypeError",
@@ -145,6 +148,7 @@ __all__ = [
     "get_run",
     "get_service",
     "get_tracking_uri",
+    "history",
     "import_runs",
     "is_tracking_uri_set",
     "last_active_run",
@@ -188,9 +192,11 @@ def __getattr__(name: str) -> Any:
 
 _HOMES = {
     "Aggregator": "asynctrack.integrations.aggregator",
+    "History": "asynctrack.reading.table",
     "Import": "asynctrack.importing.runs",
     "OverRanks": "asynctrack.aggregates",
     "over_ranks": "asynctrack.aggregates",
+    "history": "asynctrack.histories",
     "import_runs": "asynctrack.importing.runs",
     "AsyncMLflowService": "asynctrack.tracking",
     "MLflowService": "asynctrack.tracking",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, dataclass_transf
 
 from asynctrack.constants import LifecycleStage, RunStatus, SourceType, ViewType
 from asynctrack.errors import InvalidInputError
+from asynctrack.markup import run_markup, runs_markup
 
 __all__ = [
     "Dataset",
@@ -344,6 +345,9 @@ class Run(_Entity, metaclass=_RunLike):
         """The run that `to_dictionary` has made this of, without inputs and outputs, as in MLflow."""
         return cls(RunInfo.from_dictionary(the_dict["info"]), RunData.from_dictionary(the_dict["data"]))
 
+    def _repr_html_(self) -> str:
+        return run_markup(self)
+
 
 @_entity
 class Experiment(_Entity):
@@ -383,3 +387,8 @@ class PagedList(list[T]):
     def to_list(self) -> list[T]:
         """The page as a plain list."""
         return list(self)
+
+    def _repr_html_(self) -> str | None:
+        """A table of runs, in notebooks; nothing of its own for a page of anything else."""
+        runs = [each for each in self if isinstance(each, Run)]
+        return runs_markup(runs) if runs else None

@@ -20,7 +20,7 @@ from asynctrack.runs.faces import handed_run
 from asynctrack.runs.log import RunLog
 from asynctrack.runs.operations import RunOperations
 from asynctrack.runs.run import active_run, logging_run, start_run
-from asynctrack.tables import runs_table
+from asynctrack.tables import FORMATS, runs_table
 from asynctrack.tracking import get_service
 from asynctrack.values import shortened
 
@@ -342,17 +342,18 @@ def search_runs(
     experiment_names: Sequence[str] | None = None,
 ) -> Any:
     """Runs that match a filter in MLflow's syntax: a pandas DataFrame with
-    MLflow's columns, or a list of `Run` with ``output_format="list"``.
+    MLflow's columns. ``output_format``: "pandas", "polars", "arrow" (a pyarrow
+    Table), or "list" (of `Run`).
 
     Without ``experiment_ids`` and ``experiment_names``, the experiment of new
     runs is searched, or with ``search_all_experiments`` all active ones. A
     ``max_results`` that is not positive finds none, as in MLflow. Raises
-    InvalidInputError for a bad filter, ImportError when pandas is needed and
-    not installed, a StoreError, FlushTimeoutError when the events of this
+    InvalidInputError for a bad filter, ImportError when pandas (polars,
+    pyarrow) is needed and not installed, a StoreError, FlushTimeoutError when the events of this
     process are not delivered in time.
     """
-    if not (isinstance(output_format, str) and output_format in ("pandas", "list")):
-        raise InvalidInputError(f"output_format={shortened(output_format)}: it must be 'pandas' or 'list'")
+    if not (isinstance(output_format, str) and output_format in FORMATS):
+        raise InvalidInputError(f"output_format={shortened(output_format)}: it must be one of {', '.join(FORMATS)}")
     most = most_of(max_results)
     search_of(run_view_type, 1, filter_string, order_by)  # before anything is asked of the store
     service = get_service()
@@ -366,7 +367,7 @@ def search_runs(
         token = page.token
         if token is None:
             break
-    return runs if output_format == "list" else runs_table(runs)
+    return runs_table(runs, output_format)
 
 
 def _experiments_to_search(ids: Sequence[str] | None, names: Sequence[str] | None, everything: bool) -> list[str]:

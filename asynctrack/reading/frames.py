@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from html import escape
 from itertools import islice
 from typing import Any, Literal
 
-from asynctrack.errors import InvalidInputError, InvalidTypeError
+from asynctrack.errors import InvalidInputError
+from asynctrack.markup import table_markup
 from asynctrack.reading.arrow import stream_of
 from asynctrack.reading.chunks import Chunk, Kind, Same, needed
+from asynctrack.values import shortened
 
 __all__ = ["Format", "Table", "check_format"]
 
@@ -28,11 +29,9 @@ _SHOWN = 10
 
 def check_format(wanted: object) -> Format:
     """A ``format`` argument. Raises InvalidInputError."""
-    if wanted not in _FORMATS:
+    if not isinstance(wanted, str) or wanted not in _FORMATS:
         names = ", ".join(map(repr, _FORMATS))
-        raise (InvalidInputError if isinstance(wanted, str) else InvalidTypeError)(
-            f"format: expected one of {names}, got {wanted!r}"
-        )
+        raise InvalidInputError(f"format: expected one of {names}, got {shortened(wanted)}")
     return wanted  # type: ignore[return-value]  # one of the literals: tested above
 
 
@@ -129,14 +128,9 @@ class Table(ABC):
 
     def _repr_html_(self) -> str:
         """The first rows, for notebooks."""
-        cells = "".join(
-            "<tr>" + "".join(f"<td>{escape(str(value))}</td>" for value in row) + "</tr>"
-            for row in islice(self.rows(), _SHOWN)
-        )
-        heads = "".join(f"<th>{escape(name)}</th>" for name in self.kinds)
         total = len(self)
         more = f"<p>{total:,} rows, the first {_SHOWN} of them shown</p>" if total > _SHOWN else ""
-        return f"<table><thead><tr>{heads}</tr></thead><tbody>{cells}</tbody></table>{more}"
+        return table_markup(self.columns, islice(self.rows(), _SHOWN)) + more
 
 
 def _values(kind: Kind, column: Any, rows: int) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from asynctrack.reading.looking import look
@@ -10,35 +10,28 @@ from asynctrack.reading.table import History, Piece
 
 if TYPE_CHECKING:
     from asynctrack.entities import Run
+    from asynctrack.reading.asked import Asked
     from asynctrack.stores.base import AbstractStore
 
 __all__ = ["read_history"]
 
+_AXES = ("step", "time", "relative")
 
-async def read_history(
-    store: AbstractStore,
-    runs: Sequence[str | Run],
-    keys: Collection[str] | None = None,
-    *,
-    x: str = "step",
-    samples: int | None = None,
-    min_step: int | None = None,
-    max_step: int | None = None,
-    live: bool = True,
-) -> History:
-    """The history of some runs, in the order in which they are given, and of some keys (default: all), in order.
+
+async def read_history(store: AbstractStore, runs: Sequence[str | Run], asked: Asked, *, live: bool = True) -> History:
+    """The history of some runs, in the order in which they are given; their keys in the order that was asked for.
 
     ``live``: with the points that spools here hold and the store does not have yet. Raises `NotFoundError`,
-    InvalidInputError for an ``x`` that is none.
+    InvalidInputError for an ``x`` that no run has.
     """
-    wanted = keys if keys is None or x in (*keys, "step", "time", "relative") else [*keys, x]
+    keys = asked.keys
+    wanted = keys if keys is None or asked.x in (*keys, *_AXES) else [*keys, asked.x]
     pieces = []
     for given in runs:
         run = await store.get_run(given) if isinstance(given, str) else given
-        series = await look(store, run.info.run_id, wanted, live=live, min_step=min_step, max_step=max_step)
-        order = sorted(series) if keys is None else [key for key in wanted or () if key in series]
-        pieces += [Piece(run, key, series[key]) for key in order]
-    found = History(pieces).over(x)
+        series = await look(store, run.info.run_id, wanted, live=live, min_step=asked.min_step, max_step=asked.max_step)
+        pieces += [Piece(run, key, series[key]) for key in (wanted or sorted(series)) if key in series]
+    found = History(pieces).over(asked.x)
     if keys is not None:
         found = found.only(keys)  # x may have been read for the others alone
-    return found if samples is None else found.sample(samples)
+    return found if asked.samples is None else found.sample(asked.samples)

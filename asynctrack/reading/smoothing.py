@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterable
 
 from asynctrack.errors import InvalidInputError
+from asynctrack.values import shortened
 
 __all__ = ["check_weight", "smoothed"]
 
@@ -14,7 +15,7 @@ __all__ = ["check_weight", "smoothed"]
 def check_weight(weight: object) -> float:
     """The weight of a moving average. Raises InvalidInputError unless it is at least 0 and below 1."""
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < 1:
-        raise InvalidInputError(f"smoothing: expected a number from 0 to below 1, as 0.9, got {weight!r}")
+        raise InvalidInputError(f"smoothing: expected a number from 0 to below 1, as 0.9, got {shortened(weight)}")
     return float(weight)
 
 

@@ -17,6 +17,7 @@ from asynctrack.reading.sampling import sampled
 from asynctrack.reading.series import Series
 from asynctrack.reading.smoothing import check_weight, smoothed
 from asynctrack.stores.columns import Columns
+from asynctrack.values import shortened
 
 if TYPE_CHECKING:
     from asynctrack.entities import Run
@@ -122,12 +123,12 @@ class History(Table):
     def over(self, x: str) -> History:
         """The same over another x: "step", "time" (ms since the epoch), "relative" (s since each run began), or the
         key of a metric in this history. Raises InvalidInputError for anything else."""
-        if x in (*_AXES, "relative"):
+        if isinstance(x, str) and x in (*_AXES, "relative"):
             return History(self.pieces, x)
-        if x not in self.keys:
+        if not isinstance(x, str) or x not in self.keys:
             raise InvalidInputError(
                 f"x: expected 'step', 'time', 'relative' or the key of a metric that was read "
-                f"({', '.join(map(repr, self.keys[:5])) or 'none'}), got {x!r}"
+                f"({', '.join(map(repr, self.keys[:5])) or 'none'}), got {shortened(x)}"
             )
         values = {
             piece.run.info.run_id: dict(zip(piece.series.columns.steps, piece.series.columns.values, strict=True))
@@ -155,7 +156,7 @@ class History(Table):
         """At most so many points of each series, 4 at least: its first, its last, and of equal stretches of x the
         smallest and the largest value, so that no spike is lost. Raises InvalidInputError."""
         if isinstance(points, bool) or not isinstance(points, int) or points < _FEWEST:
-            raise InvalidInputError(f"samples: expected an integer of at least {_FEWEST}, got {points!r}")
+            raise InvalidInputError(f"samples: expected an integer of at least {_FEWEST}, got {shortened(points)}")
         bounds: dict[str, tuple[float, float]] = {}
         over = [self.x_of(piece) for piece in self.pieces]
         for piece, x in zip(self.pieces, over, strict=True):

@@ -15,6 +15,7 @@ from asynctrack.errors import InvalidInputError
 from asynctrack.runs.active import attach_state, attached_run, leave_state
 from asynctrack.runs.asking import Question, ask_on_loop
 from asynctrack.runs.log import RunLog
+from asynctrack.runs.readback import AwaitedReading, BlockingReading
 from asynctrack.runs.waiting import raise_refused, shielded, timed_out, wait_blocking, wait_on_loop
 from asynctrack.runs.workers import wait_for_workers, wait_for_workers_on_loop
 from asynctrack.settings import current_settings
@@ -72,7 +73,7 @@ class RunFace(RunLog):
         return f"<{type(self).__name__} {self.run_id} at {self.tracking_uri}, {state}>"
 
 
-class BlockingRun(RunFace):
+class BlockingRun(BlockingReading, RunFace):
     """A run object whose methods that wait block."""
 
     __slots__ = ()
@@ -98,7 +99,7 @@ class BlockingRun(RunFace):
         raise_refused(self._state)
 
 
-class AwaitedRun(RunFace):
+class AwaitedRun(AwaitedReading, RunFace):
     """A run object whose methods that wait are awaited, on asyncio or trio. The log verbs are plain calls."""
 
     __slots__ = ()

@@ -120,7 +120,19 @@ ODD: list[Any] = [
 #: what no flag can be
 UNTRUE = [Ambiguous(), Failing()]
 #: what takes anything and means its truth, as in MLflow
-FLAGS = {"nested", "shared", "strict", "synchronous", "log_system_metrics", "search_all_experiments", "wait", "workers"}
+FLAGS = {
+    "live",
+    "log_x",
+    "log_y",
+    "nested",
+    "shared",
+    "strict",
+    "synchronous",
+    "log_system_metrics",
+    "search_all_experiments",
+    "wait",
+    "workers",
+}
 #: not about runs and experiments, or ending the process's work; these have tests of their own
 LEFT_OUT = {
     "configure", "end_run", "get_async_service", "get_service", "import_runs", "is_tracking_uri_set", "shutdown",
@@ -151,6 +163,7 @@ class Bench:
             "local_dir": folder / "files", "local_path": folder / "files/a.txt", "max_results": 5,
             "metrics": {"m": 1.0},
             "order_by": [], "output_format": "list", "params": {}, "path": "made.txt", "run_id": run.run_id,
+            "runs": run.run_id,
             "step": 1,
             "tags": {"t": 1}, "text": "text", "timestamp": 1, "uri": str(folder / "other"), "value": 1,
         }  # fmt: skip

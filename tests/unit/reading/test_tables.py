@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asynctrack.entities import Run, RunData, RunInfo
-from asynctrack.errors import InvalidInputError, InvalidTypeError
+from asynctrack.errors import InvalidInputError
 from asynctrack.reading.sampling import _by_numpy, sampled
 from asynctrack.reading.series import Series
 from asynctrack.reading.smoothing import smoothed
@@ -134,7 +134,7 @@ def test_formats_are_checked() -> None:
     assert HISTORY.to("columns") is HISTORY
     with pytest.raises(InvalidInputError, match=r"format: expected one of 'pandas', .*, got 'excel'"):
         HISTORY.to("excel")
-    with pytest.raises(InvalidTypeError, match="got None"):
+    with pytest.raises(InvalidInputError, match="got None"):
         HISTORY.to(None)
 
 
