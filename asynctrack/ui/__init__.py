@@ -1,0 +1,1 @@
+"""What people look at: a page in the browser, a live view in a notebook."""
