@@ -7,6 +7,7 @@ import math
 import os
 import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from asynctrack.stores.base import RunSpec
 from asynctrack.stores.columns import Columns, Spot, Summary
-from asynctrack.stores.file import FileStore, columns, parsing
+from asynctrack.stores.file import FileStore, book, columns, parsing
 from asynctrack.stores.file.lines import parse_lines
 from asynctrack.stores.file.quick import is_exact, quick_columns
 from asynctrack.stores.io import InlineIO, drive
@@ -175,3 +176,54 @@ def test_a_summary_continues_as_if_it_had_begun_at_once(points: list[tuple[int, 
     whole = Summary.of(rows)
     assert repr(whole) == repr(by_the_point(rows))
     assert repr(Summary.of(rows.part(at), Summary.of(rows.part(0, at)))) == repr(whole)
+
+
+changes = st.one_of(
+    st.tuples(st.just("append"), texts),
+    st.tuples(st.just("append"), texts),
+    st.tuples(st.just("torn"), st.integers(1, 12)),
+    st.tuples(st.just("write"), texts),
+    st.tuples(st.just("replace"), texts),
+    st.tuples(st.just("cut"), st.integers(0, 40)),
+    st.tuples(st.just("unlink"), st.none()),
+    st.tuples(st.just("reopen"), st.none()),
+)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(changes, min_size=2, max_size=12))
+def test_whatever_happens_to_a_file_what_is_remembered_of_it_is_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, happenings: list[tuple[str, Any]]
+) -> None:
+    monkeypatch.setattr(book, "_WORTH", 1)
+    monkeypatch.setattr(book, "_PART", 0)
+    root = tmp_path / uuid.uuid4().hex
+    store = FileStore(root, InlineIO())
+    run_id = drive(store.create_run(RunSpec(uuid.uuid4().hex))).run_id
+    path = root / "0" / run_id / "metrics" / "m"
+    path.parent.mkdir(exist_ok=True)
+    for what, given_text in happenings:
+        data = b"" if given_text is None or isinstance(given_text, int) else b"".join(given_text)
+        before = path.read_bytes() if path.exists() else b""
+        if what == "append":
+            with path.open("ab") as file:
+                file.write(data)
+        elif what == "torn":
+            path.write_bytes(before + b"12 3.5 67\n"[:given_text])
+        elif what == "write":
+            path.write_bytes(data)
+        elif what == "replace":
+            (root / "new").write_bytes(data)
+            os.replace(root / "new", path)
+        elif what == "cut" and before:
+            os.truncate(path, max(0, len(before) - given_text))
+        elif what == "unlink":
+            path.unlink(missing_ok=True)
+        elif what == "reopen":
+            store = FileStore(root, InlineIO())
+        says = expected(path.read_bytes() if path.exists() else b"")
+        found = drive(store.summarize(run_id))
+        assert repr(found.get("m")) == repr(by_the_point(says))
+        [run] = drive(store.search_runs(["0"])).items
+        summary = by_the_point(says)
+        assert repr(run.data.metrics) == repr({} if summary is None else {"m": summary.latest.value})

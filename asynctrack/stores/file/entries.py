@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from functools import lru_cache
 
 from asynctrack.constants import LONGEST_VALUE
@@ -25,6 +25,7 @@ __all__ = [
     "MAX_PARAM_LENGTH",
     "MAX_TAG_LENGTH",
     "can_be_key",
+    "files_below",
     "keys_below",
     "open_file",
     "read_entries",
@@ -135,23 +136,44 @@ def can_be_key(kind: str, key: str) -> bool:
 
 def keys_below(folder: str, kind: str, warn: Warn) -> list[str]:
     """The key of every file in and below ``folder``, sorted; ``warn`` is told of files that no key can name."""
-    found = []
+    return sorted(key for key, _ in files_below(folder, kind, warn))
 
-    def unreadable(problem: OSError) -> None:
-        if not isinstance(problem, FileNotFoundError):
-            warn(problem.filename, problem.strerror)
 
-    for parent, _, names in os.walk(folder, onerror=unreadable):
-        for name in names:
-            path = os.path.join(parent, name)
-            key = os.path.relpath(path, folder)
+def files_below(
+    folder: str, kind: str, warn: Warn, known: Container[str] = ()
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """The same with the entries of the folders, in no order; keys that are ``known`` are not checked. Links to folders
+    are not followed."""
+    pending = [("", folder)]
+    while pending:
+        above, parent = pending.pop()
+        try:
+            with os.scandir(parent) as found:
+                entries = list(found)
+        except OSError as problem:
+            if not isinstance(problem, FileNotFoundError):
+                warn(problem.filename, problem.strerror)
+            continue
+        for entry in entries:
+            key = above + entry.name
             try:
-                check_key(kind, key)
-            except InvalidInputError as problem:
-                warn(path, problem)
-            else:
-                found.append(key)
-    return sorted(found)
+                is_folder = entry.is_dir()
+            except OSError:
+                is_folder = False  # a link in a circle
+            if is_folder:
+                if not entry.is_symlink():
+                    pending.append((f"{key}/", entry.path))
+            elif key in known or _checked(kind, key, entry.path, warn):
+                yield key, entry
+
+
+def _checked(kind: str, key: str, path: str, warn: Warn) -> bool:
+    try:
+        check_key(kind, key)
+    except InvalidInputError as problem:
+        warn(path, problem)
+        return False
+    return True
 
 
 def read_entries(folder: str, kind: str, warn: Warn) -> dict[str, str]:

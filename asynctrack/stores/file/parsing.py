@@ -16,14 +16,23 @@ __all__ = ["columns_of", "new_lines", "pays"]
 _BLOCK = 1 << 20  # bytes read at once
 #: bytes from which on the 0.2 s are well spent in which NumPy is loaded
 _MANY = 2 << 20
+#: bytes that Python has parsed by the time NumPy would have begun
+_FEW = 16 << 10
 _MOST = 1 << 63
 #: what numbers are written with; with anything else among them, lines are taken one by one
 _NUMBERS = b"0123456789.-+einfa"
 
 
+class _Parsed:
+    """Bytes that this process has parsed: from many small files, it may come to much."""
+
+    so_far = 0
+
+
 def pays(size: int) -> bool:
     """Whether to parse so many bytes by NumPy. It is loaded for that, where it is installed."""
-    if size < _MANY and "numpy" not in sys.modules:
+    _Parsed.so_far += size
+    if size < _FEW or (_Parsed.so_far < _MANY and "numpy" not in sys.modules):
         return False
     try:
         return is_exact()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +11,14 @@ from asynctrack.entities import Experiment, LifecycleStage, Metric, Run, RunData
 from asynctrack.errors import NotFoundError
 from asynctrack.stores import search
 from asynctrack.stores.base import Page
+from asynctrack.stores.columns import Summary
 from asynctrack.stores.file import layout
-from asynctrack.stores.file.entries import can_be_key, keys_below, open_file, read_entries, read_entry
+from asynctrack.stores.file.book import Book, book_of
+from asynctrack.stores.file.entries import can_be_key, open_file, read_entries, read_entry
 from asynctrack.stores.file.experiments import unwritten_default
 from asynctrack.stores.file.files import line_blocks
 from asynctrack.stores.file.inputs import inputs_of, outputs_of
-from asynctrack.stores.file.lines import latest, parse_lines
+from asynctrack.stores.file.lines import parse_lines
 from asynctrack.stores.file.tree import Tree
 
 __all__ = [
@@ -29,13 +31,17 @@ __all__ = [
     "points_in",
     "search_experiments",
     "search_runs",
+    "summarize",
 ]
 
 
 def get_run(tree: Tree, run_id: str) -> Run:
     """Raises `NotFoundError`, `DamagedError`, OSError."""
     run_dir = tree.run_dir(run_id)
-    return _whole(tree, run_dir, tree.run_info(run_dir))
+    book = book_of(tree, os.path.dirname(run_dir))
+    run = _whole(tree, book, run_dir, tree.run_info(run_dir))
+    book.keep()
+    return run
 
 
 def get_run_info(tree: Tree, run_id: str) -> RunInfo:
@@ -52,28 +58,29 @@ def get_tags(tree: Tree, run_id: str) -> dict[str, str]:
     return read_entries(os.path.join(tree.run_dir(run_id), layout.FOLDERS["tag"]), "tag", tree.warn_once)
 
 
-def _whole(tree: Tree, run_dir: str, info: RunInfo) -> Run:
-    folder = os.path.join(run_dir, layout.METRICS)
-    found = (_latest(tree, os.path.join(folder, key), key) for key in keys_below(folder, "metric", tree.warn_once))
-    params, tags = (
-        read_entries(os.path.join(run_dir, layout.FOLDERS[kind]), kind, tree.warn_once) for kind in ("param", "tag")
-    )
-    points = [point for point in found if point is not None]
+def _whole(tree: Tree, book: Book, run_dir: str, info: RunInfo) -> Run:
+    params, tags = (book.values(tree, run_dir, kind) for kind in ("param", "tag"))
     return Run(
         named(info, tags.get(layout.RUN_NAME_TAG)),
-        RunData.of(points, params, tags),
+        RunData.of(book.latest(tree, run_dir), params, tags),
         inputs_of(tree, run_dir),
         outputs_of(tree, run_dir),
     )
 
 
+def summarize(tree: Tree, run_id: str, keys: Collection[str] | None) -> dict[str, Summary]:
+    """Raises `NotFoundError`, `DamagedError`, OSError."""
+    run_dir = tree.run_dir(run_id)
+    tree.run_info(run_dir)
+    book = book_of(tree, os.path.dirname(run_dir))
+    found = book.summaries(tree, run_dir, keys)
+    book.keep()
+    return found
+
+
 def named(info: RunInfo, tag: str | None) -> RunInfo:
     """MLflow before 1.29 kept the name in the tag only."""
     return info if info.run_name or not tag else replace(info, run_name=tag)
-
-
-def _latest(tree: Tree, path: str, key: str) -> Metric | None:
-    return latest(key, points_in(tree, path))
 
 
 def points_in(tree: Tree, path: str) -> Iterator[tuple[int, int, float]]:
@@ -106,11 +113,12 @@ def get_history(tree: Tree, run_id: str, key: str) -> list[Metric]:
 class _Lazy:
     """A getter that reads one file a question, and none twice."""
 
-    __slots__ = ("_known", "_tree", "info", "run_dir")
+    __slots__ = ("_known", "_tree", "book", "info", "run_dir")
 
-    def __init__(self, tree: Tree, run_dir: str, info: RunInfo) -> None:
+    def __init__(self, tree: Tree, book: Book, run_dir: str, info: RunInfo) -> None:
         self.info = info
         self.run_dir = run_dir
+        self.book = book
         self._tree = tree
         self._known: dict[tuple[str, str], Any] = {}
 
@@ -126,11 +134,9 @@ class _Lazy:
     def _read(self, kind: str, key: str) -> Any:
         if not can_be_key(kind, key):
             return None
-        path = layout.key_path(self.run_dir, kind, key)
-        if kind != "metric":
-            return read_entry(path, self._tree.warn_once)
-        point = _latest(self._tree, path, key)
-        return None if point is None else point.value
+        if kind == "metric":
+            return self.book.latest_value(self._tree, self.run_dir, key)
+        return self.book.value(self._tree, self.run_dir, kind, key)
 
 
 def search_runs(
@@ -147,18 +153,26 @@ def search_runs(
     orders = search.parse_run_order(order_by)
     search.check_max_results(max_results)
     found = []
+    books = []
     for experiment_id in dict.fromkeys(experiment_ids):
         try:
             folder = tree.experiment_dir(experiment_id)
         except NotFoundError:
             continue
-        for run_dir, info in tree.runs(folder):
-            lazy = _Lazy(tree, run_dir, info)
+        book = book_of(tree, folder)
+        book.load()
+        runs = list(tree.runs(folder))
+        books.append((book, [info.run_id for _, info in runs]))
+        for run_dir, info in runs:
+            lazy = _Lazy(tree, book, run_dir, info)
             if LifecycleStage.matches(view_type, info.lifecycle_stage) and search.matches(clauses, lazy):
                 found.append(lazy)
     found.sort(key=lambda lazy: (-lazy.info.start_time, lazy.info.run_id))
     wanted, token = search.page(search.order([(lazy, lazy) for lazy in found], orders), max_results, page_token)
-    return Page([_whole(tree, lazy.run_dir, lazy.info) for lazy in wanted], token)
+    page = Page([_whole(tree, lazy.book, lazy.run_dir, lazy.info) for lazy in wanted], token)
+    for book, run_ids in books:
+        book.keep(run_ids)
+    return page
 
 
 def list_run_infos(tree: Tree, experiment_id: str, view_type: int, max_results: int, page_token: str | None) -> Page:

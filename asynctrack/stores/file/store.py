@@ -10,7 +10,7 @@ from typing import Any, TypeVar, TypeVarTuple
 from asynctrack.entities import Experiment, Metric, Run, RunInfo, ViewType
 from asynctrack.platforms import check_file_name
 from asynctrack.stores.base import AbstractStore, Batch, Limits, Page, Refusal, RunSpec
-from asynctrack.stores.columns import Increment
+from asynctrack.stores.columns import Increment, Summary
 from asynctrack.stores.file import columns, experiments, layout, reading, runs
 from asynctrack.stores.file.batches import BatchWriter
 from asynctrack.stores.file.files import unavailable, unnameable
@@ -147,6 +147,10 @@ class FileStore(AbstractStore):
     ) -> Increment:
         """Reads only what has been appended since. What follows a file's last newline is not read yet."""
         return await self._call(columns.read_columns, self._tree, run_id, keys, after, min_step, max_step)
+
+    async def summarize(self, run_id: str, keys: Collection[str] | None = None) -> dict[str, Summary]:
+        """Reads only what has been appended since it was last asked, by this program or another: see `cache`."""
+        return await self._call(reading.summarize, self._tree, run_id, keys)
 
     async def delete_run(self, run_id: str) -> None:
         await self._call(runs.delete_run, self._tree, run_id)

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asynctrack.clock import monotonic
 from asynctrack.entities import Experiment, RunInfo, ViewType
@@ -16,6 +16,9 @@ from asynctrack.stores.file import layout, meta
 from asynctrack.stores.file.entries import read_entries
 from asynctrack.stores.file.files import check_inside, is_file, read_regular
 from asynctrack.stores.keys import shorten
+
+if TYPE_CHECKING:
+    from asynctrack.stores.file.book import Book
 
 __all__ = ["DamagedError", "Tree"]
 
@@ -57,6 +60,8 @@ class Tree:
         self._guarded: set[str] = set()
         self._warned: set[str] = set()
         self._told_of_colon = False
+        #: what is known of the runs of each experiment, by its folder
+        self.books: dict[str, Book] = {}
         #: files that could not be read: as what, and since when (by `monotonic`)
         self._damaged: dict[str, tuple[_Stamp, float]] = {}
 

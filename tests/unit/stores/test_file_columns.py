@@ -131,10 +131,10 @@ def test_a_file_cut_off_while_it_is_read_gives_what_there_was(folder: Folder, mo
         os.truncate(path, 12)  # between the stat and the read
         return False
 
-    monkeypatch.setattr(columns_module, "pays", cut)
-    first = folder.read()
+    with monkeypatch.context() as patched:
+        patched.setattr(columns_module, "pays", cut)
+        first = folder.read()
     assert len(first.columns["m"]) == 1
-    monkeypatch.undo()
     with path.open("ab") as file:
         file.write(b"5 6\n")
     second = folder.read(first.cursor)
