@@ -11,16 +11,14 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
-from asynctrack.journal.frames import FrameFile
 from asynctrack.journal.homes import spool_homes
 from asynctrack.journal.locks import is_held
 from asynctrack.journal.measured import MeasuredOn, measured_on
 from asynctrack.journal.opening import open_regular
 from asynctrack.journal.owner import Owner, host_name, lost_owner, read_owner
-from asynctrack.journal.positions import Positions
 from asynctrack.journal.reader import Chunk, JournalReader
 from asynctrack.journal.slots import count_streams
-from asynctrack.journal.spool import Spool
+from asynctrack.journal.viewing import SpoolView
 
 __all__ = [
     "RejectedEvent",
@@ -33,8 +31,6 @@ __all__ = [
     "read_spool",
 ]
 
-#: slots read at once
-_BLOCK = 8192
 _REJECTED = "rejected.jsonl"
 
 
@@ -198,60 +194,36 @@ def _is_sound(event: Any) -> bool:
 
 def _waiting(path: str, owner: Owner, *, living: bool) -> tuple[list[WaitingRun], list[str]]:
     """The runs with undelivered events, and what is wrong with the spool."""
+    view = SpoolView(path, owner)
     try:
-        registry = FrameFile(os.path.join(path, "registry"), create=False)
+        view.refresh(living=living)
+        runs = _count(view)
     except FileNotFoundError:
         lost = any(name.endswith(".slots") for name in os.listdir(path))
         return [], ["its registry is lost: what its events are about is not known"] if lost else []  # else: delivered
     except ValueError as error:
         return [], [str(error)]
-    spool = Spool(path, owner, None, registry)
-    problems: list[str] = []
-    try:
-        cursor = spool.load_cursor()
-        positions = Positions() if cursor is None else Positions.of(cursor)
-    except OSError as error:
-        positions = Positions()
-        problems.append(f"cannot be read now: {error}")
-    except ValueError as error:
-        # Its consumer may be in the middle of writing it.
-        positions = Positions()
-        problems += [] if living else [str(error)]
-    head = spool.segments.look(None, living=living)
-    reader = JournalReader(registry, head, positions.pending, problems=spool.segments.problems)
-    try:
-        reader.registry.refresh()
-        runs = _count(reader, positions)
     finally:
-        for segment in reader.chain():
-            segment.close()
-        registry.close()
+        view.close()
+    problems = []
+    if view.unsure is not None and not (living and view.damaged):
+        problems.append(view.unsure)
     if not living:  # a living owner's files change while they are read
-        problems += [f"{problem} ({records})" for problem, records in reader.problems.items()]
-        problems += [f"cannot be read now: {reason}" for reason in spool.segments.unreadable]
+        problems += [f"{problem} ({records})" for problem, records in view.reader.problems.items()]
+        problems += [f"cannot be read now: {reason}" for reason in view.segments.unreadable]
     return runs, problems
 
 
-def _count(reader: JournalReader, positions: Positions) -> list[WaitingRun]:
-    borders = list(positions.borders())
+def _count(view: SpoolView) -> list[WaitingRun]:
     counts: dict[int, int] = {}
-    position = borders[0]
-    while True:
-        border = next((at for at in borders if at > position), position + _BLOCK)
-        chunk = reader.read(position, min(_BLOCK, border - position))
-        if chunk.end == position:
-            if position < border <= positions.front:
-                position = border  # slots that were never written
-                continue
-            break
-        for run, events in _events(reader, chunk):
-            if positions.waits(run, chunk.start):
+    for chunk in view.walk():
+        for run, events in _events(view.reader, chunk):
+            if view.waits(run, chunk):
                 counts[abs(run)] = counts.get(abs(run), 0) + events
-        position = chunk.end
     found = []
     for run, events in sorted(counts.items()):
-        spec = reader.registry.run(run) or {}
-        at = positions.runs.get(run)
+        spec = view.reader.registry.run(run) or {}
+        at = view.positions.runs.get(run)
         run_id = (at.run_id if at is not None else None) or spec.get("run_id") or spec.get("uid") or "?"
         tags = spec.get("tags")
         name = spec.get("run_name") or (tags.get("mlflow.runName") if isinstance(tags, dict) else None)

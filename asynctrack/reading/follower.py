@@ -1,0 +1,200 @@
+"""Following a run: a look costs what is new, and shows each point once, in the store or on its way there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from asynctrack.clock import monotonic
+from asynctrack.constants import RunStatus
+from asynctrack.errors import NotFoundError, StoreError
+from asynctrack.reading.finding import experiment_of, names_of, stored_run
+from asynctrack.reading.line import Line
+from asynctrack.reading.pending import Pending, PendingRun
+from asynctrack.reading.points import Stretch
+from asynctrack.reading.series import Series
+from asynctrack.stores.branches import Branch, branches_of
+from asynctrack.stores.columns import Increment
+
+if TYPE_CHECKING:
+    from asynctrack.entities import Run
+    from asynctrack.stores.base import AbstractStore
+
+__all__ = ["Follower"]
+
+#: seconds after which a run's params, tags and status are read again
+_AGAIN = 1.0
+#: seconds before a store that did not answer is asked again: at first, and at most
+_FIRST_BREAK, _LONGEST_BREAK = 1.0, 10.0
+
+
+class Follower:
+    """A run that is looked at again and again; from one task or thread at a time.
+
+    ``keys``: only these metrics (default: all). ``live``: with what spools here hold and the store does not have yet.
+    ``folder``: one more folder where spools are looked for.
+    """
+
+    def __init__(
+        self,
+        store: AbstractStore,
+        run_id: str,
+        keys: Collection[str] | None = None,
+        live: bool = True,
+        *,
+        min_step: int | None = None,
+        max_step: int | None = None,
+        folder: str | None = None,
+    ) -> None:
+        #: by key, sorted; each look replaces those that have changed
+        self.series: dict[str, Series] = {}
+        #: the run as it is, or will be, in the store; None before the first look
+        self.run: Run | None = None
+        #: nothing more will come: the run has ended, or its process has died
+        self.ended = False
+        #: why the store could not be asked at the last look: what is shown of it is of an earlier one
+        self.trouble: StoreError | None = None
+        self._store = store
+        self._names = {run_id}
+        self._run_id = run_id
+        self._keys = None if keys is None else list(keys)
+        self._range = min_step, max_step
+        self._pending = Pending(store, folder) if live else None
+        self._lines: dict[str, Line] = {}
+        self._branches: set[Branch] = set()
+        self._cursor: Any = None
+        self._stored: Run | None = None
+        self._asked_at: float | None = None
+        self._ask_again_at = 0.0
+        self._break = 0.0
+        self._experiment: str | None = None
+
+    async def look(self) -> set[str]:
+        """Take in what is new; the keys whose series have changed. Raises `NotFoundError` for a run of which neither
+        the store nor a spool knows, and what the store raises where no spool knows the run."""
+        held = await self._look_for_run()
+        if self._pending is not None:
+            # Before the store is asked for points: what is delivered in between is there, and told by its equality.
+            await self._store.io.call(self._pending.walk, self._names)
+        news = await self._ask_for_points(held)
+        if self.trouble is None and self._pending is not None:
+            self._pending.settle()
+        held = self._held()
+        waiting: dict[str, list[Stretch]] = {}
+        for key, stretches in held.stretches() if held is not None else ():
+            if self._keys is None or key in self._keys:
+                waiting.setdefault(key, []).extend(stretches)
+        await self._describe(held)
+        return self._merge(news or Increment({}, None), waiting)
+
+    # ── what there is
+
+    async def _look_for_run(self) -> PendingRun | None:
+        """What spools hold of the run, and the store says of it."""
+        if self._pending is not None:
+            await self._store.io.call(self._pending.refresh)
+        held = self._held()
+        now = monotonic()
+        if now < self._ask_again_at or (self._asked_at is not None and now < self._asked_at + _AGAIN):
+            return held
+        try:
+            await self._ask_for_run(held)
+        except NotFoundError:
+            self._stored = None
+            if held is None:
+                raise
+        except StoreError as error:
+            self._in_trouble(error)
+            if held is None and self._stored is None:
+                raise
+        else:
+            self.trouble, self._break = None, 0.0
+            self._asked_at = now
+            return self._held()
+        return held
+
+    def _held(self) -> PendingRun | None:
+        if self._pending is None:
+            return None
+        held = self._pending.run(self._names)
+        if held is not None:
+            self._names |= held.names
+            if held.run_id is not None:
+                self._run_id = held.run_id
+        return held
+
+    async def _ask_for_run(self, held: PendingRun | None) -> None:
+        self._stored = await stored_run(self._store, self._run_id, self._names, held)
+        self._run_id = self._stored.info.run_id
+        self._names |= names_of(self._stored)
+
+    def _in_trouble(self, error: StoreError) -> None:
+        self.trouble = error
+        self._break = min(max(2 * self._break, _FIRST_BREAK), _LONGEST_BREAK)
+        self._ask_again_at = monotonic() + self._break
+
+    async def _ask_for_points(self, held: PendingRun | None) -> Increment | None:
+        """What is new in the store; None: it did not answer."""
+        if monotonic() < self._ask_again_at:
+            return None
+        low, high = self._range
+        try:
+            news = await self._store.read_columns(
+                self._run_id, self._keys, after=self._cursor, min_step=low, max_step=high
+            )
+        except NotFoundError:
+            self.trouble, self._cursor = None, None
+            if held is None:
+                raise
+            return Increment({}, None, frozenset(self._lines))
+        except StoreError as error:
+            self._in_trouble(error)
+            if held is None and not self._lines:
+                raise
+            return None
+        self.trouble, self._cursor = None, news.cursor
+        return news
+
+    async def _describe(self, held: PendingRun | None) -> None:
+        """`run` and `ended`."""
+        stored = self._stored
+        if held is None:
+            self.run = stored if stored is not None else self.run
+            self.ended = self.run is not None and RunStatus.is_terminated(self.run.info.status)
+            return
+        if stored is not None:
+            self.run = held.over(stored)
+        else:
+            if self._experiment is None and self.trouble is None:
+                self._experiment = await experiment_of(self._store, held)
+            self.run = held.alone(self._experiment or "")
+        terminated = RunStatus.is_terminated(self.run.info.status)
+        self.ended = not held.alive and (terminated or not held.alive_elsewhere)
+
+    # ── points
+
+    def _merge(self, news: Increment, waiting: dict[str, list[Stretch]]) -> set[str]:
+        columns, anew = news.columns, news.anew
+        tags = {} if self.run is None else self.run.data.tags
+        branches = set(branches_of(tags))
+        if branches != self._branches:
+            self._branches = branches
+            for line in self._lines.values():
+                line.restrict(branches)
+        changed = set()
+        for key in {*columns, *anew, *waiting, *self._lines}:
+            if key not in self._lines:
+                self._lines[key] = Line(branches, self._range)
+            line = self._lines[key]
+            if line.update(columns.get(key), key in anew, waiting.get(key, [])):
+                changed.add(key)
+        for key in changed:
+            found = self._lines[key].series()
+            if len(found.columns):
+                self.series[key] = found
+            else:
+                self.series.pop(key, None)
+                del self._lines[key]
+        if changed:
+            self.series = dict(sorted(self.series.items()))
+        return changed

@@ -1,0 +1,215 @@
+"""Points out of a journal's slots: as columns with their places, and each once.
+
+With NumPy where the program has loaded it, or where there are so many points that loading it pays.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from array import array
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import islice, pairwise
+from operator import lt
+from typing import Any
+
+from asynctrack.journal.slots import LAST_STREAM, SLOT_SIZE, Record, Slots, decode_slot, plain_streams, records
+from asynctrack.stores.columns import Columns
+
+__all__ = ["Stretch", "drop_doubles", "drop_known", "late_point", "load_numpy", "points_in", "stretches_of", "taken"]
+
+#: points of one stretch at most, as slots are read
+_BLOCK = 8192
+#: slots to read for which NumPy is loaded: 0.15 s, against 0.4 s for so many without it
+_MANY = 400_000
+#: stretches that may share points with another, from which on they are looked through once for all
+_NEAR = 16
+
+
+def load_numpy(slots: int) -> None:
+    """Have NumPy at hand where so many slots are to be read, and it is installed."""
+    if slots >= _MANY and "numpy" not in sys.modules:
+        try:
+            import numpy as np  # noqa: F401  # `_numpy` finds it
+        except ImportError:
+            pass
+
+
+def _numpy() -> Any:
+    """NumPy, if it is loaded, and not just being loaded by another thread."""
+    found = sys.modules.get("numpy")
+    return found if found is not None and hasattr(found, "frombuffer") and hasattr(found, "unique") else None
+
+
+class Stretch:
+    """Some points of one metric that stand close together, in order.
+
+    ``numbers``: the sequence numbers of their slots, ascending; empty for points of a store.
+    """
+
+    __slots__ = ("_times", "columns", "fresh", "numbers", "steps")
+
+    def __init__(self, columns: Columns, numbers: Sequence[int] = ()) -> None:
+        self.columns = columns
+        self.numbers = numbers
+        #: not compared with other points yet
+        self.fresh = True
+        #: the least and the largest of each
+        self.steps = min(columns.steps), max(columns.steps)
+        self._times = min(columns.times), max(columns.times)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def may_share(self, other: Stretch) -> bool:
+        """Whether the two may have a point in common."""
+        return _overlap(self.steps, other.steps) and _overlap(self._times, other._times)
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Only these points."""
+        if len(indices) < len(self):
+            self.columns = taken(self.columns, indices)
+            self.numbers = array("q", [self.numbers[index] for index in indices])
+
+    def keep_from(self, number: int, others: Collection[int]) -> None:
+        """Only the points in slots from ``number`` on, and those in ``others``."""
+        first = bisect_left(self.numbers, number)
+        if first:
+            kept = [index for index in range(first) if self.numbers[index] in others] if others else []
+            self.keep([*kept, *range(first, len(self))])
+
+    def names(self) -> Iterator[tuple[int, int, float | None]]:
+        """What makes each of the points the same as another, as in `asynctrack.stores.file.lines.identity`."""
+        values: Iterable[float | None] = self.columns.values
+        if not math.isfinite(sum(self.columns.values)):
+            values = map(_as_sql_holds, self.columns.values)
+        return zip(self.columns.times, self.columns.steps, values, strict=True)
+
+
+def _as_sql_holds(value: float) -> float | None:
+    if math.isnan(value):
+        return None
+    return math.copysign(sys.float_info.max, value) if math.isinf(value) else value
+
+
+def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] <= other[1] and other[0] <= one[1]
+
+
+def taken(columns: Columns, indices: Sequence[int]) -> Columns:
+    """The points with these indices."""
+    return Columns(
+        [columns.steps[index] for index in indices],
+        [columns.times[index] for index in indices],
+        [columns.values[index] for index in indices],
+    )
+
+
+def stretches_of(columns: Columns, start: int = 0) -> list[Stretch]:
+    """The points of a store from index ``start`` on, in stretches."""
+    return [Stretch(columns.part(at, at + _BLOCK)) for at in range(start, len(columns), _BLOCK)]
+
+
+# ── each once
+
+
+def drop_known(
+    stretches: Iterable[Stretch], known: Sequence[Stretch], sets: dict[int, AbstractSet[Any]] | None = None
+) -> None:
+    """Take out of ``stretches`` the points that stand in ``known``, too. ``sets``: what calls right after one another
+    have made of the points of ``known``, for the next of them."""
+    everything: AbstractSet[Any] | None = None
+    sets = {} if sets is None else sets
+    for stretch in stretches:
+        near = [other for other in known if stretch.may_share(other)]
+        if not near:
+            continue
+        if len(near) > _NEAR:
+            everything = everything or {name for other in known for name in other.names()}
+            parts = [everything]
+        else:
+            parts = [_kept(sets, other) for other in near]
+        stretch.keep([index for index, name in enumerate(stretch.names()) if not any(name in part for part in parts)])
+
+
+def _kept(sets: dict[int, AbstractSet[Any]], stretch: Stretch) -> AbstractSet[Any]:
+    found = sets.get(id(stretch))
+    if found is None:
+        while len(sets) > 2 * _NEAR:
+            sets.pop(next(iter(sets)))
+        found = sets[id(stretch)] = frozenset(stretch.names())
+    return found
+
+
+def drop_doubles(stretch: Stretch) -> None:
+    """Take out of a stretch what stands in it before: a store keeps it once."""
+    steps = stretch.columns.steps
+    if all(map(lt, steps, islice(steps, 1, None))):
+        return
+    first: dict[Any, int] = {}
+    for index, name in enumerate(stretch.names()):
+        first.setdefault(name, index)
+    stretch.keep(list(first.values()))
+
+
+# ── out of slots
+
+
+def points_in(data: Slots, start: int) -> dict[int, Stretch]:
+    """The points in some slots by stream number; the first of the slots has the sequence number ``start``."""
+    np = _numpy()
+    if np is not None:
+        return _by_numpy(np, data, start)
+    plain = plain_streams(data)
+    if plain is not None and len(plain) == 1:
+        words = memoryview(data).cast("q")
+        found = Columns()
+        for column, at in ((found.times, 0), (found.steps, 1)):
+            column.frombytes(words[at::8].tobytes())
+        found.values.frombytes(words[2::8].tobytes())
+        return {plain.pop(): Stretch(found, range(start, start + len(found)))}
+    lists: dict[int, tuple[list[int], list[Record]]] = {}
+    for number, record in enumerate(records(data) if plain is not None else _decoded(data), start):
+        if record is not None and 0 < record[3] <= LAST_STREAM:
+            numbers, points = lists.setdefault(record[3], ([], []))
+            numbers.append(number)
+            points.append(record)
+    return {stream: _stretch(numbers, points) for stream, (numbers, points) in lists.items()}
+
+
+def _decoded(data: Slots) -> Iterator[Record | None]:
+    return (decode_slot(data[at : at + SLOT_SIZE]) for at in range(0, len(data), SLOT_SIZE))
+
+
+def _stretch(numbers: list[int], points: list[Record]) -> Stretch:
+    times, steps, values, _ = zip(*points, strict=True)
+    return Stretch(Columns(steps, times, values), array("q", numbers))
+
+
+def late_point(number: int, point: Record) -> Stretch:
+    """The stretch of one point that was written late."""
+    return _stretch([number], [point])
+
+
+def _by_numpy(np: Any, data: Slots, start: int) -> dict[int, Stretch]:
+    words = np.frombuffer(data, "<u8").reshape(-1, SLOT_SIZE // 8)
+    streams = words[:, 3] & 0xFFFFFFFF
+    good = (words[:, :4] == words[:, 4:]).all(axis=1) & (streams > 0) & (streams <= LAST_STREAM)
+    places = np.flatnonzero(good)
+    if not len(places):
+        return {}
+    order = places[np.argsort(streams[places], kind="stable")]
+    sorted_streams = streams[order]
+    borders = [0, *(np.flatnonzero(np.diff(sorted_streams)) + 1).tolist(), len(order)]
+    found = {}
+    for begin, end in pairwise(borders):
+        rows = words[order[begin:end]]
+        columns = Columns()
+        for column, at in ((columns.times, 0), (columns.steps, 1), (columns.values, 2)):
+            column.frombytes(rows[:, at].tobytes())
+        numbers = array("q")
+        numbers.frombytes((order[begin:end] + start).astype("<i8").tobytes())
+        found[int(sorted_streams[begin])] = Stretch(columns, numbers)
+    return found
