@@ -8,7 +8,7 @@ import typer
 
 from asynctrack.errors import InvalidInputError
 
-__all__ = ["Fields", "NoLive", "NoPager", "Output", "RunName", "RunNames", "Store", "chosen_fields", "not_blank"]
+__all__ = ["Fields", "NoLive", "NoPager", "Output", "RunName", "RunNames", "Store", "chosen_fields", "complete_keys_of", "not_blank"]
 
 
 def not_blank(value: str | None) -> str | None:
@@ -22,6 +22,13 @@ def _runs(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     from asynctrack.cli.completing import complete_runs
 
     return complete_runs(ctx.params.get("store"), incomplete)
+
+
+def complete_keys_of(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The metric keys that a shell offers behind Tab."""
+    from asynctrack.cli.completing import complete_keys
+
+    return complete_keys(ctx.params.get("store"), incomplete)
 
 
 Store = Annotated[

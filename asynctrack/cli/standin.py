@@ -10,9 +10,10 @@ from asynctrack.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from asynctrack.entities import Run
+    from asynctrack.reading.series import Series
     from asynctrack.stores.base import AbstractStore
 
-__all__ = ["FoundRun", "find_runs", "resolve"]
+__all__ = ["Follower", "FoundRun", "find_runs", "resolve"]
 
 
 class FoundRun(NamedTuple):
@@ -73,3 +74,25 @@ async def resolve(store: AbstractStore, text: str, live: bool = True) -> FoundRu
         if matches:
             raise InvalidInputError(f"{text} is ambiguous")
     raise NotFoundError(f"no run {text}")
+
+
+class Follower:
+    """A run that is looked at again and again."""
+
+    def __init__(
+        self, store: AbstractStore, run_id: str, keys: Sequence[str] | None = None, live: bool = True
+    ) -> None:
+        self._store, self._run_id, self._keys, self._live = store, run_id, keys, live
+        self.series: dict[str, Series] = {}
+        self.run: Run | None = None
+        self.ended = False
+
+    async def look(self) -> set[str]:
+        """Look, and return the keys that changed."""
+        from asynctrack.reading.looking import look
+
+        self.run = await self._store.get_run(self._run_id)
+        before = self.series
+        self.series = await look(self._store, self._run_id, self._keys, live=self._live)
+        self.ended = self.run.info.end_time is not None
+        return {key for key, each in self.series.items() if key not in before or len(before[key][0]) != len(each[0])}

@@ -23,6 +23,13 @@ FAILED, USAGE, NOT_FOUND, TIMED_OUT, INTERRUPTED = 1, 2, 3, 124, 130
 #: module of `asynctrack.cli` by verb; each has an `app`. In the order in which help lists them
 _MODULES = {
     "runs": "runs",
+    "show": "show",
+    "tail": "tail",
+    "plot": "plot",
+    "compare": "compare",
+    "diff": "diff",
+    "export": "export",
+    "wait": "wait",
     "doctor": "doctor",
     "spool": "spool",
     "sync": "sync",

@@ -1,0 +1,101 @@
+"""``asynctrack compare``: runs side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from asynctrack.cli.amounts import exact, number
+from asynctrack.cli.asking import named, open_store
+from asynctrack.cli.differences import aspects
+from asynctrack.cli.drawing import chosen_keys, lines_of
+from asynctrack.cli.options import Fields, NoLive, NoPager, Output, RunNames, Store
+from asynctrack.cli.output import Column, choose_form, show_rows, table
+from asynctrack.cli.terminal import Terminal, page
+from asynctrack.cli.verbs import verb
+
+__all__ = ["app", "compare_runs"]
+
+_FIELDS = ("kind", "key", "values", "differs")
+app, _command = verb(*_FIELDS)
+
+#: rows of a chart, with its axes
+_HEIGHT = 14
+
+
+@_command
+def compare_runs(
+    runs: RunNames,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option("--key", "-k", metavar="REGEX", help="Draw these metrics, and show only them among metrics."),
+    ] = None,
+    store: Store = None,
+    only_changed: Annotated[
+        bool, typer.Option("--only-changed/--all", help="Only what differs, or everything.")
+    ] = True,
+    no_live: NoLive = False,
+    output: Output = None,
+    fields: Fields = None,
+    no_pager: NoPager = False,
+) -> None:
+    """Show runs side by side: params, last values of metrics, tags that differ.
+
+    On a terminal, -k draws metrics of all of them into one chart each.
+
+    Exit status: 0; 3 if a run is not there.
+    """
+    terminal = Terminal()
+    form = choose_form(output, fields, terminal)
+    opened = open_store(store)
+    found = [named(opened, text, not no_live) for text in runs]
+    labels = _labels([each.run.info.run_name or each.run.info.run_id[:8] for each in found], found)
+    metrics = {key for each in found for key in each.run.data.metrics}
+    wanted = chosen_keys(metrics, keys) if keys else sorted(metrics)
+    shown = [
+        each
+        for each in aspects([each.run for each in found])
+        if (each.differs or not only_changed) and (each.kind != "metric" or each.key in wanted)
+    ]
+    rows: list[dict[str, Any]] = [
+        {"kind": each.kind, "key": each.key, **dict(zip(labels, each.values, strict=True))} for each in shown
+    ]
+    columns = [Column("kind"), Column("key"), *(Column(label, show=_value) for label in labels)]
+    if form != "table":
+        show_rows(rows, _asked(fields, columns), form, terminal)
+        return
+    text = table(rows, columns, terminal) or "Nothing differs.\n"
+    if keys:
+        from asynctrack.plots.braille import draw
+
+        for key in wanted:
+            drawn = draw(
+                lines_of(opened, found, labels, [key]),
+                terminal.width,
+                _HEIGHT,
+                colour=terminal.colour,
+                ascii_only=not terminal.unicode,
+                title=key,
+            )
+            text += f"\n{drawn}\n"
+    page(text, terminal, not no_pager)
+
+
+def _asked(fields: str | None, columns: list[Column]) -> list[Column]:
+    from asynctrack.cli.options import chosen_fields
+
+    names = chosen_fields(fields, tuple(column.name for column in columns))
+    return [column for column in columns if column.name in names]
+
+
+def _labels(names: list[str], found: list[Any]) -> list[str]:
+    """A name for each run, different from the others'."""
+    return [
+        name if names.count(name) == 1 and name not in ("kind", "key") else f"{name} {each.run.info.run_id[:8]}"
+        for name, each in zip(names, found, strict=True)
+    ]
+
+
+def _value(value: Any) -> str:
+    return "" if value is None else number(value) if isinstance(value, float) else exact(value)

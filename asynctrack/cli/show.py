@@ -1,0 +1,215 @@
+"""``asynctrack show``: one run, in summaries."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from asynctrack.cli.amounts import ago, duration, number
+from asynctrack.cli.asking import experiment_names, named, open_store, series, summaries
+from asynctrack.cli.fields import RUN_FIELDS, Asked, Listed, value_of
+from asynctrack.cli.options import Fields, NoLive, NoPager, Output, RunName, Store, chosen_fields
+from asynctrack.cli.output import Column, choose_form, show_one, show_rows, table
+from asynctrack.cli.terminal import Terminal, clean, page
+from asynctrack.cli.verbs import verb
+from asynctrack.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from asynctrack.cli.standin import FoundRun
+    from asynctrack.stores.base import AbstractStore
+    from asynctrack.stores.columns import Columns, Summary
+
+__all__ = ["app", "around", "show_run", "snapshot", "summary_fields"]
+
+app, _command = verb(*RUN_FIELDS)
+
+#: steps to each side that --around shows; characters of a sparkline
+_WINDOW, _SPARK = 10, 24
+
+
+@_command
+def show_run(
+    run: RunName,
+    store: Store = None,
+    at: Annotated[
+        int | None, typer.Option("--at", metavar="STEP", help="All metrics at this step: the last point up to it.")
+    ] = None,
+    centre: Annotated[
+        int | None, typer.Option("--around", metavar="STEP", help="All metrics, step by step, around this step.")
+    ] = None,
+    window: Annotated[
+        int, typer.Option("--window", metavar="N", min=0, help="So many steps to each side with --around.")
+    ] = _WINDOW,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Also the tags that MLflow sets.")] = False,
+    no_live: NoLive = False,
+    output: Output = None,
+    fields: Fields = None,
+    no_pager: NoPager = False,
+) -> None:
+    """Show a run: status, params, tags, and of each metric the last, the
+    smallest and the largest value with their steps.
+
+    Exit status: 0; 3 if there is no such run.
+    """
+    terminal = Terminal()
+    form = choose_form(output, fields, terminal)
+    if at is not None and centre is not None:
+        raise InvalidInputError("--at and --around are two questions; ask one")
+    names = chosen_fields(fields, RUN_FIELDS)
+    opened = open_store(store)
+    found = named(opened, run, not no_live)
+    if at is not None:
+        rows = snapshot(series(opened, found, max_step=at))
+        show_rows(rows, [Column("key"), *map(_figure, ("step", "value")), Column("time")], form, terminal, not no_pager)
+    elif centre is not None:
+        near = series(opened, found, min_step=centre - window, max_step=centre + window)
+        columns = [_figure("step"), Column("time"), *(_figure(key) for key in near)]
+        show_rows(around(near), columns, form, terminal, not no_pager)
+    elif form == "table":
+        page(_page(opened, found, everything, terminal), terminal, not no_pager)
+    else:
+        _for_programs(opened, found, everything, names, form, terminal)
+
+
+def snapshot(found: Mapping[str, Columns]) -> list[dict[str, Any]]:
+    """A row for each metric: its point with the largest step. Pure."""
+    from asynctrack.cli.amounts import moment
+    from asynctrack.stores.columns import Summary
+
+    rows = []
+    for key, columns in found.items():
+        summary = Summary.of(columns)
+        if summary is not None:
+            step, at, value = summary.latest
+            rows.append({"key": key, "step": step, "value": value, "time": moment(at)})
+    return rows
+
+
+def around(found: Mapping[str, Columns]) -> list[dict[str, Any]]:
+    """A row for each step, with the value of each metric there; of several values at one step the one that was logged
+    last. Pure."""
+    from asynctrack.cli.amounts import moment
+
+    rows: dict[int, dict[str, Any]] = {}
+    for key, columns in found.items():
+        for step, at, value in columns.rows():
+            # A metric may be called like a column: the column is what the row has for people to find its way by.
+            row = rows.setdefault(step, {})
+            row[key] = value
+            row["step"], row["time"] = step, moment(at)
+    return [rows[step] for step in sorted(rows)]
+
+
+def summary_fields(summary: Summary) -> dict[str, Any]:
+    """What is said of a metric: few words, so that a model that reads it has room for others. Pure."""
+    said: dict[str, Any] = {"last": summary.latest.value, "step": summary.latest.step}
+    for name, spot in (("min", summary.min), ("max", summary.max)):
+        if spot is not None:
+            said |= {name: spot.value, f"{name}_step": spot.step}
+    return said | {"first": summary.first.value, "points": summary.points}
+
+
+def _for_programs(
+    store: AbstractStore, found: FoundRun, everything: bool, names: Iterable[str], form: str, terminal: Terminal
+) -> None:
+    whole = _fields(store, found, everything, {}, names)
+    if "metrics" in whole:
+        whole["metrics"] = {key: summary_fields(each) for key, each in summaries(store, found).items()}
+    if form in ("json", "jsonl"):
+        show_one(whole, form, terminal)
+        return
+    rows = []
+    for name, value in whole.items():
+        for key, each in value.items() if isinstance(value, dict) else [("", value)]:
+            label = f"{name}.{key}" if key else name
+            if isinstance(each, dict):
+                rows += [{"field": f"{label}.{part}", "value": figure} for part, figure in each.items()]
+            else:
+                rows.append({"field": label, "value": each})
+    show_rows(rows, [Column("field"), Column("value")], form, terminal)
+
+
+def _fields(
+    store: AbstractStore,
+    found: FoundRun,
+    everything: bool,
+    made: Mapping[str, Summary],
+    names: Iterable[str] = RUN_FIELDS,
+) -> dict[str, Any]:
+    experiment = found.run.info.experiment_id
+    listed = Listed(found, experiment_names(store).get(experiment, experiment), time.time_ns() // 1_000_000, made)
+    whole = {name: value_of(Asked(name, "run", name), listed) for name in names}
+    if everything and "tags" in whole:
+        whole["tags"] = dict(sorted(found.run.data.tags.items()))
+    return whole
+
+
+def _page(store: AbstractStore, found: FoundRun, everything: bool, terminal: Terminal) -> str:
+    """All of it, for people."""
+    info, now = found.run.info, time.time_ns() // 1_000_000
+    points = series(store, found)
+    made = _summaries(points)
+    fields = _fields(store, found, everything, made)
+    state = f"{info.status}, running here" if found.alive else info.status
+    lines = [f"{terminal.style(clean(info.run_name or info.run_id), 'bold')}  {_coloured(state, terminal)}"]
+    said = {
+        "id": info.run_id,
+        "experiment": fields["experiment"],
+        "started": f"{fields['started']} ({ago(info.start_time, now)})",
+        "took": duration(fields["duration"]),
+        "last point": ago(found.last_time, now),
+        "user": info.user_id,
+        "artifacts": info.artifact_uri,
+        "waiting": f"{found.waiting:,} events are not delivered yet" if found.waiting else "",
+        "store": "" if found.stored else "does not know the run yet",
+    }
+    lines += _pairs({name: each for name, each in said.items() if each}, terminal)
+    for title, entries in (("params", fields["params"]), ("tags", fields["tags"])):
+        if entries:
+            lines += ["", terminal.style(title.upper(), "bold"), *_pairs(entries, terminal)]
+    return "\n".join(lines) + "\n" + _metrics(points, made, terminal)
+
+
+def _summaries(points: Mapping[str, Columns]) -> dict[str, Summary]:
+    from asynctrack.stores.columns import Summary
+
+    made = {key: Summary.of(columns) for key, columns in points.items()}
+    return {key: summary for key, summary in made.items() if summary is not None}
+
+
+def _metrics(points: Mapping[str, Columns], made: Mapping[str, Summary], terminal: Terminal) -> str:
+    from asynctrack.plots.spark import spark
+
+    rows = [
+        {"metric": key, **summary_fields(each), "": spark(points[key].values, _SPARK, ascii_only=not terminal.unicode)}
+        for key, each in made.items()
+    ]
+    columns = [
+        Column("metric"),
+        *(_figure(name) for name in ("last", "step", "min", "max")),
+        Column("", " ", str, whole=True),
+        _figure("points"),
+    ]
+    for row in rows:
+        for name in ("min", "max"):
+            row[name] = f"{number(row[name])}@{row[f'{name}_step']}" if name in row else ""
+    return f"\n{table(rows, columns, terminal)}" if rows else ""
+
+
+def _figure(name: str) -> Column:
+    return Column(name, "", lambda value: "" if value is None else number(value), True)
+
+
+def _pairs(entries: Mapping[str, Any], terminal: Terminal) -> list[str]:
+    width = min(max(len(clean(name)) for name in entries), terminal.width // 3)
+    return [f"  {clean(name):{width}}  {clean(value)}" for name, value in entries.items()]
+
+
+def _coloured(state: str, terminal: Terminal) -> str:
+    styles = {"RUNNING": "green", "FAILED": "red", "KILLED": "yellow"}
+    name = styles.get(state.partition(",")[0])
+    return terminal.style(state, name) if name else state
+

@@ -1,0 +1,101 @@
+"""``asynctrack tail``: the last points of a run, and those that come."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from asynctrack.cli.amounts import exact, moment, number, seconds_of
+from asynctrack.cli.asking import ask, named, open_store
+from asynctrack.cli.news import News, Step, by_step
+from asynctrack.cli.options import Fields, NoLive, RunName, Store, chosen_fields, complete_keys_of
+from asynctrack.cli.output import write_json
+from asynctrack.cli.standin import Follower
+from asynctrack.cli.terminal import Terminal, clean
+from asynctrack.cli.verbs import verb
+from asynctrack.errors import UnavailableError
+
+__all__ = ["app", "tail_run"]
+
+_FIELDS = ("step", "time", "metrics")
+app, _command = verb(*_FIELDS)
+
+#: seconds between two looks: at what is on this machine, and at a server
+_EVERY, _EVERY_SERVER = 0.25, 2.0
+
+
+@_command
+def tail_run(
+    run: RunName,
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY...]", help="Only these metrics.", autocompletion=complete_keys_of),
+    ] = None,
+    store: Store = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=0, help="So many steps.")] = 10,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="What was logged in this time: 30s, 5m, 1h.")
+    ] = None,
+    no_live: NoLive = False,
+    fields: Fields = None,
+) -> None:
+    """Print the last steps of a run, one a line: step, time, metrics.
+
+    With -f also what comes, until the run ends; also what is not delivered
+    yet. Metrics of one step that come apart have a line each.
+
+    Exit status: 0; 3 if there is no such run, 130 after Ctrl-C.
+    """
+    names = chosen_fields(fields, _FIELDS)
+    opened = open_store(store)
+    found = named(opened, run, not no_live)
+    follower = Follower(opened, found.run.info.run_id, keys or None, not no_live)
+    news, terminal = News(), Terminal()
+    ask(follower.look())
+    steps = _new(follower, news)
+    if since is not None:
+        earliest = time.time_ns() // 1_000_000 - int(seconds_of(since) * 1000)
+        steps = [each for each in steps if each.time >= earliest]
+    elif lines < len(steps):
+        steps = steps[len(steps) - lines :]
+    _write(steps, fields is not None, names, terminal)
+    while follow and not follower.ended:
+        time.sleep(_EVERY_SERVER if opened.uri.startswith(("http", "databricks", "postgresql")) else _EVERY)
+        _look(follower)
+        _write(_new(follower, news), fields is not None, names, terminal)
+
+
+def _look(follower: Follower) -> None:
+    try:
+        ask(follower.look())
+    except UnavailableError as error:
+        print(f"asynctrack: {clean(error)}; trying again", file=sys.stderr)
+
+
+def _new(follower: Follower, news: News) -> list[Step]:
+    return by_step({key: news.of(key, series) for key, series in follower.series.items()})
+
+
+def _write(steps: Iterable[Step], as_json: bool, names: Iterable[str], terminal: Terminal) -> None:
+    for each in steps:
+        if as_json:
+            said = {"step": each.step, "time": moment(each.time), "metrics": each.metrics}
+            write_json({name: said[name] for name in names})
+        else:
+            sys.stdout.write(_line(each, terminal) + "\n")
+    sys.stdout.flush()
+
+
+def _line(each: Step, terminal: Terminal) -> str:
+    """For people with aligned steps and short numbers; in a pipe with tabs, and all digits."""
+    if terminal.interactive:
+        shown = "  ".join(f"{clean(key)}={number(value)}" for key, value in each.metrics.items())
+        at = str(moment(each.time))[11:19]
+        return f"{terminal.style(at, 'dim')} {each.step:>7}  {shown}"
+    cells = [f"{clean(key)}={exact(value)}" for key, value in each.metrics.items()]
+    return "\t".join([str(each.step), str(moment(each.time)), *cells])

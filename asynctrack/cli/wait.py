@@ -1,0 +1,109 @@
+"""``asynctrack wait``: until a run's metrics fulfil a condition."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asynctrack.cli.amounts import duration, number, seconds_of
+from asynctrack.cli.asking import named, open_store, summaries
+from asynctrack.cli.conditions import Facts, parse
+from asynctrack.cli.options import Fields, NoLive, RunName, Store, chosen_fields
+from asynctrack.cli.output import write_json
+from asynctrack.cli.terminal import clean
+from asynctrack.cli.verbs import FAILED, TIMED_OUT, verb
+from asynctrack.clock import monotonic
+from asynctrack.constants import RunStatus
+from asynctrack.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from asynctrack.cli.conditions import Condition
+    from asynctrack.stores.base import AbstractStore
+
+__all__ = ["app", "wait_for"]
+
+_FIELDS = ("met", "ended", "status", "step", "values")
+app, _command = verb(*_FIELDS)
+
+#: seconds between two looks: at what is on this machine, and at a server
+_EVERY, _EVERY_SERVER = 0.25, 2.0
+
+
+@_command
+def wait_for(
+    run: RunName,
+    condition: Annotated[
+        str, typer.Argument(metavar="CONDITION", help="'loss < 0.1', 'val/acc.max >= 0.9 and step >= 1000', 'ended'.")
+    ],
+    store: Store = None,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="TIME", help="Give up after this time: 90, 30s, 5m, 1h30m.")
+    ] = None,
+    no_live: NoLive = False,
+    fields: Fields = None,
+) -> None:
+    """Wait until a run's metrics fulfil a condition, or the run has ended.
+
+    A condition compares the last value of a metric, or its .min, .max or
+    .first, with a number: < <= > >= == !=. `step` is the run's largest step,
+    `ended` is met when the run has ended, `and` joins several. A key with
+    blanks stands in backticks.
+
+    Exit status: 0 if it is met, 1 if the run has ended without, 2 for a
+    condition that cannot be read, 3 if there is no such run, 124 if the time
+    is up.
+    """
+    wanted = parse(condition)
+    names = chosen_fields(fields, _FIELDS)
+    limit = None if timeout is None else monotonic() + seconds_of(timeout)
+    facts = _wait(open_store(store), run, wanted, limit, not no_live)
+    met = wanted.met(facts)
+    if fields is not None:
+        said = {
+            "met": met,
+            "ended": facts.ended,
+            "status": facts.status,
+            "step": facts.step,
+            "values": {text: value for text, value in wanted.values(facts)},
+        }
+        write_json({name: said[name] for name in names})
+    if met:
+        return
+    values = ", ".join(f"{clean(text)} is {number(value)}" for text, value in wanted.values(facts))
+    if facts.ended:
+        typer.echo(f"asynctrack: {clean(run)} has ended ({facts.status}), and {values or 'nothing was met'}", err=True)
+        raise typer.Exit(FAILED)
+    typer.echo(f"asynctrack: not met after {duration(seconds_of(timeout or '0'))}: {values}", err=True)
+    raise typer.Exit(TIMED_OUT)
+
+
+def _wait(store: AbstractStore, run: str, wanted: Condition, limit: float | None, live: bool) -> Facts:
+    """What is known of the run when the condition is met, the run has ended, or the time is up. A server that does not
+    answer meanwhile is waited for."""
+    run_id = named(store, run, live).run.info.run_id  # `@` may soon be another one
+    every = _EVERY_SERVER if store.uri.startswith(("http", "databricks", "postgresql")) else _EVERY
+    facts, told = Facts({}, None, False, "UNKNOWN"), False
+    while True:
+        try:
+            facts = _look(store, run_id, wanted, live)
+        except UnavailableError as error:
+            if not told:
+                print(f"asynctrack: {clean(error)}; waiting for it", file=sys.stderr)
+                told = True
+        if wanted.met(facts) or facts.ended or (limit is not None and monotonic() >= limit):
+            return facts
+        time.sleep(every if limit is None else max(min(every, limit - monotonic()), 0.0))
+
+
+def _look(store: AbstractStore, run_id: str, wanted: Condition, live: bool) -> Facts:
+    found = named(store, run_id, live)
+    data, status = found.run.data, found.run.info.status
+    keys = sorted(key for key in wanted.keys() if key in data.metrics)
+    step = max((point.step for point in data.latest.values()), default=None)
+    made = summaries(store, found, keys) if keys else {}
+    if step is None:  # a store that does not tell the steps of the latest points
+        step = max((each.latest.step for each in summaries(store, found).values()), default=None)
+    return Facts(made, step, RunStatus.is_terminated(status), status)
