@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asynctrack.cli.standin import FoundRun, resolve
@@ -12,10 +12,14 @@ from asynctrack.errors import NotFoundError
 from asynctrack.stores.io import drive
 
 if TYPE_CHECKING:
+    from asynctrack.reading.series import Series
     from asynctrack.stores.base import AbstractStore
     from asynctrack.stores.columns import Columns, Summary
 
-__all__ = ["ask", "experiment_ids", "experiment_names", "named", "open_store", "series", "store_uri", "summaries"]
+__all__ = [
+    "ask", "experiment_ids", "experiment_names", "labels_of", "looked", "named", "named_all", "open_store", "series",
+    "store_uri", "summaries",
+]  # fmt: skip
 
 T = TypeVar("T")
 #: MLflow's spelling of a store behind asynctrack
@@ -55,6 +59,12 @@ def named(store: AbstractStore, text: str, live: bool) -> FoundRun:
     return drive(resolve(store, text, live))
 
 
+def named_all(store: AbstractStore, texts: Sequence[str], live: bool) -> list[FoundRun]:
+    """The runs that a user means, each once, in their order."""
+    found = [named(store, text, live) for text in texts]
+    return list({each.run.info.run_id: each for each in found}.values())
+
+
 def summaries(store: AbstractStore, found: FoundRun, keys: list[str] | None = None) -> dict[str, Summary]:
     """The summary of each metric of a run, by key in order, with the points that wait in spools."""
     if not found.waiting:
@@ -74,10 +84,31 @@ def series(
     max_step: int | None = None,
 ) -> dict[str, Columns]:
     """The points of each metric of a run, by key in order, with those that wait in spools."""
+    return {key: each.columns for key, each in looked(store, found, keys, min_step=min_step, max_step=max_step).items()}
+
+
+def looked(
+    store: AbstractStore,
+    found: FoundRun,
+    keys: list[str] | None = None,
+    *,
+    min_step: int | None = None,
+    max_step: int | None = None,
+) -> dict[str, Series]:
+    """As `series`, telling what waits."""
     from asynctrack.reading.looking import look
 
-    looked = look(store, found.run.info.run_id, keys, live=found.waiting > 0, min_step=min_step, max_step=max_step)
-    return {key: each.columns for key, each in drive(looked).items()}
+    run_id = found.run.info.run_id
+    return drive(look(store, run_id, keys, live=found.waiting > 0, min_step=min_step, max_step=max_step))
+
+
+def labels_of(runs: Sequence[FoundRun]) -> list[str]:
+    """What each run is called beside the others: its name, with the start of its id where another has the name."""
+    names = [run.run.info.run_name or run.run.info.run_id[:8] for run in runs]
+    return [
+        name if names.count(name) == 1 else f"{name} {run.run.info.run_id[:8]}"
+        for name, run in zip(names, runs, strict=True)
+    ]
 
 
 def experiment_names(store: AbstractStore) -> dict[str, str]:

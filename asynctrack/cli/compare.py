@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from asynctrack.cli.amounts import exact, number
-from asynctrack.cli.asking import named, open_store
+from asynctrack.cli.asking import labels_of, named_all, open_store
 from asynctrack.cli.differences import aspects
-from asynctrack.cli.drawing import chosen_keys, lines_of
-from asynctrack.cli.options import Fields, NoLive, NoPager, Output, RunNames, Store
+from asynctrack.cli.drawing import Axis, charts_of, chosen_keys
+from asynctrack.cli.options import Fields, NoLive, NoPager, Output, RunNames, Store, chosen_fields
 from asynctrack.cli.output import Column, choose_form, show_rows, table
+from asynctrack.cli.plot import drawn
 from asynctrack.cli.terminal import Terminal, page
 from asynctrack.cli.verbs import verb
 
@@ -49,8 +50,8 @@ def compare_runs(
     terminal = Terminal()
     form = choose_form(output, fields, terminal)
     opened = open_store(store)
-    found = [named(opened, text, not no_live) for text in runs]
-    labels = _labels([each.run.info.run_name or each.run.info.run_id[:8] for each in found], found)
+    found = named_all(opened, runs, not no_live)
+    labels = labels_of(found)
     metrics = {key for each in found for key in each.run.data.metrics}
     wanted = chosen_keys(metrics, keys) if keys else sorted(metrics)
     shown = [
@@ -67,34 +68,13 @@ def compare_runs(
         return
     text = table(rows, columns, terminal) or "Nothing differs.\n"
     if keys:
-        from asynctrack.plots.braille import draw
-
-        for key in wanted:
-            drawn = draw(
-                lines_of(opened, found, labels, [key]),
-                terminal.width,
-                _HEIGHT,
-                colour=terminal.colour,
-                ascii_only=not terminal.unicode,
-                title=key,
-            )
-            text += f"\n{drawn}\n"
+        text += "\n" + drawn(charts_of(opened, found, wanted, Axis()), terminal, terminal.width, _HEIGHT)
     page(text, terminal, not no_pager)
 
 
 def _asked(fields: str | None, columns: list[Column]) -> list[Column]:
-    from asynctrack.cli.options import chosen_fields
-
     names = chosen_fields(fields, tuple(column.name for column in columns))
     return [column for column in columns if column.name in names]
-
-
-def _labels(names: list[str], found: list[Any]) -> list[str]:
-    """A name for each run, different from the others'."""
-    return [
-        name if names.count(name) == 1 and name not in ("kind", "key") else f"{name} {each.run.info.run_id[:8]}"
-        for name, each in zip(names, found, strict=True)
-    ]
 
 
 def _value(value: Any) -> str:

@@ -78,7 +78,7 @@ class Condition(NamedTuple):
         """Whether all are."""
         return all(term.met(facts) for term in self.terms)
 
-    def keys(self) -> set[str]:
+    def metrics(self) -> set[str]:
         """The metrics that it may be about: a key may end like a part."""
         names = [term.key for term in self.terms if term.symbol]
         return {*names, *(name.rpartition(".")[0] for name in names if name.rpartition(".")[2] in _PARTS)}

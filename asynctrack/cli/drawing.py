@@ -1,40 +1,44 @@
-"""From the points of runs to the lines of a chart: what is x, smoothing, ranges. Pure, but for reading the points."""
+"""From runs and keys to charts: which metrics are meant, what is x, what of it is shown."""
 
 from __future__ import annotations
 
 import math
 import re
-from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from asynctrack.cli.amounts import moment
+from asynctrack.cli.asking import labels_of, looked
 from asynctrack.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from asynctrack.cli.standin import FoundRun
+    from asynctrack.plots.chart import Chart
     from asynctrack.plots.lines import Line
     from asynctrack.stores.base import AbstractStore
-    from asynctrack.stores.columns import Columns
 
-__all__ = ["Axis", "chosen_keys", "extremes", "lines_of", "places", "smoothed"]
+__all__ = ["Axis", "between", "charts_of", "chosen_keys", "in_units", "together"]
 
+#: name, seconds from which on it is used, its seconds
 _UNITS = (("d", 2 * 86400.0, 86400.0), ("h", 2 * 3600.0, 3600.0), ("min", 120.0, 60.0))
 
 
 class Axis(NamedTuple):
     """What x is: "step"; "time", since the first point of all; "relative", since each run's start; or the key of a
-    metric. ``low`` and ``high``: what is shown of it. ``smooth``: the weight of what came before, from 0 to below 1."""
+    metric. ``low`` and ``high``: what is shown of it, in seconds where it is a time. ``smooth``: the weight of what
+    came before, from 0 to below 1."""
 
     x: str = "step"
     low: float | None = None
     high: float | None = None
     smooth: float = 0.0
+    log_x: bool = False
+    log_y: bool = False
 
 
 def chosen_keys(keys: Collection[str], patterns: Iterable[str]) -> list[str]:
     """The keys that are meant, in order: of each pattern the key of just this name, else those in which the regular
-    expression is found. Raises InvalidInputError, and NotFoundError where none is."""
+    expression is found. Raises InvalidInputError, and NotFoundError where none is. Pure."""
     found: set[str] = set()
     for pattern in patterns:
         try:
@@ -48,79 +52,58 @@ def chosen_keys(keys: Collection[str], patterns: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def lines_of(
-    store: AbstractStore, runs: Sequence[FoundRun], labels: Sequence[str], keys: Sequence[str], axis: Axis = Axis()
-) -> tuple[list[Line], str]:
-    """A line for each run and key that has points there, and what x is."""
-    from asynctrack.cli.asking import series
+def charts_of(store: AbstractStore, runs: Sequence[FoundRun], keys: Sequence[str], axis: Axis) -> list[Chart]:
+    """A chart for each key, with a line for each run that has points there."""
+    from asynctrack.plots.chart import Chart
     from asynctrack.plots.lines import Line
+    from asynctrack.plots.palette import places_of
+    from asynctrack.reading.table import History, Piece
 
-    others = [] if axis.x in ("step", "time", "relative") else [axis.x]
-    found = [series(store, run, sorted({*keys, *others} & run.run.data.metrics.keys())) for run in runs]
-    begun = min((min(each.times) for held in found for each in held.values()), default=0)
-    lines, starts = [], [run.run.info.start_time or begun for run in runs]
-    for run, held, start in zip(range(len(runs)), found, starts, strict=True):
-        for key in keys:
-            if key not in held:
+    timed = axis.x in ("time", "relative")
+    wanted = sorted({*keys} if timed or axis.x == "step" else {*keys, axis.x})
+    pieces = [Piece(run.run, key, series) for run in runs for key, series in looked(store, run, wanted).items()]
+    history = History(pieces).over(axis.x)
+    if axis.smooth:
+        history = history.smooth(axis.smooth)
+    labels = dict(zip((run.run.info.run_id for run in runs), labels_of(runs), strict=True))
+    colours = places_of(labels)
+    begun = min((min(piece.series.columns.times) for piece in pieces), default=0)
+    charts = []
+    for key in keys:
+        lines = []
+        for piece in history.pieces:
+            if piece.key != key:
                 continue
-            x = places(held[key], axis.x, begun if axis.x == "time" else start, held.get(axis.x))
-            y = smoothed(held[key].values, axis.smooth) if axis.smooth else held[key].values
-            x, y = _between(x, y, axis.low, axis.high)
-            if len(x):
-                lines.append(Line(_label(labels[run], key, len(runs), len(keys)), x, y))
-    if axis.x not in ("time", "relative"):
-        return lines, axis.x
-    unit, length = _unit(max((max(line.x) for line in lines), default=0.0))
-    since = f"since {moment(begun)}" if axis.x == "time" else "since the start"
-    return [line._replace(x=[x / length for x in line.x]) for line in lines], f"{unit} {since}"
+            run_id = piece.run.info.run_id
+            x: Sequence[float] = history.x_of(piece)
+            if axis.x == "time":
+                x = [(time - begun) / 1000 for time in x]
+            elif axis.x == "step" and len(x) > 1 and min(x) == max(x):
+                x = range(len(x))  # no steps were given
+            x, y = between(x, piece.series.columns.values, axis.low, axis.high)
+            lines.append(Line(labels[run_id], x, y, colours[run_id]))
+        label = axis.x
+        if timed:
+            lines, unit = in_units(lines)
+            label = f"{unit} since {moment(begun)}" if axis.x == "time" else f"{unit} since the run's start"
+        charts.append(Chart(lines, key, label, axis.log_x, axis.log_y))
+    return charts
 
 
-def _label(run: str, key: str, runs: int, keys: int) -> str:
-    return key if runs == 1 and keys > 1 else run if keys == 1 else f"{run} {key}"
+def together(charts: Sequence[Chart]) -> Chart:
+    """All lines in one chart, for a file that holds one. Pure."""
+    if len(charts) == 1:
+        return charts[0]
+    lines = [
+        line._replace(label=f"{line.label} {chart.title}", colour=None) for chart in charts for line in chart.lines
+    ]
+    return charts[0]._replace(lines=lines, title=", ".join(chart.title or "" for chart in charts))
 
 
-def _unit(seconds: float) -> tuple[str, float]:
-    return next(((name, length) for name, least, length in _UNITS if seconds >= least), ("s", 1.0))
-
-
-def places(columns: Columns, x: str, start: int, other: Columns | None = None) -> Sequence[float]:
-    """Where the points lie on the x axis: steps, seconds since ``start``, or the latest value that another metric had
-    at their step. Where all steps are the same, as where none were given, the number of each point."""
-    if x in ("time", "relative"):
-        return [(time - start) / 1000 for time in columns.times]
-    if x == "step":
-        steps = columns.steps
-        return steps if len(steps) < 2 or min(steps) != max(steps) else range(len(steps))
-    if other is None:
-        return [math.nan] * len(columns)
-    order = sorted(range(len(other)), key=other.steps.__getitem__)
-    steps = [other.steps[index] for index in order]
-    found = []
-    for step in columns.steps:
-        at = bisect_right(steps, step) - 1
-        found.append(other.values[order[at]] if at >= 0 else math.nan)
-    return found
-
-
-def smoothed(values: Sequence[float], weight: float) -> list[float]:
-    """The exponential moving average of all values, corrected for its start (as in Adam): the first is itself. NaN and
-    ±Inf stay, and count for nothing."""
-    if not 0 <= weight < 1:
-        raise InvalidInputError(f"--smooth {weight}: it must be from 0 to below 1")
-    average, share, found = 0.0, 0.0, []
-    for value in values:
-        if math.isfinite(value):
-            average = average * weight + value * (1 - weight)
-            share = share * weight + (1 - weight)
-            found.append(average / share)
-        else:
-            found.append(value)
-    return found
-
-
-def _between(
+def between(
     x: Sequence[float], y: Sequence[float], low: float | None, high: float | None
 ) -> tuple[Sequence[float], Sequence[float]]:
+    """The points with x from ``low`` to ``high``, both included. Pure."""
     if low is None and high is None:
         return x, y
     least, most = -math.inf if low is None else low, math.inf if high is None else high
@@ -128,18 +111,8 @@ def _between(
     return [a for a, _ in kept], [b for _, b in kept]
 
 
-def extremes(x: Sequence[float], y: Sequence[float], most: int) -> list[tuple[float, float]]:
-    """At most so many points (four at least): the first, the last, and of each stretch between the smallest and the
-    largest, in order. A spike stays, as do NaN and ±Inf of a stretch that has nothing else."""
-    if len(x) <= most:
-        return list(zip(x, y, strict=True))
-    stretches = max(most - 2, 2) // 2
-    kept = {0, len(x) - 1}
-    for index in range(stretches):
-        stretch = range(index * len(x) // stretches, (index + 1) * len(x) // stretches)
-        numbers = [at for at in stretch if not math.isnan(y[at])]
-        if numbers:
-            kept |= {min(numbers, key=y.__getitem__), max(numbers, key=y.__getitem__)}
-        else:
-            kept.add(stretch[0])
-    return [(x[at], y[at]) for at in sorted(kept)]
+def in_units(lines: Sequence[Line]) -> tuple[list[Line], str]:
+    """Lines over seconds as lines over the unit that suits the longest of them, and its name. Pure."""
+    most = max((max(line.x) for line in lines if len(line.x)), default=0.0)
+    unit, length = next(((name, length) for name, least, length in _UNITS if most >= least), ("s", 1.0))
+    return [line._replace(x=[x / length for x in line.x]) for line in lines], unit

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from heapq import merge
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -61,16 +63,30 @@ def _same(point: Point) -> Point:
     return (step, time, value) if value == value else (step, time, "NaN")  # type: ignore[return-value]
 
 
-def by_step(points: Mapping[str, Iterable[Point]]) -> list[Step]:
-    """The points of metrics, put together by step, in order of the steps. Of several values of a metric at one step
-    each has a line of its own: nothing that was logged is left out."""
-    lines: dict[tuple[int, int], Step] = {}
-    for key in sorted(points):
-        times: Counter[int] = Counter()
-        for step, time, value in points[key]:
-            place = step, times[step]
-            times[step] += 1
-            line = lines.get(place) or Step(step, time, {})
-            line.metrics[key] = value
-            lines[place] = line._replace(time=max(line.time, time))
-    return [lines[place] for place in sorted(lines)]
+def by_step(points: Mapping[str, Iterable[Point]]) -> Iterator[Step]:
+    """The points of metrics, put together by step, in order of the steps. Where a metric has several values at one
+    step each has a line of its own: nothing that was logged is left out. Holds no more than the points themselves."""
+    lanes = [_numbered(key, points[key]) for key in sorted(points)]
+    for (step, _), line in groupby(merge(*lanes, key=_place), _place):
+        values, latest = {}, -(1 << 63)
+        for _, key, time, value in line:
+            values[key] = value
+            latest = max(latest, time)
+        yield Step(step, latest, values)
+
+
+def _numbered(key: str, points: Iterable[Point]) -> Iterator[tuple[tuple[int, int], str, int, float]]:
+    """The points by step, each with how many of the metric came before it at the same step."""
+    before, count = None, 0
+    for step, time, value in sorted(points, key=_step):
+        count = count + 1 if step == before else 0
+        before = step
+        yield (step, count), key, time, value
+
+
+def _step(point: Point) -> int:
+    return point[0]
+
+
+def _place(numbered: tuple[tuple[int, int], str, int, float]) -> tuple[int, int]:
+    return numbered[0]

@@ -8,7 +8,18 @@ import typer
 
 from asynctrack.errors import InvalidInputError
 
-__all__ = ["Fields", "NoLive", "NoPager", "Output", "RunName", "RunNames", "Store", "chosen_fields", "complete_keys_of", "not_blank"]
+__all__ = [
+    "Fields",
+    "NoLive",
+    "NoPager",
+    "Output",
+    "RunName",
+    "RunNames",
+    "Store",
+    "chosen_fields",
+    "complete_keys_of",
+    "not_blank",
+]
 
 
 def not_blank(value: str | None) -> str | None:

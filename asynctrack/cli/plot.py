@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asynctrack.cli.asking import labels_of, named_all, open_store
-from asynctrack.cli.drawing import Axis, chosen_keys, extremes, lines_of, smoothed
+from asynctrack.cli.asking import named_all, open_store
+from asynctrack.cli.drawing import Axis, charts_of, chosen_keys, together
 from asynctrack.cli.options import Fields, NoLive, NoPager, RunNames, Store, chosen_fields
 from asynctrack.cli.output import write_json
 from asynctrack.cli.terminal import Terminal, clean, page
@@ -20,10 +20,9 @@ from asynctrack.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from asynctrack.cli.standin import FoundRun
-    from asynctrack.plots.lines import Line
-    from asynctrack.stores.base import AbstractStore
+    from asynctrack.plots.chart import Chart
 
-__all__ = ["app", "plot_runs"]
+__all__ = ["app", "drawn", "plot_runs"]
 
 _FIELDS = ("key", "x", "label", "points")
 app, _command = verb(*_FIELDS)
@@ -31,20 +30,6 @@ app, _command = verb(*_FIELDS)
 #: charts that are drawn unasked; rows of one, and of one of several; points of a line in JSON
 _CHARTS, _ROWS, _ROWS_OF_SEVERAL, _POINTS = 4, 20, 14, 100
 _FILES = (".svg", ".png", ".html")
-
-
-class _Chart(NamedTuple):
-    """What is to be drawn of which runs."""
-
-    store: AbstractStore
-    runs: Sequence[FoundRun]
-    keys: Sequence[str]
-    axis: Axis
-    log_x: bool
-    log_y: bool
-
-    def lines(self, keys: Sequence[str]) -> tuple[list[Line], str]:
-        return lines_of(self.store, self.runs, labels_of(self.runs), keys, self.axis)
 
 
 @_command
@@ -63,12 +48,16 @@ def plot_runs(
     smooth: Annotated[
         float, typer.Option("--smooth", metavar="W", help="Moving average; W from 0 to below 1, like 0.9.")
     ] = 0.0,
-    low: Annotated[float | None, typer.Option("--from", metavar="X", help="Show x from here on.")] = None,
-    high: Annotated[float | None, typer.Option("--to", metavar="X", help="Show x up to here.")] = None,
+    low: Annotated[
+        float | None, typer.Option("--from", metavar="X", help="From this x on; seconds where x is a time.")
+    ] = None,
+    high: Annotated[float | None, typer.Option("--to", metavar="X", help="Up to this x.")] = None,
     width: Annotated[
-        int, typer.Option("--width", metavar="N", min=0, help="Characters, or pixels of a file; 0: all there is.")
+        int, typer.Option("--width", metavar="N", min=0, help="Characters, or pixels of a file; 0: as fits.")
     ] = 0,
-    height: Annotated[int, typer.Option("--height", metavar="N", min=0, help="Rows, or pixels of a file.")] = 0,
+    height: Annotated[
+        int, typer.Option("--height", metavar="N", min=0, help="Rows, or pixels of a file; 0: as fits.")
+    ] = 0,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Draw anew every second, until all runs ended.")] = False,
     file: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help="Write a .svg, .png or .html file instead.")
@@ -77,46 +66,53 @@ def plot_runs(
     fields: Fields = None,
     no_pager: NoPager = False,
 ) -> None:
-    """Draw metrics of runs. No spike is lost, however long the run: each column
-    shows the smallest and the largest value in it.
+    """Draw metrics of runs. No spike is lost, however long the run is: each
+    column shows the smallest and the largest value in it.
 
-    Smoothing is done on all points. With --json the points themselves, with
-    the smallest and the largest of each stretch.
+    Smoothing is done on all points. An HTML file has a chart for each metric
+    and all points in it. --json prints points, with the smallest and the
+    largest value of each stretch.
 
     Exit status: 0; 3 if a run or a metric is not there.
     """
-    smoothed((), smooth)  # says what it must be, before anything is read
+    if not 0 <= smooth < 1:
+        raise InvalidInputError(f"--smooth {smooth}: it must be from 0 to below 1")
     if file is not None and not file.lower().endswith(_FILES):
         raise InvalidInputError(f"--output {file}: it must end in {', '.join(_FILES)}")
     names = chosen_fields(fields, _FIELDS)
     opened = open_store(store)
     found = named_all(opened, runs, not no_live)
-    axis = Axis(x, low, high, smooth)
-    chart = _Chart(opened, found, _keys(found, keys, x), axis, log_x, log_y)
-    if fields is not None:
-        _write_points(chart, names)
-    elif file is not None:
-        _write_file(chart, file, width, height)
-    elif watch:
+    axis = Axis(x, low, high, smooth, log_x, log_y)
+    wanted = _keys(found, keys, x)
+    if watch and fields is None and file is None:
         from asynctrack.cli.watching import watch as watch_it
 
         ids = [each.run.info.run_id for each in found]
 
         def draw(terminal: Terminal) -> str:
-            nonlocal chart
-            chart = chart._replace(runs=named_all(opened, ids, not no_live))
-            return _draw(chart, terminal, width, height or max((terminal.height - 2) // len(chart.keys), 6))
+            found[:] = named_all(opened, ids, not no_live)
+            rows = height or max((terminal.height - 2) // len(wanted) - 1, 6)
+            return drawn(charts_of(opened, found, wanted, axis), terminal, width, rows)
 
-        watch_it(draw, lambda: all(RunStatus.is_terminated(each.run.info.status) for each in chart.runs))
+        watch_it(draw, lambda: all(RunStatus.is_terminated(each.run.info.status) for each in found))
+        return
+    charts = charts_of(opened, found, wanted, axis)
+    if fields is not None:
+        write_json([{name: each[name] for name in names} for each in _points(charts)])
+    elif file is not None:
+        _write(charts, file, width or 960, height or 420)
     else:
         terminal = Terminal()
-        page(_draw(chart, terminal, width, height), terminal, not no_pager)
+        rows = height or min(terminal.height - 3, _ROWS if len(charts) == 1 else _ROWS_OF_SEVERAL)
+        page(drawn(charts, terminal, width, rows), terminal, not no_pager)
 
 
 def _keys(found: Sequence[FoundRun], patterns: list[str] | None, x: str) -> list[str]:
     there = {key for each in found for key in each.run.data.metrics}
     if x not in ("step", "time", "relative") and x not in there:
-        raise InvalidInputError(f"--x {x}: it must be step, time, relative or a metric; there are {sorted(there)[:10]}")
+        raise InvalidInputError(
+            f"--x {x}: it must be step, time, relative or a metric; there are {', '.join(sorted(there)[:10])}"
+        )
     if patterns:
         return chosen_keys(there, patterns)
     if not there:
@@ -128,64 +124,39 @@ def _keys(found: Sequence[FoundRun], patterns: list[str] | None, x: str) -> list
     return wanted[:_CHARTS]
 
 
-def _draw(chart: _Chart, terminal: Terminal, width: int, height: int) -> str:
-    from asynctrack.plots.braille import draw
-
-    drawn = []
-    for key in chart.keys:
-        lines, x_label = chart.lines([key])
-        drawn.append(
-            draw(
-                [line._replace(label=clean(line.label)) for line in lines],
-                width or terminal.width,
-                height or min(terminal.height - 3, _ROWS if len(chart.keys) == 1 else _ROWS_OF_SEVERAL),
-                log_x=chart.log_x,
-                log_y=chart.log_y,
-                colour=terminal.colour,
-                ascii_only=not terminal.unicode,
-                title=clean(key),
-                x_label=clean(x_label),
-            )
+def drawn(charts: Sequence[Chart], terminal: Terminal, width: int, rows: int) -> str:
+    """The charts as text, with their names made harmless."""
+    texts = []
+    for chart in charts:
+        lines = [line._replace(label=clean(line.label)) for line in chart.lines]
+        harmless = chart._replace(lines=lines, title=clean(chart.title), x_label=clean(chart.x_label))
+        texts.append(
+            harmless.text(width or terminal.width, rows, colour=terminal.colour, ascii_only=not terminal.unicode)
         )
-    return "\n\n".join(text.rstrip("\n") for text in drawn) + "\n"
+    return "\n\n".join(texts) + "\n"
 
 
-def _write_points(chart: _Chart, names: Sequence[str]) -> None:
-    said: list[dict[str, Any]] = []
-    for key in chart.keys:
-        lines, x_label = chart.lines([key])
-        for line in lines:
-            points = extremes(line.x, line.y, _POINTS)
-            whole = {"key": key, "x": x_label, "label": line.label, "points": points}
-            said.append({name: whole[name] for name in names})
-    write_json(said)
+def _points(charts: Sequence[Chart]) -> list[dict[str, Any]]:
+    from asynctrack.reading.sampling import sampled
+
+    said = []
+    for chart in charts:
+        for line in chart.lines:
+            low, high = min(line.x, default=0.0), max(line.x, default=0.0)
+            kept = sampled(line.x, line.y, _POINTS, low, high)
+            points = [(line.x[at], line.y[at]) for at in kept]
+            said.append({"key": chart.title, "x": chart.x_label, "label": line.label, "points": points})
+    return said
 
 
-def _write_file(chart: _Chart, path: str, width: int, height: int) -> None:
-    from asynctrack.stores.io import write_file_atomically
+def _write(charts: Sequence[Chart], path: str, width: int, height: int) -> None:
+    from asynctrack.plots.chart import Charts
 
-    kind = os.path.splitext(path)[1].lower()
-    size = {"width": width or 720, "height": height or 360}
-    logs = {"log_x": chart.log_x, "log_y": chart.log_y}
-    if kind == ".html":
-        data = _html(chart, size, logs).encode()
-    else:
-        lines, x_label = chart.lines(chart.keys)
-        title = ", ".join(chart.keys)
-        if kind == ".svg":
-            from asynctrack.plots import svg
-
-            data = svg.draw(lines, **size, **logs, title=title, x_label=x_label).encode()
-        else:
-            from asynctrack.plots import png
-
-            data = png.draw(lines, **size, **logs, title=title, x_label=x_label)
+    whole = Charts(charts if path.lower().endswith(".html") else [together(charts)])
     try:
-        write_file_atomically(path, data, durable=False)
+        whole.save(path, width, height)
     except OSError as error:
         raise InvalidInputError(f"--output {path}: {error.strerror or error}") from None
-    print(f"{path}: {len(data):,} bytes", file=sys.stderr)
-
-
-def _html(chart: _Chart, size: dict[str, int], logs: dict[str, bool]) -> str:
-    raise NotImplementedError
+    except ImportError as error:
+        raise InvalidInputError(str(error)) from None
+    print(f"{path}: {os.path.getsize(path):,} bytes", file=sys.stderr)

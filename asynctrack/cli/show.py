@@ -27,7 +27,7 @@ __all__ = ["app", "around", "show_run", "snapshot", "summary_fields"]
 app, _command = verb(*RUN_FIELDS)
 
 #: steps to each side that --around shows; characters of a sparkline
-_WINDOW, _SPARK = 10, 24
+_WINDOW, _SPARK = 10, 16
 
 
 @_command
@@ -212,4 +212,3 @@ def _coloured(state: str, terminal: Terminal) -> str:
     styles = {"RUNNING": "green", "FAILED": "red", "KILLED": "yellow"}
     name = styles.get(state.partition(",")[0])
     return terminal.style(state, name) if name else state
-

@@ -79,9 +79,7 @@ async def resolve(store: AbstractStore, text: str, live: bool = True) -> FoundRu
 class Follower:
     """A run that is looked at again and again."""
 
-    def __init__(
-        self, store: AbstractStore, run_id: str, keys: Sequence[str] | None = None, live: bool = True
-    ) -> None:
+    def __init__(self, store: AbstractStore, run_id: str, keys: Sequence[str] | None = None, live: bool = True) -> None:
         self._store, self._run_id, self._keys, self._live = store, run_id, keys, live
         self.series: dict[str, Series] = {}
         self.run: Run | None = None

@@ -78,7 +78,7 @@ def _look(follower: Follower) -> None:
 
 
 def _new(follower: Follower, news: News) -> list[Step]:
-    return by_step({key: news.of(key, series) for key, series in follower.series.items()})
+    return list(by_step({key: news.of(key, series) for key, series in follower.series.items()}))
 
 
 def _write(steps: Iterable[Step], as_json: bool, names: Iterable[str], terminal: Terminal) -> None:

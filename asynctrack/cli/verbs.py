@@ -113,19 +113,23 @@ def quicken(param: Any) -> None:
     """Spare a parameter pydantic, with which Typer since 0.29 converts each value: loading it takes longer than all
     the rest of a verb. Other versions of Typer do not look here, and convert as they do."""
     if getattr(param, "_runtime_param", param) is None:
-        param._runtime_param = _Plain()
+        wanted = param.type_descriptor.annotation
+        if wanted in (str, bool, int, float, list[str]):
+            param._runtime_param = _Plain(wanted)
 
 
 class _Plain:
     """What a text needs to become an option's value; nothing, mostly."""
 
+    def __init__(self, wanted: Any) -> None:
+        self._wanted = wanted
+
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
         several = param.multiple or param.nargs == -1
         if value is None:
             return () if several else None
-        wanted = type(param.default)
-        if isinstance(value, str) and wanted in (int, float):
-            return self._number(value, wanted, param, ctx)
+        if isinstance(value, str) and self._wanted in (int, float):
+            return self._number(value, self._wanted, param, ctx)
         return value
 
     @staticmethod

@@ -67,7 +67,7 @@ def wait_for(
             "ended": facts.ended,
             "status": facts.status,
             "step": facts.step,
-            "values": {text: value for text, value in wanted.values(facts)},
+            "values": dict(wanted.values(facts)),
         }
         write_json({name: said[name] for name in names})
     if met:
@@ -101,7 +101,7 @@ def _wait(store: AbstractStore, run: str, wanted: Condition, limit: float | None
 def _look(store: AbstractStore, run_id: str, wanted: Condition, live: bool) -> Facts:
     found = named(store, run_id, live)
     data, status = found.run.data, found.run.info.status
-    keys = sorted(key for key in wanted.keys() if key in data.metrics)
+    keys = sorted(key for key in wanted.metrics() if key in data.metrics)
     step = max((point.step for point in data.latest.values()), default=None)
     made = summaries(store, found, keys) if keys else {}
     if step is None:  # a store that does not tell the steps of the latest points
