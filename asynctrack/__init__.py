@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from asynctrack.reading.table import History
     from asynctrack.recovery.sync import Shipment, sync
     from asynctrack.tracking import AsyncMLflowService, MlflowClient, MLflowService
+    from asynctrack.ui.widget import live
 
 __all__ = [
     "ActiveRun",
@@ -152,6 +153,7 @@ __all__ = [
     "import_runs",
     "is_tracking_uri_set",
     "last_active_run",
+    "live",
     "log_artifact",
     "log_artifacts",
     "log_dict",
@@ -198,6 +200,7 @@ _HOMES = {
     "over_ranks": "asynctrack.aggregates",
     "history": "asynctrack.histories",
     "import_runs": "asynctrack.importing.runs",
+    "live": "asynctrack.ui.widget",
     "AsyncMLflowService": "asynctrack.tracking",
     "MLflowService": "asynctrack.tracking",
     "MlflowClient": "asynctrack.tracking",

@@ -11,6 +11,7 @@ from asynctrack.current import store_for
 from asynctrack.errors import InvalidInputError
 from asynctrack.reading.asked import asked_of
 from asynctrack.reading.history import read_history
+from asynctrack.runs.faces import RunFace
 from asynctrack.stores.io import drive
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from asynctrack.reading.frames import Format
     from asynctrack.runs.run import ActiveRun
 
-__all__ = ["history"]
+__all__ = ["history", "place_of", "run_meant"]
 
 
 def history(
@@ -43,21 +44,33 @@ def history(
     "relative" (s since the run began) or a metric's key. ``format``: "pandas",
     "polars", "arrow", "dict", or "columns", the History itself.
 
+    ``tracking_uri``: of their store, default that of open runs, else
+    `get_tracking_uri`.
+
     Any thread may call. Nothing is changed or delivered. Raises NotFoundError
     for a run that is nowhere, InvalidInputError, ImportError for a format
     whose package is not installed, another StoreError.
     """
     wanted = asked_of(keys, samples, x, min_step, max_step, format)
     found, overlay = _runs(runs), flag_of("live", live)
-    store = store_for(None if given(tracking_uri) is None else tracking_uri)
+    store = store_for(place_of(runs) if given(tracking_uri) is None else tracking_uri)
     return wanted.give(drive(read_history(store, found, wanted, live=overlay)))
 
 
 def _runs(runs: object) -> list[str | Run]:
     if _is_table(runs):
         runs = runs["run_id"]  # type: ignore[index]  # it is a data frame
-    one = _run(runs)
-    return [one] if one is not None else [_run(run) or run_id_of(run) for run in several("runs", runs)]
+    one = run_meant(runs)
+    return [one] if one is not None else [run_meant(run) or run_id_of(run) for run in several("runs", runs)]
+
+
+def place_of(runs: object) -> str | None:
+    """The store of open runs; None for the current one, as for anything that does not tell its store."""
+    many = runs if isinstance(runs, (list, tuple)) else [runs]
+    found = {run.tracking_uri if isinstance(run, RunFace) else None for run in many}
+    if len(found) > 1:
+        raise InvalidInputError("runs: they are in several stores; name one with tracking_uri, or read them one by one")
+    return found.pop() if found else None
 
 
 def _is_table(runs: object) -> bool:
@@ -68,7 +81,7 @@ def _is_table(runs: object) -> bool:
         return False
 
 
-def _run(run: Any) -> str | Run | None:
+def run_meant(run: Any) -> str | Run | None:
     """A run, or its id; None for what is neither. An open run is read by its id: its data would have to wait for the
     store. So is MLflow's."""
     from asynctrack.entities import Run

@@ -37,7 +37,7 @@ class _Drawing:
         from PIL import ImageFont
 
         self._pen, self._chart = pen, chart
-        self._font: Any = ImageFont.load_default(size=11 * _FINE)
+        self._font: Any = _font(ImageFont)
         self._frame = frame_of(chart.lines, log_x=chart.log_x, log_y=chart.log_y)
         ticks = self._frame.y.ticks(max(height // 40, 2))
         self._ticks = ticks
@@ -125,6 +125,14 @@ class _Drawing:
 
     def _text(self, x: float, y: float, text: str, anchor: str, colour: str = _GREY) -> None:
         self._pen.text((x, y), _drawable(text), fill=colour, anchor=anchor, font=self._font)
+
+
+def _font(fonts: Any) -> Any:
+    """A font with most of the world's letters where the machine has one; else Pillow's own, which has English ones."""
+    try:
+        return fonts.truetype("DejaVuSans.ttf", 11 * _FINE)
+    except OSError:
+        return fonts.load_default(size=11 * _FINE)
 
 
 def _colour(line: Line, index: int) -> str:

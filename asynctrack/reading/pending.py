@@ -215,12 +215,16 @@ class Pending:
     def refresh(self) -> None:
         """Find the spools, and the runs in them."""
         self.problems.clear()
+        before = set(self.watches)
         self._find()
         for path, watch in list(self.watches.items()):
             self._try(path, watch.refresh)
             if path not in self._gone and same_spelling(watch.store) != self._uri:
-                self._gone.add(path)
                 self._others[path] = watch.owner
+                if path in before:
+                    self._gone.add(path)
+                else:
+                    self.watches.pop(path).close()  # it was never one of these
 
     def walk(self, names: set[str] | None = None) -> None:
         """Read what is new of the run that goes by these names; None: of all."""

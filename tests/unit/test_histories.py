@@ -127,9 +127,25 @@ def test_an_open_run_in_async_with_reads_without_holding_up_the_loop(tmp_path: P
     assert asyncio.run(read()) == ([0.5], 0.5, 1)
 
 
+def test_points_are_there_before_they_are_delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASYNCTRACK_MODE", "offline")
+    run = asynctrack.start_run(tracking_uri=str(tmp_path / "store"), run_name="away")
+    run.log_param("lr", 0.1)
+    run.log_metrics({"loss": 0.5, "acc": 0.25}, step=3)
+    assert run.history(format="dict")["delivered"] == [False, False]
+    assert run.history("loss", format="dict")["value"] == [0.5]
+    assert asynctrack.history(run).mean_over("lr").to_dict()["group"] == ["lr=0.1", "lr=0.1"]
+    assert next(iter(run.scan_history()))["acc"] == 0.25
+    assert "away" in run._repr_html_()
+    assert not (tmp_path / "store").exists()
+    run.terminate()
+
+
 def test_what_cannot_be_read_is_said(run: asynctrack.ActiveRun) -> None:
     with pytest.raises(NotFoundError, match="f" * 32):
         asynctrack.history("f" * 32)
+    with pytest.raises(NotFoundError, match=run.run_id):
+        asynctrack.history(run.run_id, tracking_uri="elsewhere")
     with pytest.raises(InvalidInputError, match="min_step=3 is above max_step=2"):
         run.history(min_step=3, max_step=2)
     with pytest.raises(InvalidInputError, match="x: expected 'step', 'time', 'relative'"):

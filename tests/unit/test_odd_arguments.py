@@ -163,7 +163,7 @@ class Bench:
             "local_dir": folder / "files", "local_path": folder / "files/a.txt", "max_results": 5,
             "metrics": {"m": 1.0},
             "order_by": [], "output_format": "list", "params": {}, "path": "made.txt", "run_id": run.run_id,
-            "runs": run.run_id,
+            "run": run.run_id, "runs": run.run_id,
             "step": 1,
             "tags": {"t": 1}, "text": "text", "timestamp": 1, "uri": str(folder / "other"), "value": 1,
         }  # fmt: skip
@@ -273,6 +273,8 @@ def test_of_the_module(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
             asynctrack.set_tag("t", 1)
         elif name == "attach":
             got.detach()
+        elif name == "live":
+            got.close()
 
     check(tried(bench, functions_of(asynctrack, {"delete_experiment", "delete_run"}), put_back))
 
