@@ -316,6 +316,39 @@ def test_of_the_client(bench: Bench) -> None:
 
 @pytest.mark.parametrize("bench", ["files"], indirect=True)
 @pytest.mark.parametrize(
+    ("kind", "good"),
+    [
+        ("metrics", {"key": "m", "value": 1.0, "timestamp": 1, "step": 1}),
+        ("params", {"key": "p", "value": "1"}),
+        ("tags", {"key": "t", "value": "1"}),
+    ],
+)
+def test_of_the_fields_of_what_a_batch_holds(bench: Bench, kind: str, good: dict[str, Any]) -> None:
+    """Each behind a good one, of which nothing may be left when the call is refused."""
+    client = MlflowClient()
+    make: Callable[..., Any] = {"metrics": Metric, "params": Param, "tags": RunTag}[kind]
+    wrong = []
+    logged = []
+    for number, (field, value) in enumerate(itertools.product(good, ODD)):
+        first = f"first {number}"
+        given: dict[str, Any] = {
+            kind: [make(**good | {"key": first}), make(**good | {"key": f"k{number}", field: value})]
+        }
+
+        def log() -> None:
+            client.log_batch(bench.run.run_id, **given)  # noqa: B023  # called here
+            logged.append(first)  # noqa: B023
+
+        problem = fault(field, value, log)
+        if problem is not None:
+            wrong.append(f"log_batch({kind}[{field}]={shortened(value, 20)}) {problem}")
+    check(wrong)
+    stored = getattr(client.get_run(bench.run.run_id).data, kind)
+    assert sorted(key for key in stored if key.startswith("first")) == sorted(logged)
+
+
+@pytest.mark.parametrize("bench", ["files"], indirect=True)
+@pytest.mark.parametrize(
     "name", ["delete_experiment", "delete_run", "set_terminated", "update_run", "rename_experiment"]
 )
 def test_of_the_clients_verbs_that_change_what_is_there(bench: Bench, name: str) -> None:
