@@ -105,6 +105,17 @@ class ViewType(_Named):
     DELETED_ONLY = 2
     ALL = 3
 
+    @classmethod
+    def from_string(cls, name: str) -> int:
+        """The number of ``"active_only"``, ``"deleted_only"`` or ``"all"``, in
+        any case. Raises ValueError."""
+        return super().from_string(name.upper() if isinstance(name, str) else name)
+
+    @classmethod
+    def to_string(cls, number: int) -> str:
+        """The name, in lower case as in MLflow. Raises ValueError."""
+        return super().to_string(number).lower()
+
 
 class LifecycleStage:
     """Whether a run or an experiment has been deleted."""
@@ -113,8 +124,18 @@ class LifecycleStage:
     DELETED = "deleted"
 
     @classmethod
-    def matches(cls, view_type: int, stage: str) -> bool:
+    def is_valid(cls, lifecycle_stage: object) -> bool:
+        """Whether there is such a stage."""
+        return lifecycle_stage in (cls.ACTIVE, cls.DELETED)
+
+    @classmethod
+    def view_type_to_stages(cls, view_type: int = ViewType.ALL) -> list[str]:
+        """The stages that a search with ``view_type`` finds."""
+        return [stage for stage in (cls.ACTIVE, cls.DELETED) if cls.matches_view_type(view_type, stage)]
+
+    @classmethod
+    def matches_view_type(cls, view_type: int, lifecycle_stage: str) -> bool:
         """Whether a search with ``view_type`` finds an entity of this stage."""
         if view_type == ViewType.ALL:
             return True
-        return (stage == cls.DELETED) == (view_type == ViewType.DELETED_ONLY)
+        return (lifecycle_stage == cls.DELETED) == (view_type == ViewType.DELETED_ONLY)

@@ -11,6 +11,8 @@ import os
 import posixpath
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -22,11 +24,13 @@ from asynctrack.stores.io import drive
 from asynctrack.values import shortened
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from asynctrack.artifacts.base import ArtifactRepository
     from asynctrack.entities import FileInfo
     from asynctrack.runs.state import RunState
 
-__all__ = ["download_artifacts", "list_artifacts", "load_dict", "load_text"]
+__all__ = ["download_artifacts", "list_artifacts", "load_dict", "load_image", "load_text"]
 
 _RUNS = "runs:/"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -86,6 +90,33 @@ def load_text(artifact_uri: str) -> str:
     """The text of an artifact in UTF-8, of at most 1 GiB. Raises
     InvalidInputError for a larger one, what `download_artifacts` raises, and
     UnicodeDecodeError."""
+    with _fetched(artifact_uri) as path, open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def load_image(artifact_uri: str) -> Image:
+    """An image, as a ``PIL.Image.Image``; of at most 1 GiB. Needs Pillow.
+    Raises InvalidInputError if it is none, and what `download_artifacts`
+    raises."""
+    from asynctrack.artifacts.images import read_image
+
+    with _fetched(artifact_uri) as path:
+        return read_image(path, artifact_uri)
+
+
+def load_dict(artifact_uri: str) -> Any:
+    """The content of a JSON artifact. Raises InvalidInputError if it is not
+    JSON, and what `load_text` raises."""
+    text = load_text(artifact_uri)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"artifact {shortened(artifact_uri, 200)} is not JSON: {error}") from None
+
+
+@contextmanager
+def _fetched(artifact_uri: str) -> Iterator[str]:
+    """A copy of an artifact, for as long as it is read into memory."""
     place = _place(artifact_uri, None, None, None)
     with tempfile.TemporaryDirectory() as folder:
         path = drive(place.repository.download_artifacts(place.path, folder))
@@ -97,18 +128,7 @@ def load_text(artifact_uri: str) -> str:
                 f"artifact {shortened(artifact_uri, 200)} has {size} bytes, and {_MOST_TEXT} are read into memory at "
                 f"most; use download_artifacts, and read the file piece by piece"
             )
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-
-
-def load_dict(artifact_uri: str) -> Any:
-    """The content of a JSON artifact. Raises InvalidInputError if it is not
-    JSON, and what `load_text` raises."""
-    text = load_text(artifact_uri)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"artifact {shortened(artifact_uri, 200)} is not JSON: {error}") from None
+        yield path
 
 
 def _runs_at(tracking_uri: str, artifact_uri: str) -> list[RunState]:

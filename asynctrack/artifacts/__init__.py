@@ -1,9 +1,9 @@
 """Where artifacts go; and, for users, MLflow's functions of `mlflow.artifacts`: ``download_artifacts``,
-``list_artifacts``, ``load_text`` and ``load_dict`` (see `asynctrack.downloads`)."""
+``list_artifacts``, ``load_text``, ``load_dict`` and ``load_image`` (see `asynctrack.downloads`)."""
 
 from typing import Any
 
-_FOR_USERS = ("download_artifacts", "list_artifacts", "load_dict", "load_text")
+_FOR_USERS = ("download_artifacts", "list_artifacts", "load_dict", "load_image", "load_text")
 
 
 def __getattr__(name: str) -> Any:

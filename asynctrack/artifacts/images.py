@@ -20,7 +20,7 @@ from asynctrack.values import as_text, shortened
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["LOGGED_IMAGES_TAG", "image_content", "preview_content", "stepped_image_contents"]
+__all__ = ["LOGGED_IMAGES_TAG", "image_content", "preview_content", "read_image", "stepped_image_contents"]
 
 #: the tag, with the value "True", by which MLflow's UI knows that a run has images logged with a key
 LOGGED_IMAGES_TAG = "mlflow.loggedImages"
@@ -63,15 +63,32 @@ def stepped_image_contents(image: Any, key: str, step: int = 0, timestamp: int |
     return [image_content(picture, f"{name}.png"), preview_content(picture, f"{name}+compressed.webp")]
 
 
-def _to_pil(image: Any, name: str) -> Image:
+def read_image(path: str, name: str) -> Image:
+    """An image from a file, whole in memory; ``name`` is for messages. Raises `InvalidInputError`."""
+    pillow = _pillow(name)
+    try:
+        with pillow.open(path) as image:
+            image.load()
+            return image.copy()  # type: ignore[no-any-return]  # Pillow is asked for late
+    except Exception as error:  # whatever Pillow's readers raise at a damaged file
+        raise InvalidInputError(f"artifact {shortened(name, 200)} is no image that Pillow can read: {error}") from None
+
+
+def _pillow(name: str) -> Any:
     try:
         import PIL.Image
     except ImportError as error:
         raise InvalidInputError(
-            f"image {shortened(name)}: Pillow is missing, which writes images; pip install 'asynctrack[images]'"
+            f"image {shortened(name)}: Pillow is missing, which reads and writes images; pip install "
+            f"'asynctrack[images]'"
         ) from error
-    if isinstance(image, PIL.Image.Image):
-        return image
+    return PIL.Image
+
+
+def _to_pil(image: Any, name: str) -> Image:
+    pillow = _pillow(name)
+    if isinstance(image, pillow.Image):
+        return image  # type: ignore[no-any-return]  # just asked
     if not _has(image, "__array__") and _has(image, "to_pil"):
         return image.to_pil()  # type: ignore[no-any-return]  # mlflow.Image, which is not to be imported here
     if not _has(image, "__array__"):
@@ -79,7 +96,7 @@ def _to_pil(image: Any, name: str) -> Image:
             f"image {shortened(name)}: {type(image).__name__} is no image; log a NumPy array, a tensor on the CPU or a "
             f"PIL image"
         )
-    return PIL.Image.fromarray(_pixels(image, name))
+    return pillow.fromarray(_pixels(image, name))  # type: ignore[no-any-return]
 
 
 def _has(image: object, name: str) -> bool:

@@ -135,7 +135,7 @@ class _Search:
 
     def is_met_by(self, found: FoundRun) -> bool:
         """Whether a run is one of them, with what spools hold of it."""
-        return LifecycleStage.matches(self._view_type, found.run.info.lifecycle_stage) and search.matches(
+        return LifecycleStage.matches_view_type(self._view_type, found.run.info.lifecycle_stage) and search.matches(
             self._clauses, search.run_getter(found.run)
         )
 

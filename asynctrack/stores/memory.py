@@ -249,7 +249,8 @@ class MemoryStore(AbstractStore):
         shown = [
             (run, get)
             for run, get in shown
-            if LifecycleStage.matches(run_view_type, run.info.lifecycle_stage) and search.matches(clauses, get)
+            if LifecycleStage.matches_view_type(run_view_type, run.info.lifecycle_stage)
+            and search.matches(clauses, get)
         ]
         return search.page(search.order(shown, search.parse_run_order(order_by)), max_results, page_token)
 
@@ -311,7 +312,7 @@ class MemoryStore(AbstractStore):
         shown = [
             (found, get)
             for found, get in shown
-            if LifecycleStage.matches(view_type, found.lifecycle_stage) and search.matches(clauses, get)
+            if LifecycleStage.matches_view_type(view_type, found.lifecycle_stage) and search.matches(clauses, get)
         ]
         return search.page(search.order(shown, search.parse_experiment_order(order_by)), max_results, page_token)
 

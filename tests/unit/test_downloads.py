@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 
 import asynctrack
@@ -87,7 +88,22 @@ def test_a_text_that_is_too_large_for_the_memory_is_not_read(monkeypatch: pytest
         artifacts.load_text(f"runs:/{run.run_id}/a.txt")
 
 
-@pytest.mark.parametrize("name", ["download_artifacts", "list_artifacts", "load_text", "load_dict"])
+def test_an_image_is_read_back() -> None:
+    """As it was logged, and gone from the disk; what is no image is said to be none."""
+    pixels = numpy.arange(12, dtype=numpy.uint8).reshape(3, 4)
+    with asynctrack.start_run() as run:
+        run.log_image(pixels, "plots/i.png")
+        run.log_text("text", "a.png")
+    image = artifacts.load_image(f"runs:/{run.run_id}/plots/i.png")
+    assert image.size == (4, 3)
+    assert numpy.array_equal(numpy.asarray(image), pixels)
+    with pytest.raises(InvalidInputError, match=r"a\.png.* is no image"):
+        artifacts.load_image(f"{run.info.artifact_uri}/a.png")
+    with pytest.raises(InvalidInputError, match="is a folder"):
+        artifacts.load_image(f"runs:/{run.run_id}/plots")
+
+
+@pytest.mark.parametrize("name", ["download_artifacts", "list_artifacts", "load_text", "load_dict", "load_image"])
 def test_the_arguments_are_mlflows(name: str) -> None:
     """Same names, same order, same defaults."""
     import mlflow.artifacts

@@ -12,6 +12,7 @@ import pytest
 from asynctrack.entities import (
     Experiment,
     FileInfo,
+    LifecycleStage,
     Metric,
     PagedList,
     Param,
@@ -91,6 +92,19 @@ def test_enumerations_have_mlflows_numbers_and_names() -> None:
     for wrong in ("finished", "", None, 0, 9, True, 3.0):
         with pytest.raises(ValueError, match="must be one of"):
             RunStatus.name_of(wrong)  # type: ignore[arg-type]  # that is the point
+
+
+def test_views_and_stages_are_those_of_mlflow() -> None:
+    """By MLflow's names, in lower case, and by those that its servers send."""
+    names = ["active_only", "deleted_only", "all"]
+    stages = ["active", "deleted"]
+    assert [ViewType.to_string(view) for view in (1, 2, 3)] == names
+    assert [ViewType.from_string(name) for name in (*names, "ALL")] == [1, 2, 3, 3]
+    assert [LifecycleStage.view_type_to_stages(view) for view in (1, 2, 3)] == [["active"], ["deleted"], stages]
+    assert [stage for stage in ("active", "deleted", "gone", None) if LifecycleStage.is_valid(stage)] == stages
+    for wrong in ("nothing", None, 3):
+        with pytest.raises(ValueError, match="is not a ViewType"):
+            ViewType.from_string(wrong)  # type: ignore[arg-type]  # that is the point
 
 
 def test_a_terminated_status_is_told_by_name_and_by_number() -> None:

@@ -237,8 +237,8 @@ def test_no_file_and_no_class_is_so_long_that_it_must_do_several_things() -> Non
 
 
 PUBLIC = {
-    "asynctrack.artifacts": "download_artifacts list_artifacts load_dict load_text",
-    "asynctrack.downloads": "download_artifacts list_artifacts load_dict load_text",
+    "asynctrack.artifacts": "download_artifacts list_artifacts load_dict load_image load_text",
+    "asynctrack.downloads": "download_artifacts list_artifacts load_dict load_image load_text",
     "asynctrack.experiments": (
         "choose_experiment create_experiment delete_experiment delete_experiment_tag get_experiment "
         "get_experiment_by_name search_experiments set_experiment set_experiment_tag set_experiment_tags store_here"

@@ -165,7 +165,7 @@ def search_runs(
         books.append((book, [info.run_id for _, info in runs]))
         for run_dir, info in runs:
             lazy = _Lazy(tree, book, run_dir, info)
-            if LifecycleStage.matches(view_type, info.lifecycle_stage) and search.matches(clauses, lazy):
+            if LifecycleStage.matches_view_type(view_type, info.lifecycle_stage) and search.matches(clauses, lazy):
                 found.append(lazy)
     found.sort(key=lambda lazy: (-lazy.info.start_time, lazy.info.run_id))
     wanted, token = search.page(search.order([(lazy, lazy) for lazy in found], orders), max_results, page_token)
@@ -182,7 +182,7 @@ def list_run_infos(tree: Tree, experiment_id: str, view_type: int, max_results: 
         folder = tree.experiment_dir(experiment_id)
     except NotFoundError:
         return Page([])
-    found = [run for run in tree.runs(folder) if LifecycleStage.matches(view_type, run[1].lifecycle_stage)]
+    found = [run for run in tree.runs(folder) if LifecycleStage.matches_view_type(view_type, run[1].lifecycle_stage)]
     found.sort(key=lambda run: (-run[1].start_time, run[1].run_id))
     wanted, token = search.page(found, max_results, page_token)
     return Page([named(info, None if info.run_name else _name_tag(tree, run_dir)) for run_dir, info in wanted], token)
@@ -202,6 +202,6 @@ def search_experiments(
     unwritten = unwritten_default(tree)
     for experiment in [unwritten] if unwritten is not None else tree.experiments(ViewType.ALL):
         get = search.experiment_getter(experiment)
-        if LifecycleStage.matches(view_type, experiment.lifecycle_stage) and search.matches(clauses, get):
+        if LifecycleStage.matches_view_type(view_type, experiment.lifecycle_stage) and search.matches(clauses, get):
             found.append((experiment, get))
     return search.page(search.order(found, orders), max_results, page_token)

@@ -51,7 +51,7 @@ class Experiments:
         self, view_type: int, max_results: int, filter_string: str, order_by: Sequence[str], page_token: str | None
     ) -> Page:
         body: dict[str, Any] = {
-            "view_type": ViewType.to_string(view_type),
+            "view_type": ViewType.to_string(view_type).upper(),
             "max_results": max_results,
             "filter": filter_string,
             "order_by": list(order_by),

@@ -73,7 +73,7 @@ class Runs:
         body: dict[str, Any] = {
             "experiment_ids": list(experiment_ids),
             "filter": filter_string,
-            "run_view_type": ViewType.to_string(run_view_type),
+            "run_view_type": ViewType.to_string(run_view_type).upper(),
             "max_results": max_results,
             "order_by": list(order_by),
         }

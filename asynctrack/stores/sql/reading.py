@@ -106,7 +106,7 @@ def search_experiments(
     found = [
         (experiment, get)
         for experiment in list_experiments(session)
-        if LifecycleStage.matches(view_type, experiment.lifecycle_stage)
+        if LifecycleStage.matches_view_type(view_type, experiment.lifecycle_stage)
         and search.matches(clauses, get := search.experiment_getter(experiment))
     ]
     return search.page(search.order(found, orders), max_results, token)

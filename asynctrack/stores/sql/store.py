@@ -74,7 +74,7 @@ class SqlStore(AbstractStore):
         return await self._call(work)
 
     async def _create(self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The same in a database that is made if it is not there."""
+        """The same in a database that is made if it is not there, as MLflow does for whatever a user asks."""
 
         def work() -> T:
             with self._database.write(self._wait, create=True) as session:
@@ -160,13 +160,13 @@ class SqlStore(AbstractStore):
         await self._write(inputs.write_outputs, run_id, models)
 
     async def delete_run(self, run_id: str) -> None:
-        await self._write(runs.mark_run, run_id, LifecycleStage.DELETED)
+        await self._create(runs.mark_run, run_id, LifecycleStage.DELETED)
 
     async def restore_run(self, run_id: str) -> None:
-        await self._write(runs.mark_run, run_id, LifecycleStage.ACTIVE)
+        await self._create(runs.mark_run, run_id, LifecycleStage.ACTIVE)
 
     async def delete_tag(self, run_id: str, key: str) -> None:
-        await self._write(runs.delete_tag, run_id, key)
+        await self._create(runs.delete_tag, run_id, key)
 
     # ── experiments
 
@@ -194,16 +194,16 @@ class SqlStore(AbstractStore):
         return await self._read(reading.search_experiments, view_type, max_results, filter_string, order_by, page_token)
 
     async def rename_experiment(self, experiment_id: str, new_name: str) -> None:
-        await self._write(experiments.rename_experiment, experiment_id, new_name)
+        await self._create(experiments.rename_experiment, experiment_id, new_name)
 
     async def delete_experiment(self, experiment_id: str) -> None:
-        await self._write(experiments.mark_experiment, experiment_id, LifecycleStage.ACTIVE, LifecycleStage.DELETED)
+        await self._create(experiments.mark_experiment, experiment_id, LifecycleStage.ACTIVE, LifecycleStage.DELETED)
 
     async def restore_experiment(self, experiment_id: str) -> None:
-        await self._write(experiments.mark_experiment, experiment_id, LifecycleStage.DELETED, LifecycleStage.ACTIVE)
+        await self._create(experiments.mark_experiment, experiment_id, LifecycleStage.DELETED, LifecycleStage.ACTIVE)
 
     async def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
-        await self._write(experiments.set_experiment_tag, experiment_id, key, value)
+        await self._create(experiments.set_experiment_tag, experiment_id, key, value)
 
     async def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
-        await self._write(experiments.delete_experiment_tag, experiment_id, key)
+        await self._create(experiments.delete_experiment_tag, experiment_id, key)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,31 @@ def test_events_never_make_a_database(path: Path) -> None:
     with pytest.raises(UnavailableError, match="not there"):
         log(store, "f" * 32)
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda store: store.set_experiment_tag("7", "k", "v"),
+        lambda store: store.delete_experiment_tag("7", "k"),
+        lambda store: store.rename_experiment("7", "name"),
+        lambda store: store.delete_experiment("7"),
+        lambda store: store.restore_experiment("7"),
+        lambda store: store.delete_run("f" * 32),
+        lambda store: store.restore_run("f" * 32),
+        lambda store: store.delete_tag("f" * 32, "k"),
+    ],
+)
+def test_what_a_user_asks_first_makes_the_database(
+    path: Path, verb: Callable[[AbstractStore], Coroutine[Any, Any, None]]
+) -> None:
+    """As MLflow does: then nothing else is in it than its default experiment."""
+    store = opened(path)
+    with pytest.raises(NotFoundError):
+        drive(verb(store))
+    drive(store.set_experiment_tag("0", "k", "v"))
+    assert drive(store.get_experiment("0")).tags == {"k": "v"}
+    drive(store.aclose())
 
 
 def test_another_database_in_its_place_is_seen(store: AbstractStore, path: Path) -> None:
