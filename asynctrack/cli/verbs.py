@@ -30,6 +30,7 @@ _MODULES = {
     "diff": "diff",
     "export": "export",
     "wait": "wait",
+    "view": "view",
     "doctor": "doctor",
     "spool": "spool",
     "sync": "sync",

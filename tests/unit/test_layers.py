@@ -64,14 +64,18 @@ HOMES = {
     "httpx": ("stores.rest", "artifacts"),
     "mlflow": ("mlflow",),
     "mmap": ("journal",),
-    "numpy": ("artifacts.images", "integrations", "stores.columns", "stores.file", "stores.sql", "plots", "reading"),
+    "numpy": (
+        *("artifacts.images", "integrations", "stores.columns", "stores.file", "stores.sql", "plots", "reading", "ui"),
+    ),
     "msgpack": ("journal",),
     "psycopg": ("stores.sql",),
     "rich": ("cli", "engine"),
     "socksio": ("stores.rest",),
     "sqlite3": ("stores.sql",),
+    "starlette": ("ui",),
     "struct": ("journal", "stores.sql.postgres_session"),
     "typer": ("cli",),
+    "uvicorn": ("ui",),
     "yaml": ("stores.file", "artifacts"),
 }
 

@@ -1,0 +1,79 @@
+"""``asynctrack view``: the page with the runs of a store, in a browser."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asynctrack.cli.asking import open_store
+from asynctrack.cli.options import not_blank
+from asynctrack.cli.verbs import FAILED, verb
+
+if TYPE_CHECKING:
+    from asynctrack.ui.server import Server
+
+__all__ = ["app", "view"]
+
+app, _command = verb()
+
+
+@_command
+def view(
+    uri: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[URI]",
+            help="Where the runs are; default: MLFLOW_TRACKING_URI, else ./mlruns or ./mlflow.db.",
+            callback=not_blank,
+            show_default=False,
+        ),
+    ] = None,
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", min=0, help="Port on 127.0.0.1; 0: 7007, or one that is free.")
+    ] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option("--allowed-host", metavar="HOST", help="Name under which a proxy shows the page, too."),
+    ] = None,
+) -> None:
+    """Show the runs of a store in a browser, live, until Ctrl-C.
+
+    The page is for this machine only, and for who has the address: it holds a
+    token. Nothing is changed, and the page loads nothing from elsewhere.
+
+    Exit status: 0 after Ctrl-C, 1 if the port is taken, 3 if the store is not
+    there.
+    """
+    try:
+        from asynctrack.ui.board import Board
+        from asynctrack.ui.server import Server, listening
+    except ImportError as error:
+        typer.echo(f"asynctrack: the page needs {error.name}: pip install 'asynctrack[view]'", err=True)
+        raise typer.Exit(FAILED) from None
+    board = Board(open_store(uri))
+    try:
+        socket = listening(port or None)
+    except OSError as error:
+        typer.echo(f"asynctrack: port {port} cannot be used: {error.strerror}; choose another --port", err=True)
+        raise typer.Exit(FAILED) from None
+    with socket:
+        token = secrets.token_urlsafe(18)
+        address = f"http://127.0.0.1:{socket.getsockname()[1]}/?token={token}"
+        typer.echo(f"{board.store.uri}\n  {address}\nCtrl-C ends it.")
+        _serve(Server(board, token, allowed_host or ()), socket, None if no_browser else address)
+
+
+def _serve(server: Server, socket: object, address: str | None) -> None:
+    if address is not None:
+        import threading
+        import webbrowser
+
+        # It waits until the browser has begun, which may take seconds.
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+    try:
+        server.run(sockets=[socket])  # type: ignore[list-item]  # a socket, whose type is imported late
+    except KeyboardInterrupt:
+        pass  # that is how it ends

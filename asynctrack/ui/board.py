@@ -1,0 +1,286 @@
+"""What the page shows of a store. Its methods block, and any thread may call them."""
+
+from __future__ import annotations
+
+import math
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from asynctrack.clock import monotonic
+from asynctrack.constants import RunStatus
+from asynctrack.errors import InvalidInputError, NotFoundError, StoreError
+from asynctrack.reading.runs import FoundRun, find_runs
+from asynctrack.stores.io import drive
+from asynctrack.ui.charts import Asked, chart_of, packed
+from asynctrack.ui.tapes import Tapes
+
+if TYPE_CHECKING:
+    from asynctrack.entities import Run
+    from asynctrack.stores.base import AbstractStore
+    from asynctrack.stores.columns import Columns, Summary
+
+__all__ = ["Board", "News"]
+
+#: runs that are listed at most
+MOST_RUNS = 10_000
+#: seconds between two looks at a run's points, and between two listings; a look that takes long is not repeated before
+#: it has taken a part of the time only
+_LOOK_EVERY, _LIST_EVERY, _PART = 0.2, 2.0, 10
+#: keys of one request for charts
+MOST_KEYS = 64
+
+
+class News(NamedTuple):
+    """What is new since an earlier look. ``version``: pass it to the next one. ``keys``: metrics with new points.
+    ``listing``: another number when the list of runs has changed. ``waiting``: events that are not in the store yet.
+    ``alive``: runs that go on. ``behind``: seconds since the look before, that is how old what was shown could
+    be. ``trouble``: why the store could not be asked, in words."""
+
+    version: int
+    keys: list[str]
+    listing: int
+    waiting: int
+    alive: int
+    behind: float
+    trouble: str | None
+
+
+class Board:
+    """The runs of a store, and the points of those that are looked at."""
+
+    def __init__(self, store: AbstractStore) -> None:
+        self.store = store
+        self._tapes = Tapes(store)
+        self._found: dict[str, FoundRun] = {}
+        self._sorted_ids: list[str] = []
+        self._experiments: dict[str, str] = {}
+        self._listing = 0
+        self._shape: Any = None
+        self._listed_at, self._list_at = -math.inf, -math.inf
+        self._listing_lock = threading.Lock()
+        self._trouble: str | None = None
+        #: when a look began that the store has answered
+        self._fresh_at: float | None = None
+        self._version = 0
+        self._changes: dict[str, int] = {}
+        self._finished: set[str] = set()
+        self._summaries: dict[tuple[str, str], tuple[Any, Summary | None]] = {}
+
+    # ── runs
+
+    def refresh(self) -> None:
+        """List the runs anew. The store's trouble is remembered, and what was listed before stays."""
+        with self._listing_lock:
+            begun = monotonic()
+            try:
+                found = drive(find_runs(self.store, limit=MOST_RUNS))
+                if found.trouble is None:
+                    self._experiments = _experiment_names(self.store)
+            except StoreError as error:
+                self._trouble = str(error)
+                self._list_at = monotonic() + _LIST_EVERY
+                return
+            self._trouble = None if found.trouble is None else str(found.trouble)
+            self._found = {each.run.info.run_id: each for each in found}
+            self._sorted_ids = sorted(self._found)
+            shape = [
+                (each.run.info, each.waiting, each.alive, each.last_time, len(each.run.data.metrics)) for each in found
+            ]
+            if shape != self._shape:
+                self._shape = shape
+                self._listing += 1
+            self._listed_at = monotonic()
+            self._list_at = self._listed_at + max(_LIST_EVERY, _PART * (self._listed_at - begun))
+
+    def _refresh_soon(self) -> None:
+        """In a thread of its own: with thousands of runs it takes longer than a look at points may."""
+        if monotonic() >= self._list_at and not self._listing_lock.locked():
+            self._list_at = monotonic() + _LIST_EVERY
+            threading.Thread(target=self.refresh, name="asynctrack-view-runs", daemon=True).start()
+
+    def runs(self, columns: Sequence[tuple[str, str]] = (), filter_string: str = "") -> dict[str, Any]:
+        """The list of runs for the page, those that go on first. ``columns``: keys of metrics, each with "last", "min"
+        or "max". Raises InvalidInputError for a filter that is none."""
+        self._list_once()
+        found = list(self._found.values())
+        trouble = self._trouble
+        if filter_string:
+            try:
+                found = list(drive(find_runs(self.store, filter_string=filter_string, limit=MOST_RUNS)))
+            except StoreError as error:
+                trouble, found = str(error), []
+        values = {
+            f"{key}:{part}": [self._value(each, key, part) for each in found] for key, part in columns
+        }  # a list for each column, because most of it is the same text otherwise
+        return {
+            "store": self.store.uri,
+            "trouble": trouble,
+            "listing": self._listing,
+            "experiments": self._experiments,
+            "runs": [_described(each) for each in found],
+            "columns": values,
+        }
+
+    def _value(self, found: FoundRun, key: str, part: str) -> float | str | None:
+        value = found.run.data.metrics.get(key)
+        if value is None:
+            return None
+        if part != "last":
+            summary = self._summary(found, key)
+            spot = None if summary is None else getattr(summary, part)
+            if spot is None:
+                return None
+            value = spot.value
+        return value if math.isfinite(value) else str(value)
+
+    def _summary(self, found: FoundRun, key: str) -> Summary | None:
+        run_id = found.run.info.run_id
+        latest = found.run.data.latest.get(key)
+        at = (found.last_time,) if latest is None else (latest.step, latest.timestamp)
+        mark = found.run.data.metrics[key], at
+        known = self._summaries.get((run_id, key))
+        # A NaN is never equal to another: then the summary is made anew, which costs a look and nothing else.
+        if known is None or known[0] != mark:
+            try:
+                summary = drive(self.store.summarize(run_id, [key])).get(key)
+            except StoreError:
+                return None if known is None else known[1]  # the list says what troubles the store
+            known = self._summaries[run_id, key] = mark, summary
+        return known[1]
+
+    def keys(self, ids: Iterable[str]) -> list[str]:
+        """The metrics that at least one of some runs has, sorted."""
+        self._list_once()
+        names: set[str] = set()
+        for run_id in self._whole_ids(ids):
+            names.update(self._found[run_id].run.data.metrics)
+            for _, tape in self._tapes.known([run_id]):
+                names.update(list(tape.points))
+        return sorted(names)
+
+    def _list_once(self) -> None:
+        if self._listed_at == -math.inf:
+            self.refresh()
+
+    def _whole_ids(self, ids: Iterable[str]) -> list[str]:
+        """The runs whose ids begin so, each once; what no run, or several, are called is left out."""
+        found: dict[str, None] = {}
+        for text in ids:
+            at = bisect_left(self._sorted_ids, text)
+            matches = [each for each in self._sorted_ids[at : at + 2] if text and each.startswith(text)]
+            if len(matches) == 1 or (matches and matches[0] == text):
+                found[matches[0]] = None
+        return list(found)
+
+    # ── points
+
+    def charts(self, keys: Sequence[str], ids: Iterable[str], asked: Asked) -> bytes:
+        """Charts of some metrics of some runs, as `asynctrack.ui.charts.packed`. Raises InvalidInputError."""
+        if len(keys) > MOST_KEYS:
+            raise InvalidInputError(f"{len(keys)} keys: one request is for {MOST_KEYS} charts at most")
+        self._list_once()
+        run_ids = self._whole_ids(ids)
+        runs = {run_id: self._found[run_id].run for run_id in run_ids}
+        version, trouble = self._version, self._trouble
+        points = {}
+        wanted = [*keys, asked.x] if asked.x not in ("step", "time", "relative") else keys
+        for run_id in run_ids:
+            tape = self._tapes.of(run_id)
+            metrics = runs[run_id].data.metrics
+            try:
+                # A key that the list does not know yet may be of a run that goes on.
+                tape.want([key for key in wanted if key in metrics or not self._is_over(run_id)])
+            except StoreError as error:
+                trouble = trouble or str(error)
+            points[run_id] = tape.points
+        self._tapes.trim(run_ids)
+        made = [chart_of(asked, key, runs, points) for key in dict.fromkeys(keys)]
+        return packed(made, {"version": version, "trouble": trouble})
+
+    def _is_over(self, run_id: str) -> bool:
+        found = self._found.get(run_id)
+        if found is None:
+            return True
+        return RunStatus.is_terminated(found.run.info.status) and not found.alive and not found.waiting
+
+    def look(self, ids: Iterable[str], since: int) -> News:
+        """Look at the runs that the page shows, as far as they have been read, and at what is new there."""
+        self._refresh_soon()
+        begun, trouble = monotonic(), None
+        for run_id, tape in self._tapes.known(self._whole_ids(ids)):
+            if run_id in self._finished:
+                continue
+            over = self._is_over(run_id)
+            try:
+                changed = tape.look(_LOOK_EVERY)
+            except StoreError as error:
+                trouble = str(error)
+                break  # the others would wait for it as long
+            if changed:
+                self._version += 1
+                self._changes.update(dict.fromkeys(changed, self._version))
+            elif over:
+                self._finished.add(run_id)
+            if tape.trouble is not None:
+                trouble = str(tape.trouble)
+        trouble = self._trouble or trouble
+        behind = max(begun - self._fresh_at, 0.0) if self._fresh_at is not None else 0.0
+        if trouble is None:
+            self._fresh_at = begun
+        found = self._found.values()
+        return News(
+            self._version,
+            sorted(key for key, version in list(self._changes.items()) if version > since),
+            self._listing,
+            sum(each.waiting for each in found),
+            sum(not self._is_over(each.run.info.run_id) for each in found),
+            round(behind, 2),
+            trouble,
+        )
+
+    def at_step(self, text: str, step: int) -> dict[str, Any]:
+        """All that a run has logged at a step. Raises NotFoundError, and what the store raises."""
+        run_id = self._the_run(text)
+        columns = drive(self.store.read_columns(run_id, min_step=step, max_step=step)).columns
+        values = [[key, value if math.isfinite(value) else str(value), time]
+                  for key, found in sorted(columns.items()) for _, time, value in found.rows()]  # fmt: skip
+        return {"run": run_id, "step": step, "values": values}
+
+    def _the_run(self, text: str) -> str:
+        self._list_once()
+        found = self._whole_ids([text])
+        if not found:
+            raise NotFoundError(f"there is no run {text!r}, or there are several whose ids begin so")
+        return found[0]
+
+    def rows(self, key: str, ids: Iterable[str]) -> Iterator[tuple[Run, Columns]]:
+        """The points of a metric, all of them, run by run. Raises `StoreError`."""
+        self._list_once()
+        for run_id in self._whole_ids(ids):
+            tape = self._tapes.of(run_id)
+            tape.want([key])
+            if key in tape.points:
+                yield self._found[run_id].run, tape.points[key].series.columns
+
+
+def _described(found: FoundRun) -> dict[str, Any]:
+    info, data = found.run.info, found.run.data
+    tags = {key: value for key, value in data.tags.items() if not key.startswith(("mlflow.", "asynctrack."))}
+    return {
+        "id": info.run_id, "name": info.run_name or "", "experiment": info.experiment_id, "status": info.status,
+        "start": info.start_time, "end": info.end_time, "seen": found.last_time,
+        "alive": found.alive, "waiting": found.waiting, "params": data.params, "tags": tags,
+    }  # fmt: skip
+
+
+def _experiment_names(store: AbstractStore) -> dict[str, str]:
+    names: dict[str, str] = {}
+    token = None
+    while True:
+        page = drive(store.search_experiments(max_results=1000, page_token=token))
+        names |= {each.experiment_id: each.name for each in page.items}
+        token = page.token
+        if not token:
+            return names

@@ -1,0 +1,129 @@
+// The charts: sections by the part of a key before "/", and of all of them only those that are seen are drawn.
+import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
+import { number, place } from "./words.js";
+import { Plot } from "./chart.js";
+
+/** charts of a section that are shown at first */
+export const FIRST = 48;
+const HEIGHT = 230;
+const MOST_ROWS = 300;
+
+/** [name, keys] for each section; metrics of the system last. */
+export function sections(keys) {
+  const found = new Map();
+  for (const key of keys) {
+    const cut = key.indexOf("/");
+    const name = cut > 0 ? key.slice(0, cut) : "";
+    if (!found.has(name)) found.set(name, []);
+    found.get(name).push(key);
+  }
+  // A section of one chart would be a row of its own.
+  const alone = [...found].filter(([name, its]) => its.length === 1 && name && name !== "system");
+  if (alone.length) {
+    for (const [name] of alone) found.delete(name);
+    found.set("", [...(found.get("") ?? []), ...alone.flatMap(([, its]) => its)]);
+  }
+  return [...found].sort(([a], [b]) => (a === "system") - (b === "system") || (a < b ? -1 : a > b ? 1 : 0));
+}
+
+export function Section({ name, keys, open, on, children }) {
+  const [most, setMost] = useState(FIRST);
+  const shown = open ? keys.slice(0, most) : [];
+  return html`
+    <section class="section">
+      <h2><button aria-expanded=${open} onClick=${() => on.fold(name, !open)}>
+        <span class="fold">${open ? "▾" : "▸"}</span><bdi>${name || "metrics"}</bdi><span class="count">${keys.length.toLocaleString("en-US")}</span>
+      </button></h2>
+      ${open && html`<div class="grid">${shown.map(children)}</div>`}
+      ${open && keys.length > most && html`<button class="plain more" onClick=${() => setMost(most + FIRST)}>
+        ${(keys.length - most).toLocaleString("en-US")} more: show ${Math.min(FIRST, keys.length - most)}</button>`}
+    </section>`;
+}
+
+/** A chart with its title. `plots`: Map of key -> Plot, that the loader fills. */
+export function Card({ id, chart, look, loader, table, on, csv, focused }) {
+  const box = useRef(null);
+  const canvas = useRef(null);
+  const plot = useRef(null);
+  const [visible, setVisible] = useState(false);
+  const [width, setWidth] = useState(0);
+  useEffect(() => {
+    const watch = new IntersectionObserver(([entry]) => setVisible(entry.isIntersecting), { rootMargin: "200px" });
+    const sizes = new ResizeObserver(([entry]) => setWidth(Math.floor(entry.contentRect.width)));
+    watch.observe(box.current);
+    sizes.observe(canvas.current);
+    return () => {
+      watch.disconnect();
+      sizes.disconnect();
+      loader.see(id, false);
+      plot.current?.destroy();
+    };
+  }, []);
+  useEffect(() => loader.see(id, visible), [visible]);
+  useEffect(() => {
+    if (focused) box.current.focus({ preventScroll: false });
+  }, [focused]);
+  useEffect(() => {
+    if (!visible || !width || !chart || table) return;
+    plot.current ??= new Plot(canvas.current, on);
+    plot.current.on = on;
+    plot.current.show(chart, { ...look, width, height: HEIGHT });
+  }, [visible, width, chart, look, table]);
+  useEffect(() => {
+    if ((!visible || table) && plot.current) {
+      // A canvas that nobody sees takes memory.
+      plot.current.destroy();
+      plot.current = null;
+    }
+  }, [visible, table]);
+  const points = chart ? chart.lines.reduce((sum, line) => sum + (line.points ?? 0), 0) : 0;
+  return html`
+    <article class="card" ref=${box} tabindex="0" data-key=${id} data-drawn=${chart ? chart.drawn : ""} onFocus=${() => on.focus(id)}>
+      <header>
+        <h3 title=${id}><bdi>${id}</bdi></h3>
+        <span class="notes">${chart && notes(chart, points)}</span>
+        <span class="tools">
+          <button class="plain" title="table of the values (t)" aria-pressed=${table} onClick=${() => on.table(id)}>table</button>
+          <a class="plain" href=${csv} download title="all points as CSV (e)">csv</a>
+        </span>
+      </header>
+      <div class="canvas" ref=${canvas} style=${{ height: `${HEIGHT}px`, display: table ? "none" : "" }}></div>
+      ${table && chart && html`<${Values} chart=${chart} look=${look} />`}
+      ${chart && !chart.lines.length && html`<p class="empty">none of these runs has logged it</p>`}
+    </article>`;
+}
+
+/** What the drawing does not show by itself. */
+function notes(chart, points) {
+  const said = [];
+  if (!chart.exact && chart.places) {
+    said.push(html`<span title="each pixel shows the smallest and the largest of its points: no spike is lost">${compact(points)} points, min–max</span>`);
+  }
+  const odd = chart.lines.reduce((sum, line) => sum + (line.odd ?? 0), 0);
+  if (odd) said.push(html`<span class="warn" title="marked: × NaN at the top, ▲ ∞ at the top, ▼ −∞ at the bottom">${odd.toLocaleString("en-US")} NaN or ±∞</span>`);
+  const left = chart.lines.reduce((sum, line) => sum + (line.left_out ?? 0), 0);
+  if (left) said.push(html`<span class="warn" title="a logarithmic axis cannot show them">${left.toLocaleString("en-US")} not above 0</span>`);
+  const waiting = chart.lines.reduce((sum, line) => sum + (line.waiting ?? 0), 0);
+  if (waiting) said.push(html`<span title="they wait on this machine">${waiting.toLocaleString("en-US")} not delivered yet</span>`);
+  return said.map((each, n) => html`${n ? " · " : ""}${each}`);
+}
+
+function compact(count) {
+  return count >= 1e6 ? `${number(count / 1e6, 3)}M` : count >= 1e4 ? `${number(count / 1e3, 3)}k` : String(count);
+}
+
+/** The values behind a chart. */
+function Values({ chart, look }) {
+  const lines = chart.lines.slice(0, 20);
+  const rows = Math.min(chart.x.length, MOST_ROWS);
+  const text = ({ cells }, i) =>
+    cells.last[i] !== cells.last[i] ? "" : cells.low[i] === cells.high[i] ? number(cells.last[i], 6) : `${number(cells.low[i])} – ${number(cells.high[i])}`;
+  return html`
+    <div class="values" style=${{ height: `${HEIGHT}px` }} tabindex="0">
+      <table>
+        <thead><tr><th scope="col">${look.x}</th>${lines.map((line) => html`<th scope="col"><bdi>${look.names(line)}</bdi></th>`)}</tr></thead>
+        <tbody>${Array.from({ length: rows }, (_, i) => html`<tr><td>${place(chart.x[i], look.x)}</td>${lines.map((line) => html`<td>${text(line, i)}</td>`)}</tr>`)}</tbody>
+      </table>
+      ${(chart.x.length > rows || chart.lines.length > lines.length) && html`<p class="empty">more in the CSV</p>`}
+    </div>`;
+}

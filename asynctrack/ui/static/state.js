@@ -1,0 +1,71 @@
+// What is shown. The address of the page holds it, so that it can be shared and reloaded; taste stays with the reader.
+
+/** Digits of an id in the address, at least. */
+const DIGITS = 8;
+
+export function fromAddress(search) {
+  const query = new URLSearchParams(search);
+  const zoom = ["from", "to"].map((name) => (query.has(name) ? Number(query.get(name)) : NaN));
+  const smooth = Number(query.get("s") ?? 0);
+  return {
+    runs: query.has("runs") ? query.get("runs").split(".").filter(Boolean) : null,
+    search: query.get("q") ?? "",
+    keysSearch: query.get("k") ?? "",
+    x: query.get("x") || "step",
+    smooth: smooth >= 0 && smooth < 1 ? smooth : 0,
+    group: query.has("g") ? query.get("g").split(",").filter(Boolean) : null,
+    logX: query.get("lx") === "1",
+    logY: query.get("ly") === "1",
+    zoom: zoom.every(Number.isFinite) && zoom[0] < zoom[1] ? zoom : null,
+    columns: query.has("c") ? query.getAll("c").filter(Boolean) : null,
+    sort: query.get("sort") ?? "",
+  };
+}
+
+export function toAddress(state) {
+  const query = new URLSearchParams();
+  const put = (name, value, usual) => value !== usual && query.set(name, value);
+  if (state.runs) query.set("runs", state.runs.join("."));
+  put("q", state.search, "");
+  put("k", state.keysSearch, "");
+  put("x", state.x, "step");
+  put("s", state.smooth, 0);
+  if (state.group) query.set("g", state.group.join(","));
+  if (state.logX) query.set("lx", "1");
+  if (state.logY) query.set("ly", "1");
+  if (state.zoom) {
+    query.set("from", short(state.zoom[0]));
+    query.set("to", short(state.zoom[1]));
+  }
+  if (state.columns) for (const column of state.columns.length ? state.columns : [""]) query.append("c", column);
+  put("sort", state.sort, "");
+  const text = query.toString();
+  return text ? `?${text}` : "./";
+}
+
+function short(value) {
+  return String(Number(value.toPrecision(15)));
+}
+
+/** So many digits tell all of these ids apart. */
+export function digits(ids) {
+  let found = DIGITS;
+  while (found < 32 && new Set(ids.map((id) => id.slice(0, found))).size < new Set(ids).size) found += 1;
+  return found;
+}
+
+export function taste(name, usual) {
+  try {
+    return localStorage.getItem(`asynctrack.${name}`) ?? usual;
+  } catch {
+    return usual; // the browser keeps nothing for this page
+  }
+}
+
+export function setTaste(name, value) {
+  try {
+    localStorage.setItem(`asynctrack.${name}`, value);
+  } catch {
+    // it holds until the page is left
+  }
+}

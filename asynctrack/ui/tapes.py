@@ -1,0 +1,136 @@
+"""What has been read of runs, kept so that a look reads only what is new."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from asynctrack.clock import monotonic
+from asynctrack.reading.follower import Follower
+from asynctrack.reading.series import Series
+from asynctrack.stores.io import drive
+
+if TYPE_CHECKING:
+    from asynctrack.errors import StoreError
+    from asynctrack.stores.base import AbstractStore
+
+__all__ = ["Points", "Tape", "Tapes"]
+
+#: points that are kept of all runs together; about 48 bytes each
+MOST_POINTS = 20_000_000
+
+
+class Points(NamedTuple):
+    """The points of one metric of one run: three arrays of doubles that nothing changes. ``times``: ms since the epoch.
+    ``series``: what they were made of."""
+
+    steps: Any
+    times: Any
+    values: Any
+    series: Series
+
+    @classmethod
+    def of(cls, series: Series) -> Points:
+        columns = series.columns
+        return cls(
+            np.frombuffer(columns.steps, np.int64).astype(np.float64),
+            np.frombuffer(columns.times, np.int64).astype(np.float64),
+            np.frombuffer(columns.values, np.float64),
+            series,
+        )
+
+
+class Tape:
+    """Metrics of one run. Any thread may read ``points``, whose values are replaced and never changed."""
+
+    def __init__(self, store: AbstractStore, run_id: str) -> None:
+        self.points: dict[str, Points] = {}
+        self.trouble: StoreError | None = None
+        self._store, self._run_id = store, run_id
+        #: one for each time that more keys were asked for, with its keys
+        self._followers: list[Follower] = []
+        self._keys: set[str] = set()
+        self._looked_at = -1e9
+        self._lock = threading.Lock()
+
+    def want(self, keys: Collection[str]) -> bool:
+        """Read these metrics, of which some may be read already; whether there was anything to read. Raises
+        `StoreError`."""
+        if self._keys.issuperset(keys):
+            return False
+        with self._lock:
+            new = [key for key in keys if key not in self._keys]
+            if new:
+                follower = Follower(self._store, self._run_id, new)
+                self._take(follower, drive(follower.look()))
+                self._followers.append(follower)
+                self._keys.update(new)
+            return bool(new)
+
+    def look(self, every: float) -> set[str]:
+        """Read what is new, unless that was done within the last ``every`` seconds, or is being done. The keys that
+        have changed. Raises `StoreError`."""
+        if not self._lock.acquire(blocking=False):
+            return set()
+        try:
+            if monotonic() < self._looked_at + every:
+                return set()
+            changed = set()
+            for follower in self._followers:
+                changed |= self._take(follower, drive(follower.look()))
+            self._looked_at = monotonic()
+            return changed
+        finally:
+            self._lock.release()
+
+    def _take(self, follower: Follower, changed: set[str]) -> set[str]:
+        self.trouble = follower.trouble
+        for key in changed:
+            if key in follower.series:
+                self.points[key] = Points.of(follower.series[key])
+            else:
+                self.points.pop(key, None)
+        return changed
+
+    def __len__(self) -> int:
+        return sum(len(points.values) for points in list(self.points.values()))
+
+
+class Tapes:
+    """The tapes of the runs that were asked for last, as many as memory is meant for."""
+
+    def __init__(self, store: AbstractStore, most_points: int = MOST_POINTS) -> None:
+        self._store = store
+        self._most_points = most_points
+        self._tapes: OrderedDict[str, Tape] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, run_id: str) -> Tape:
+        """The tape of a run, empty at first."""
+        with self._lock:
+            tape = self._tapes.get(run_id)
+            if tape is None:
+                tape = self._tapes[run_id] = Tape(self._store, run_id)
+            self._tapes.move_to_end(run_id)
+            return tape
+
+    def known(self, run_ids: Iterable[str]) -> list[tuple[str, Tape]]:
+        """The tapes that there are of some runs."""
+        with self._lock:
+            return [(run_id, self._tapes[run_id]) for run_id in run_ids if run_id in self._tapes]
+
+    def trim(self, besides: Collection[str]) -> None:
+        """Forget what was asked for longest ago, if there is too much, but not these runs."""
+        with self._lock:
+            sizes = {run_id: len(tape) for run_id, tape in self._tapes.items()}
+            total = sum(sizes.values())
+            for run_id in list(self._tapes):
+                if total <= self._most_points:
+                    break
+                if run_id not in besides:
+                    del self._tapes[run_id]
+                    total -= sizes[run_id]

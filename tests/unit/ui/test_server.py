@@ -1,0 +1,298 @@
+"""What the page is told: runs, charts of all points, a step, a CSV, and what is new."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import asynctrack
+from asynctrack.current import store_for
+from asynctrack.errors import UnavailableError
+from asynctrack.ui import server
+from asynctrack.ui.board import Board
+from tests.unit.ui.conftest import Get
+
+
+def test_runs_come_with_params_and_the_columns_that_are_asked_for(get: Get, runs: list[str]) -> None:
+    said = get("/api/runs", column=["loss:last", "loss:min", "loss:max", "none:max"]).json
+    assert said["trouble"] is None
+    by_name = {run["name"]: (run, n) for n, run in enumerate(said["runs"])}
+    spiky, at = by_name["spiky"]
+    assert spiky["id"] == runs[0]
+    assert spiky["params"] == {"lr": "0.1", "seed": "1"}
+    assert said["experiments"][spiky["experiment"]] == "vision"
+    assert said["columns"]["loss:max"][at] == 1000.0
+    assert said["columns"]["loss:min"][at] == 1 / 10_000
+    assert said["columns"]["loss:last"][at] == 1 / 10_000
+    assert said["columns"]["none:max"] == [None, None]
+    assert said["columns"]["loss:max"][by_name["odd"][1]] == "inf"
+
+
+def test_a_filter_is_mlflows(get: Get, runs: list[str]) -> None:
+    assert [run["id"] for run in get("/api/runs", filter="params.lr = '0.3'").json["runs"]] == [runs[1]]
+    answer = get("/api/runs", filter="params.lr ~ 3").response
+    assert answer.status_code == 400
+    assert "error" in answer.json()
+
+
+def test_keys_are_those_of_the_runs(get: Get, runs: list[str]) -> None:
+    assert get("/api/keys", runs=runs[0][:8]).json == {"keys": ["loss"]}
+    assert get("/api/keys", runs=".".join(runs)).json == {"keys": ["loss", "val/acc"]}
+    assert get("/api/keys", runs="ffffffffnone..x").json == {"keys": []}
+
+
+def test_a_chart_of_ten_thousand_points_holds_the_spike(get: Get, runs: list[str]) -> None:
+    [chart] = get("/api/charts", key="loss", runs=runs[0], places=300).charts
+    [line] = chart["lines"]
+    last, low, high = line["at"]
+    assert chart["places"] == 300
+    assert not chart["exact"]
+    assert chart["x"][np.nanargmax(high)] == pytest.approx(4_321, abs=10_000 / 300)
+    assert np.nanmax(high) == 1000
+    assert low[0] == pytest.approx(1 / 34)
+    assert last[-1] == pytest.approx(1e-4)
+    assert line["points"] == 10_000
+    assert line["max"] == [1000.0, 4321.0]
+    assert line["min"] == [1e-4, 9999.0]
+
+
+def test_a_zoom_asks_for_finer_data(get: Get, runs: list[str]) -> None:
+    query = {"key": "loss", "runs": runs[0], "places": 300, "from": 4_300, "to": 4_350.5}
+    [chart] = get("/api/charts", **query).charts
+    assert chart["exact"]
+    assert chart["x"].tolist() == list(range(4_300, 4_351))
+    assert chart["lines"][0]["at"][0][21] == 1000
+    assert (chart["low"], chart["high"]) == (0, 9_999)  # what there is to zoom out to
+
+
+def test_odd_values_are_marked_and_a_logarithmic_axis_counts_what_it_leaves_out(get: Get, runs: list[str]) -> None:
+    [chart] = get("/api/charts", key="loss", runs=runs[1], log_y=1).charts
+    [line] = chart["lines"]
+    assert line["marks"].tolist() == [0, 1, 0, 2, 0]
+    assert line["odd"] == 2
+    assert line["left_out"] == 1
+    assert np.isnan(line["at"][0]).tolist() == [False, True, True, True, False]
+
+
+def test_smoothing_is_of_all_points_and_the_raw_line_is_there(get: Get, runs: list[str]) -> None:
+    [plain] = get("/api/charts", key="loss", runs=runs[0], places=100).charts
+    [chart] = get("/api/charts", key="loss", runs=runs[0], places=100, smooth=0.9).charts
+    [line] = chart["lines"]
+    assert np.nanmax(line["at"][2]) == pytest.approx(100, rel=1e-3)
+    for ours, theirs in zip(line["rawat"], plain["lines"][0]["at"], strict=True):
+        assert np.array_equal(ours, theirs)
+    assert line["max"] == [1000.0, 4321.0]  # what is said is of what was logged
+
+
+@pytest.mark.parametrize("x", ["step", "relative", "time", "val/acc", "loss", "none"])
+def test_x_may_be_any_of_step_time_and_metrics(get: Get, runs: list[str], x: str) -> None:
+    [chart] = get("/api/charts", key="val/acc", runs=runs[1], x=x).charts
+    expected: dict[str, Any] = {"step": [0, 1, 2, 3, 4], "val/acc": [0, 0.1, 0.2, 0.3, 0.4], "loss": [-2.0, 0.5, 1.0]}
+    if x in expected:
+        assert chart["x"].tolist() == pytest.approx(expected[x])
+    else:
+        assert (len(chart["x"]) > 0) is (x != "none")
+
+
+def test_a_group_is_a_mean_of_all_points_and_how_far_they_are_from_it(get: Get) -> None:
+    ids = []
+    for number in range(4):
+        with asynctrack.start_run() as run:
+            ids.append(run.run_id)
+            run.log_param("lr", number % 2)
+            for step in range(3):
+                run.log_metric("loss", number + 10 * step, step)
+    asynctrack.shutdown()
+    [chart] = get("/api/charts", key="loss", runs=".".join(ids), group="lr").charts
+    assert [line["name"] for line in chart["lines"]] == ["lr=0", "lr=1"]
+    assert [line["runs"] for line in chart["lines"]] == [2, 2]
+    first = chart["lines"][0]
+    assert first["at"][0].tolist() == [1, 11, 21]
+    below, above = first["band"]
+    assert below.tolist() == pytest.approx([1 - math.sqrt(2), 11 - math.sqrt(2), 21 - math.sqrt(2)])
+    assert above.tolist() == pytest.approx([1 + math.sqrt(2), 11 + math.sqrt(2), 21 + math.sqrt(2)])
+    [everything] = get("/api/charts", key="loss", runs=".".join(ids), group="").charts[0]["lines"]
+    assert everything["at"][0].tolist() == [1.5, 11.5, 21.5]
+    [by_time] = get("/api/charts", key="loss", runs=".".join(ids), group="", x="relative", places=2).charts
+    assert by_time["lines"][0]["runs"] >= 1
+    assert get("/api/charts", key="loss", runs=".".join(ids), group="none").response.status_code == 400
+
+
+def test_values_that_float32_cannot_tell_apart_come_as_doubles(get: Get) -> None:
+    values = [1.7e9, 1.7e9 + 1, 1.7e9 + 2]
+    with asynctrack.start_run() as run:
+        for step, value in enumerate(values):
+            run.log_metrics({"clock": value, "tiny": 1e-60 * step, "huge": 1e300 * step, "loss": float(step)}, step)
+    asynctrack.shutdown()
+    charts = get("/api/charts", key=["clock", "tiny", "huge", "loss"], runs=run.run_id).charts
+    assert [chart["kind"] for chart in charts] == ["f8", "f8", "f8", "f4"]
+    assert charts[0]["lines"][0]["at"][0].tolist() == values
+
+
+def test_the_values_of_a_step_are_those_of_all_metrics(get: Get, runs: list[str]) -> None:
+    said = get("/api/step", run=runs[1][:10], step=3).json
+    assert [(key, value) for key, value, _ in said["values"]] == [("loss", "inf"), ("val/acc", 0.3)]
+    assert get("/api/step", run="none", step=3).response.status_code == 404
+
+
+def test_a_csv_holds_all_points_and_no_formula(get: Get, runs: list[str]) -> None:
+    with asynctrack.start_run(run_name="=HYPERLINK(1)") as run:
+        run.log_metric("-key", 1.5, 7)
+    asynctrack.shutdown()
+    answer = get("/api/csv", key="loss", runs=".".join(runs)).response
+    assert "attachment" in answer.headers["content-disposition"]
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert len(rows) == 10_005
+    assert (rows[4_321]["run_id"], rows[4_321]["step"], rows[4_321]["value"]) == (runs[0], "4321", "1000.0")
+    [row] = csv.DictReader(io.StringIO(get("/api/csv", key="-key", runs=run.run_id).response.text))
+    assert (row["run_name"], row["key"], row["step"], row["value"]) == ("'=HYPERLINK(1)", "'-key", "7", "1.5")
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/api/charts", {"key": "loss", "from": "x"}),
+        ("/api/charts", {"key": "loss", "to": "nan"}),
+        ("/api/charts", {"key": "loss", "smooth": "1"}),
+        ("/api/charts", {"key": [str(n) for n in range(100)]}),
+        ("/api/step", {"run": "x"}),
+        ("/api/runs", {"column": "loss"}),
+        ("/api/runs", {"column": "loss:worst"}),
+        ("/api/events", {"since": "-1"}),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_answered_so(get: Get, path: str, query: dict[str, Any]) -> None:
+    answer = get(path, **query).response
+    assert answer.status_code == 400
+    assert answer.json()["error"]
+
+
+def test_names_that_would_be_markup_stay_text(get: Get) -> None:
+    name = "</script><img src=x onerror=alert(1)>\u202e"
+    with asynctrack.start_run(run_name=name) as run:
+        run.log_param("p", name)
+        run.log_metric("loss", 1, 0)
+    asynctrack.shutdown()
+    answer = get("/api/runs").response
+    assert answer.headers["content-type"].startswith("application/json")
+    [said] = answer.json()["runs"]
+    assert (said["name"], said["params"]["p"]) == (name, name)
+
+
+def test_the_stores_trouble_is_said_and_what_was_read_stays(
+    get: Get, board: Board, runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [before] = get("/api/charts", key="loss", runs=runs[0]).charts
+
+    async def fail(*_: Any, **__: Any) -> Any:
+        raise UnavailableError("the server is away")
+
+    for verb in ("search_experiments", "search_runs", "read_columns", "get_run", "summarize"):
+        monkeypatch.setattr(board.store, verb, fail)
+    board.refresh()
+    said = get("/api/runs").json
+    assert said["trouble"] == "the server is away"
+    assert len(said["runs"]) == 2
+    [after] = get("/api/charts", key="loss", runs=runs[0]).charts
+    assert np.array_equal(before["lines"][0]["at"][0], after["lines"][0]["at"][0])
+    assert board.look(runs, 0).trouble == "the server is away"
+    assert get("/api/step", run=runs[0], step=1).response.status_code == 503
+    assert get("/api/csv", key="val/acc", runs=runs[1]).response.status_code == 503
+
+
+def test_a_mistake_of_ours_is_no_stack_trace_on_the_page(
+    get: Get, board: Board, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(board, "runs", fail)
+    with caplog.at_level(logging.ERROR, "asynctrack"):
+        answer = get("/api/runs").response
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert "secret detail" in caplog.text
+
+
+def test_what_is_new_is_told_by_key(board: Board, get: Get) -> None:
+    run = asynctrack.start_run()
+    run.log_metric("loss", 1.0, 0)
+    [chart] = get("/api/charts", key="loss", runs=run.run_id).charts
+    assert chart["lines"][0]["points"] == 1
+    news = board.look([run.run_id], 0)
+    run.log_metric("loss", 2.0, 1)
+    while "loss" not in (later := board.look([run.run_id], news.version)).keys:  # it looks five times a second at most
+        pass
+    assert later.version > news.version
+    assert later.alive == 1
+    [chart] = get("/api/charts", key="loss", runs=run.run_id).charts
+    assert chart["lines"][0]["points"] == 2
+    assert board.look([run.run_id], later.version).keys == []
+    asynctrack.end_run()
+
+
+def test_a_run_that_only_a_spool_knows_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nothing listens there
+    asynctrack.configure(spool_dir=str(tmp_path / "spools"), close_timeout=0.1)
+    run = asynctrack.start_run(run_name="offline")
+    for step in range(5):
+        run.log_metric("loss", float(step), step)
+    board = Board(store_for())
+    said = board.runs()
+    assert [each["name"] for each in said["runs"]] == ["offline"]
+    assert said["trouble"]
+    assert said["runs"][0]["waiting"] >= 5
+    assert board.keys([said["runs"][0]["id"]]) == ["loss"]
+
+
+def test_memory_is_given_back_for_runs_that_nobody_looks_at(runs: list[str]) -> None:
+    from asynctrack.ui.tapes import Tapes
+
+    tapes = Tapes(store_for(), most_points=1000)
+    for run_id in runs:
+        tapes.of(run_id).want(["loss"])
+    tapes.trim([])
+    assert [run_id for run_id, _ in tapes.known(runs)] == [runs[1]]
+    tapes.of(runs[0]).want(["loss"])
+    tapes.trim([runs[0]])
+    assert [run_id for run_id, _ in tapes.known(runs)] == [runs[0]]
+
+
+def test_the_page_names_nothing_from_elsewhere_and_only_relative_addresses() -> None:
+    folder = os.path.join(os.path.dirname(server.__file__), "static")
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if os.path.isdir(path):
+            continue
+        with open(path, encoding="utf-8") as file:
+            text = file.read().replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"\w+://|[\"'`(]//\w", text), name
+        assert not re.search(r"""(src|href)=["']/|fetch\(["'`]/|["'`]/(api|static)""", text), name
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|dangerously|document\.write|\beval\(", text), name
+
+
+def test_every_file_of_the_page_is_served_and_the_page_is_light(get: Get) -> None:
+    import gzip
+
+    size = 0
+    for name in ["", *(f"static/{each}" for each in server._files())]:
+        answer = get(f"/{name}").response
+        assert answer.status_code == 200
+        size += len(gzip.compress(answer.content))
+    assert size < 100_000
+    assert get("/static/../server.py").response.status_code == 404
+    assert get("/static/vendor/README.md").response.status_code == 404
+
+
+def test_an_event_is_json_of_one_line(board: Board) -> None:
+    assert "\n" not in json.dumps(board.look([], 0)._asdict())
