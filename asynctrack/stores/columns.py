@@ -26,6 +26,9 @@ __all__ = [
 ]
 
 
+_REMEMBERED = 64  # runs whose summaries are remembered
+
+
 class Columns:
     """The points of one metric, in the order of their store. Three arrays of one length.
 
@@ -240,10 +243,23 @@ class ReadsColumns:
         return increment(found, marks, anew)
 
     async def summarize(self, run_id: str, keys: Collection[str] | None = None) -> dict[str, Summary]:
-        """The summaries of a run's metrics (default: of all). Raises `NotFoundError`."""
-        increment = await self.read_columns(run_id, keys)
-        found = {key: Summary.of(columns) for key, columns in increment.columns.items()}
-        return {key: summary for key, summary in found.items() if summary is not None}
+        """The summaries of a run's metrics (default: of all). Raises `NotFoundError`.
+
+        They are remembered, and continued with what is new the next time.
+        """
+        remembered: dict[Any, tuple[Any, dict[str, Summary]]] = self.__dict__.setdefault("_summaries", {})
+        what = run_id, None if keys is None else frozenset(keys)
+        cursor, before = remembered.pop(what, (None, {}))
+        found = await self.read_columns(run_id, keys, after=cursor)
+        summaries = {key: summary for key, summary in before.items() if key not in found.anew}
+        for key, columns in found.columns.items():
+            summary = Summary.of(columns, summaries.get(key))
+            if summary is not None:
+                summaries[key] = summary
+        remembered[what] = found.cursor, summaries
+        while len(remembered) > _REMEMBERED:
+            remembered.pop(next(iter(remembered), None), None)
+        return dict(summaries)
 
 
 def known_marks(cursor: Any, numbers: int) -> dict[str, list[int]]:

@@ -80,6 +80,7 @@ class ExperimentsContract(ContractHooks):
     def test_an_experiment_that_does_not_exist_is_not_found(self, store: AbstractStore) -> None:
         """By any verb; nor one whose id could lead elsewhere."""
         assert _NONE in self.raised(NotFoundError, store.get_experiment(_NONE))
+        self.experiment(store)  # the store itself is there
         self.raised(NotFoundError, store.rename_experiment(_NONE, self.experiment_name("x")))
         self.raised(NotFoundError, store.delete_experiment(_NONE))
         self.raised(NotFoundError, store.restore_experiment(_NONE))

@@ -192,6 +192,7 @@ class RunsContract(ContractHooks):
         """NotFoundError is raised. An id like "../x" leads nowhere either."""
         assert "f" * 32 in self.raised(NotFoundError, store.get_run("f" * 32))
         assert "f" * 32 in self.raised(NotFoundError, store.get_metric_history("f" * 32, "m"))
+        self.experiment(store)  # the store itself is there
         for run_id in ("../x", "", "a/b", "."):
             self.raised(NEVER, store.get_run(run_id))
             self.raised(NEVER, store.delete_run(run_id))

@@ -71,6 +71,7 @@ class PostgresSession:
     #: nobody deletes the run, and of two writers that will both change its row one waits at once
     for_update = " FOR NO KEY UPDATE"
     enforces_lengths = True
+    numbers_rows = False
 
     def __init__(self, connection: psycopg.Connection[Any], schema: Schema, direct: bool) -> None:
         self.schema = schema
@@ -81,6 +82,16 @@ class PostgresSession:
         self._rows = 0
         #: by run and key
         self._latest: dict[tuple[str, str], Latest] = {}
+
+    def pages(self, statement: str, values: Sequence[Any], most: int) -> Iterator[list[Row]]:
+        # The server keeps what is not fetched yet. In binary, numbers need not be read.
+        with self._connection.cursor(name="asynctrack_pages", binary=True) as cursor:
+            cursor.execute(_translated(statement), values)
+            while rows := cursor.fetchmany(most):
+                yield rows
+
+    def version(self) -> object:
+        return ""  # rows have no numbers here
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         return self._connection.execute(_translated(statement), values).fetchall()

@@ -5,7 +5,7 @@ Statements are written once, with "?" for each value, in the SQL that SQLite and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -35,8 +35,17 @@ class Session(Protocol):
     #: the end of a SELECT whose row must not change before the transaction ends
     for_update: str
 
+    #: whether a row of any table has a ``rowid``, which is higher than that of every row before
+    numbers_rows: bool
+
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """Every row of a SELECT."""
+
+    def pages(self, statement: str, values: Sequence[Any], most: int) -> Iterator[list[Row]]:
+        """The same, so many at a time, in flat memory."""
+
+    def version(self) -> object:
+        """What differs after the tables were changed, or their rows numbered anew."""
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
         """Carry out a statement; how many rows it has changed."""

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from random import uniform
 from urllib.parse import quote
 
@@ -72,11 +73,36 @@ class SqliteDatabase:
 
     @contextmanager
     def read(self, wait: float) -> Iterator[SqliteSession]:
-        """A transaction that sees one state of the file. It keeps others from committing: fetch, and end it."""
-        with self._turn(wait, True) as (connection, until):
+        """A transaction that sees one state of the file. It keeps others from committing: fetch, and end it. A file
+        that was never there is not made: it reads like one that was made just now."""
+        if not self._seen and not self._is_made():
+            with self._nothing() as session:
+                yield session
+            return
+        with self._turn(wait, False) as (connection, until):
             connection.execute("BEGIN")
             self._locked(connection, _COUNT_TABLES, until)  # from here on it is locked
             yield SqliteSession(connection, self._checked(connection))
+
+    def _is_made(self) -> bool:
+        try:
+            return os.stat(self.path).st_size > 0
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise unavailable(error, self.path) from error
+
+    @contextmanager
+    def _nothing(self) -> Iterator[SqliteSession]:
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        try:
+            for statement in creation():
+                connection.execute(statement)
+            session = SqliteSession(connection, check_schema(self.path, partial(_columns, connection)))
+            add_default(session, self.artifact_root)
+            yield session
+        finally:
+            connection.close()
 
     def close(self) -> None:
         """Close the connection, unless another thread is using it: then it is left to the end of the process."""
@@ -207,12 +233,7 @@ class SqliteDatabase:
         if self._schema is None or self._schema[0] != number:
             if not self._tables(connection):
                 raise UnavailableError(f"{self.path} has no tables yet; it is tried again")
-
-            def columns(table: str) -> list[Column]:
-                found = connection.execute(f"PRAGMA table_info({table})").fetchall()
-                return [Column(name, bool(not_null) and default is None) for _, name, _, not_null, default, _ in found]
-
-            self._schema = number, check_schema(self.path, columns)
+            self._schema = number, check_schema(self.path, partial(_columns, connection))
         return self._schema[1]
 
     # ── forks
@@ -241,3 +262,8 @@ class SqliteDatabase:
         self._manners.leave()  # of the parent's turn this process has no part
         self._lock = RLock()
         self._holds_for_fork = self._inside = False
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> list[Column]:
+    found = connection.execute(f"PRAGMA table_info({table})").fetchall()
+    return [Column(name, bool(not_null) and default is None) for _, name, _, not_null, default, _ in found]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from operator import itemgetter
 from typing import Any
@@ -34,11 +34,20 @@ class SqliteSession:
     #: nobody else writes between BEGIN IMMEDIATE and COMMIT
     for_update = ""
     enforces_lengths = False
+    numbers_rows = True
 
     def __init__(self, connection: sqlite3.Connection, schema: Schema) -> None:
         self.schema = schema
         self._connection = connection
         self._points: list[tuple[str, str, Flat, bool]] = []
+
+    def pages(self, statement: str, values: Sequence[Any], most: int) -> Iterator[list[Row]]:
+        cursor = self._connection.execute(statement, values)
+        while rows := cursor.fetchmany(most):
+            yield rows
+
+    def version(self) -> object:
+        return self._connection.execute("PRAGMA schema_version").fetchone()[0]
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         return self._connection.execute(statement, values).fetchall()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from asynctrack.constants import LifecycleStage, ViewType
 from asynctrack.entities import DatasetInput, Experiment, LoggedModelInput, LoggedModelOutput, Metric, Run, RunInfo
 from asynctrack.stores.base import AbstractStore, Batch, Limits, Page, Refusal, RunSpec
+from asynctrack.stores.columns import Increment, Summary
 from asynctrack.stores.file.files import unavailable
 from asynctrack.stores.io import StoreIO, ThreadedIO
 from asynctrack.stores.keys import check_key
-from asynctrack.stores.sql import experiments, inputs, reading, runs
+from asynctrack.stores.sql import columns, experiments, inputs, reading, runs, summaries
 from asynctrack.stores.sql.grouping import BatchGroups
 from asynctrack.stores.sql.session import Database, Session
 
@@ -150,6 +151,25 @@ class SqlStore(AbstractStore):
 
     async def get_metric_history(self, run_id: str, key: str) -> list[Metric]:
         return await self._read(reading.get_history, run_id, key)
+
+    async def read_columns(
+        self,
+        run_id: str,
+        keys: Collection[str] | None = None,
+        *,
+        after: Any = None,
+        min_step: int | None = None,
+        max_step: int | None = None,
+    ) -> Increment:
+        """±Inf are infinities again. No transaction is longer than a page of rows, in SQLite."""
+        return await self._call(
+            lambda: columns.read_columns(self._database, self._wait, run_id, keys, after, min_step, max_step)
+        )
+
+    async def summarize(self, run_id: str, keys: Collection[str] | None = None) -> dict[str, Summary]:
+        """PostgreSQL makes them. For SQLite that takes longer than reading the points, and keeps its writers waiting."""
+        found = await self._read(summaries.summarize, run_id, keys)
+        return await super().summarize(run_id, keys) if found is None else found
 
     async def log_inputs(
         self, run_id: str, datasets: Sequence[DatasetInput] = (), models: Sequence[LoggedModelInput] = ()

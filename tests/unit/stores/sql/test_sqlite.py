@@ -523,3 +523,85 @@ def test_a_spool_for_a_server_is_delivered_into_a_database_instead(path: Path) -
     assert (found.info.status, found.data.metrics, found.data.params) == ("FINISHED", {"a": 1.0, "b": 2.0}, {"p": "1"})
     assert Path(found.info.artifact_uri or "", "a.txt").read_text() == "hello"
     drive(store.aclose())
+
+
+def test_reading_makes_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "mlflow.db"
+    store = open_store(f"sqlite:///{path}", InlineIO())
+    for _ in range(2):
+        assert [found.name for found in drive(store.search_experiments()).items] == ["Default"]
+        assert drive(store.search_runs(["0"])).items == []
+        for work in (store.get_run("a" * 32), store.read_columns("a" * 32), store.summarize("a" * 32)):
+            with pytest.raises(NotFoundError):
+                drive(work)
+        assert not path.parent.exists()
+    run = drive(store.create_run(RunSpec("a" * 32)))
+    assert path.exists()
+    assert [found.info.run_id for found in drive(store.search_runs(["0"])).items] == [run.run_id]
+
+
+def test_reading_an_empty_file_leaves_it_empty(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    path.touch()
+    store = open_store(f"sqlite:///{path}", InlineIO())
+    assert drive(store.search_runs(["0"])).items == []
+    assert path.stat().st_size == 0
+
+
+def test_a_run_of_many_points_is_read_while_others_write(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    store = open_store(f"sqlite:///{path}", InlineIO())
+    drive(store.create_run(RunSpec("a" * 32)))
+    drive(store.log_batch("a" * 32, Batch(metrics={"m": [(at, at, 0.5) for at in range(50_000)]})))
+    began, ended = threading.Event(), threading.Event()
+    counts: list[int] = []
+
+    def read() -> None:
+        reader = open_store(f"sqlite:///{path}", InlineIO())
+        while not ended.is_set():
+            counts.append(len(drive(reader.read_columns("a" * 32)).columns["m"]))
+            began.set()
+        drive(reader.aclose())
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert began.wait(60)
+    for at in range(20):
+        drive(store.log_batch("a" * 32, Batch(metrics={"m": [(100_000 + at, at, 0.5)]})))
+    ended.set()
+    thread.join(60)
+    assert counts == sorted(counts)
+    assert len(drive(store.read_columns("a" * 32)).columns["m"]) == 50_020
+
+
+def test_one_metric_of_a_large_run_is_found_by_the_index_of_runs(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    store = open_store(f"sqlite:///{path}", InlineIO())
+    drive(store.create_run(RunSpec("a" * 32)))
+    connection = sqlite3.connect(path)
+    plan = connection.execute(
+        "EXPLAIN QUERY PLAN SELECT key, rowid FROM metrics WHERE run_uuid = ? AND +key IN (?, ?) AND +step >= ? "
+        "AND rowid > ? AND rowid <= ? ORDER BY rowid LIMIT 10",
+        ("a", "b", "c", 0, 1, 2),
+    ).fetchall()
+    connection.close()
+    assert "index_metrics_run_uuid" in str(plan)
+    assert "TEMP B-TREE" not in str(plan)
+
+
+def test_after_vacuum_a_reader_reads_all_anew(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    store = open_store(f"sqlite:///{path}", InlineIO())
+    for uid in ("a" * 32, "b" * 32):
+        drive(store.create_run(RunSpec(uid)))
+        drive(store.log_batch(uid, Batch(metrics={"m": [(at, at, 0.5) for at in range(10)]})))
+    first = drive(store.read_columns("b" * 32))
+    connection = sqlite3.connect(path)
+    connection.execute("DELETE FROM metrics WHERE run_uuid = ?", ("a" * 32,))
+    connection.commit()
+    connection.execute("VACUUM")
+    connection.close()
+    drive(store.log_batch("b" * 32, Batch(metrics={"m": [(20, 20, 0.5)]})))
+    second = drive(store.read_columns("b" * 32, after=first.cursor))
+    assert second.anew == {"m"}
+    assert list(second.columns["m"].steps) == [*range(10), 20]
