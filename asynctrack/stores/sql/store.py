@@ -167,7 +167,7 @@ class SqlStore(AbstractStore):
         )
 
     async def summarize(self, run_id: str, keys: Collection[str] | None = None) -> dict[str, Summary]:
-        """PostgreSQL makes them. For SQLite that takes longer than reading the points, and keeps its writers waiting."""
+        """PostgreSQL makes them. SQLite would take longer than it takes to read the points, and hold up its writers."""
         found = await self._read(summaries.summarize, run_id, keys)
         return await super().summarize(run_id, keys) if found is None else found
 
