@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from asynctrack.cli.standin import FoundRun, resolve
+from asynctrack.cli.terminal import clean
 from asynctrack.current import current_store_uri, store_for
-from asynctrack.errors import NotFoundError
+from asynctrack.errors import NotFoundError, StoreError, UnavailableError
+from asynctrack.reading.naming import resolve
+from asynctrack.reading.runs import FoundRun, find_runs
 from asynctrack.stores.io import drive
 
 if TYPE_CHECKING:
@@ -17,8 +20,8 @@ if TYPE_CHECKING:
     from asynctrack.stores.columns import Columns, Summary
 
 __all__ = [
-    "ask", "experiment_ids", "experiment_names", "labels_of", "looked", "named", "named_all", "open_store", "series",
-    "store_uri", "summaries",
+    "ask", "experiment_names", "labels_of", "looked", "named", "named_all", "open_store", "series",
+    "store_uri", "summaries", "tell",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -38,15 +41,26 @@ def store_uri(given: str | None) -> str:
 
 
 def open_store(given: str | None) -> AbstractStore:
-    """That store. Raises InvalidInputError, and NotFoundError for a database that is not there: opening would make
-    it."""
+    """That store. Raises InvalidInputError, and NotFoundError for a database that is not there, where no spool holds
+    anything for it either: opening would make it."""
     uri = store_uri(given)
     if uri.startswith("sqlite:"):
         from asynctrack.stores.sql.places import sqlite_path
 
         if not os.path.exists(sqlite_path(uri)):
-            raise NotFoundError(f"there is no database at {uri}; --store names another store")
+            from asynctrack.stores.memory import MemoryStore
+
+            nothing = MemoryStore(uri)
+            if not drive(find_runs(nothing, limit=1)):
+                raise NotFoundError(f"there is no database at {uri}; --store names another store")
+            return nothing
     return store_for(uri)
+
+
+def tell(trouble: StoreError | None) -> None:
+    """Say on standard error that a store did not answer, and what is shown nevertheless."""
+    if trouble is not None:
+        print(f"asynctrack: {clean(trouble)}; only what waits on this machine is shown", file=sys.stderr)
 
 
 def ask(work: Coroutine[Any, Any, T]) -> T:
@@ -82,9 +96,11 @@ def series(
     *,
     min_step: int | None = None,
     max_step: int | None = None,
+    whole: bool = False,
 ) -> dict[str, Columns]:
     """The points of each metric of a run, by key in order, with those that wait in spools."""
-    return {key: each.columns for key, each in looked(store, found, keys, min_step=min_step, max_step=max_step).items()}
+    made = looked(store, found, keys, min_step=min_step, max_step=max_step, whole=whole)
+    return {key: each.columns for key, each in made.items()}
 
 
 def looked(
@@ -94,12 +110,17 @@ def looked(
     *,
     min_step: int | None = None,
     max_step: int | None = None,
+    whole: bool = False,
 ) -> dict[str, Series]:
-    """As `series`, telling what waits."""
+    """As `series`, telling what waits. ``whole``: raise what the store raises, also where spools hold something."""
     from asynctrack.reading.looking import look
 
     run_id = found.run.info.run_id
-    return drive(look(store, run_id, keys, live=found.waiting > 0, min_step=min_step, max_step=max_step))
+    made = drive(look(store, run_id, keys, live=found.waiting > 0, min_step=min_step, max_step=max_step))
+    if whole and made.trouble is not None:
+        raise made.trouble
+    tell(made.trouble)
+    return made
 
 
 def labels_of(runs: Sequence[FoundRun]) -> list[str]:
@@ -112,26 +133,11 @@ def labels_of(runs: Sequence[FoundRun]) -> list[str]:
 
 
 def experiment_names(store: AbstractStore) -> dict[str, str]:
-    """The name of each experiment, also of deleted ones, by id."""
+    """The name of each experiment, also of deleted ones, by id; none where the store does not answer."""
     from asynctrack.constants import ViewType
+    from asynctrack.reading.finding import all_experiments
 
-    names: dict[str, str] = {}
-    token = None
-    while True:
-        page = drive(store.search_experiments(ViewType.ALL, 1000, page_token=token))
-        names |= {each.experiment_id: each.name for each in page.items}
-        token = page.token
-        if not token:
-            return names
-
-
-def experiment_ids(names: dict[str, str], wanted: list[str]) -> list[str]:
-    """The ids of experiments that a user names, by name or by id. Raises NotFoundError that says which there are."""
-    by_name = {name: number for number, name in names.items()}
-    found = []
-    for each in wanted:
-        if each not in by_name and each not in names:
-            shown = ", ".join(sorted(by_name)[:10]) + (", …" if len(by_name) > 10 else "")
-            raise NotFoundError(f"there is no experiment {each!r}; there are {shown or 'none'}")
-        found.append(by_name.get(each, each))
-    return found
+    try:
+        return {each.experiment_id: each.name for each in drive(all_experiments(store, ViewType.ALL))}
+    except UnavailableError:
+        return {}  # what is asked next says so, or does without

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from asynctrack.cli.asking import ask, open_store
-from asynctrack.cli.standin import FoundRun, find_runs
 from asynctrack.cli.terminal import clean
+from asynctrack.reading.runs import FoundRun, find_runs
 
 __all__ = ["complete_keys", "complete_runs"]
 

@@ -83,6 +83,11 @@ class Condition(NamedTuple):
         names = [term.key for term in self.terms if term.symbol]
         return {*names, *(name.rpartition(".")[0] for name in names if name.rpartition(".")[2] in _PARTS)}
 
+    @property
+    def needs_step(self) -> bool:
+        """Whether it is about the run's step, which any metric may be the first to reach."""
+        return any(term.key == "step" for term in self.terms)
+
     def values(self, facts: Facts) -> Iterator[tuple[str, float | str]]:
         """What is compared, and how it stands."""
         for term in self.terms:

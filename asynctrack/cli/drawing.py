@@ -12,9 +12,9 @@ from asynctrack.cli.asking import labels_of, looked
 from asynctrack.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
-    from asynctrack.cli.standin import FoundRun
     from asynctrack.plots.chart import Chart
     from asynctrack.plots.lines import Line
+    from asynctrack.reading.runs import FoundRun
     from asynctrack.stores.base import AbstractStore
 
 __all__ = ["Axis", "between", "charts_of", "chosen_keys", "in_units", "together"]

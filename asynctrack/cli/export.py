@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asynctrack.cli.asking import ask, experiment_ids, experiment_names, named_all, open_store, series
+from asynctrack.cli.asking import ask, named_all, open_store, series
 from asynctrack.cli.drawing import chosen_keys
 from asynctrack.cli.files import FORMATS, Writer, writer_for
 from asynctrack.cli.news import by_step
 from asynctrack.cli.options import Fields, NoLive, Store, chosen_fields
 from asynctrack.cli.output import write_json
-from asynctrack.cli.standin import FoundRun, find_runs
 from asynctrack.cli.verbs import verb
 from asynctrack.errors import InvalidInputError
+from asynctrack.reading.runs import FoundRun, find_runs
 
 if TYPE_CHECKING:
     from asynctrack.stores.base import AbstractStore
@@ -89,8 +89,10 @@ def _format(file: str, form: str | None) -> str:
 def _runs(store: AbstractStore, texts: Sequence[str], experiments: Sequence[str], live: bool) -> list[FoundRun]:
     if texts:
         return named_all(store, texts, live)
-    ids = experiment_ids(experiment_names(store), list(experiments)) if experiments else None
-    return ask(find_runs(store, ids, limit=_ALL, live=live))
+    found = ask(find_runs(store, experiments or None, limit=_ALL, live=live))
+    if found.trouble is not None:
+        raise found.trouble  # what only spools hold is not all of it
+    return found
 
 
 def _write_long(store: AbstractStore, found: FoundRun, keys: Sequence[str], writer: Writer) -> int:
@@ -98,7 +100,7 @@ def _write_long(store: AbstractStore, found: FoundRun, keys: Sequence[str], writ
     rows = 0
     for key in keys:
         if key in found.run.data.metrics:
-            for columns in series(store, found, [key]).values():
+            for columns in series(store, found, [key], whole=True).values():
                 writer.write_points(found.run.info.run_id, key, columns)
                 rows += len(columns)
     return rows
@@ -106,7 +108,7 @@ def _write_long(store: AbstractStore, found: FoundRun, keys: Sequence[str], writ
 
 def _write_wide(store: AbstractStore, found: FoundRun, keys: Sequence[str], writer: Writer) -> int:
     """One run at a time is in memory."""
-    held = series(store, found, [key for key in keys if key in found.run.data.metrics])
+    held = series(store, found, [key for key in keys if key in found.run.data.metrics], whole=True)
     rows = 0
     for step in by_step({key: columns.rows() for key, columns in held.items()}):
         writer.write_step(found.run.info.run_id, step)

@@ -9,7 +9,7 @@ from asynctrack.cli.amounts import moment
 from asynctrack.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from asynctrack.cli.standin import FoundRun
+    from asynctrack.reading.runs import FoundRun
     from asynctrack.stores.columns import Summary
 
 __all__ = ["PARTS", "RUN_FIELDS", "Asked", "Listed", "leading_key", "own_tags", "parse", "rate_of", "value_of"]

@@ -19,8 +19,8 @@ from asynctrack.constants import RunStatus
 from asynctrack.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
-    from asynctrack.cli.standin import FoundRun
     from asynctrack.plots.chart import Chart
+    from asynctrack.reading.runs import FoundRun
 
 __all__ = ["app", "drawn", "plot_runs"]
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from asynctrack.cli.amounts import ago, duration, exact, number
-from asynctrack.cli.asking import ask, experiment_ids, experiment_names, open_store, summaries
+from asynctrack.cli.asking import ask, experiment_names, open_store, summaries, tell
 from asynctrack.cli.fields import RUN_FIELDS, Asked, Listed, leading_key, parse, value_of
 from asynctrack.cli.options import Fields, NoLive, NoPager, Output, Store
 from asynctrack.cli.output import Column, choose_form, show_rows, table
-from asynctrack.cli.standin import FoundRun, find_runs
-from asynctrack.cli.terminal import Terminal
-from asynctrack.cli.verbs import verb
+from asynctrack.cli.terminal import Terminal, clean
+from asynctrack.cli.verbs import FAILED, verb
 from asynctrack.constants import ViewType
+from asynctrack.errors import NotFoundError
+from asynctrack.reading.runs import FoundRun, find_runs
 
 if TYPE_CHECKING:
+    from asynctrack.errors import StoreError
     from asynctrack.stores.base import AbstractStore
 
 __all__ = ["app", "list_runs", "ordered"]
@@ -82,11 +84,10 @@ def list_runs(
     form = choose_form(output, fields, terminal)
     opened = open_store(store)
     names = experiment_names(opened)
-    look = partial(
-        _find,
+    query = _Query(
         opened,
         names,
-        experiment_ids(names, experiment) if experiment else None,
+        experiment or None,
         _one_filter(filter_text, filter_string),
         sort,
         _ALL if everything else limit,
@@ -94,18 +95,29 @@ def list_runs(
         not no_live,
     )
     asked = (columns or "") if fields is None else (fields or ",".join(RUN_FIELDS))
+    texts = tuple(text.strip() for text in asked.split(",") if text.strip())
     if watch:
-        _watch(look, asked)
+        from asynctrack.cli.watching import watch as watch_it
+
+        def draw(terminal: Terminal) -> str:
+            rows = query.rows(texts).rows
+            return table(*shown(rows, texts, "table"), terminal) or "No run matches.\n"
+
+        watch_it(draw)
         return
+    texts = texts or (_PIPED if form != "table" else ())
+    found = query.rows(() if quiet else texts)
     if quiet:
-        for each in look(()):
-            typer.echo(each.found.run.info.run_id)
-        return
-    texts = tuple(text.strip() for text in asked.split(",") if text.strip()) or (_PIPED if form != "table" else ())
-    rows = look(texts)
-    show_rows(*shown(rows, texts, form), form, terminal, not no_pager)
-    if not rows and form == "table":
-        typer.echo("No run matches." if names else "There are no runs here.", err=True)
+        sys.stdout.writelines(f"{each.found.run.info.run_id}\n" for each in found.rows)
+    else:
+        show_rows(*shown(found.rows, texts, form), form, terminal, not no_pager)
+        if not found.rows and form == "table":
+            typer.echo("No run matches." if filter_text or filter_string else "There are no runs here.", err=True)
+    for path, problem in sorted(found.problems.items()):
+        print(f"asynctrack: {clean(path)}: {clean(problem)}", file=sys.stderr)
+    tell(found.trouble)
+    if found.trouble is not None:
+        raise typer.Exit(FAILED)
 
 
 def _one_filter(argument: str | None, option: str | None) -> str:
@@ -114,27 +126,51 @@ def _one_filter(argument: str | None, option: str | None) -> str:
     return argument or option or ""
 
 
-def _find(
-    store: AbstractStore,
-    names: dict[str, str],
-    experiments: list[str] | None,
-    filter_string: str,
-    sort: str | None,
-    limit: int,
-    view_type: int,
-    live: bool,
-    fields: Sequence[str],
-) -> list[Listed]:
-    """The runs, with the summaries that the fields and the order take."""
-    found = ask(find_runs(store, experiments, filter_string, (), _ALL if sort else limit, view_type, live))
-    now = time.time_ns() // 1_000_000
-    order = None if sort is None else _parse_sort(sort, found)
-    if order is not None:
-        by, descending = order
-        whole = [_listed(store, names, now, each, [by]) for each in found]
-        found = [each.found for each in ordered(whole, by, descending)[:limit]]
-    asked = [parse(text, found) for text in fields]
-    return [_listed(store, names, now, each, asked) for each in found]
+class _Rows(NamedTuple):
+    """The runs. ``trouble``: why the store could not be asked; ``problems``: which spools cannot be read."""
+
+    rows: list[Listed]
+    trouble: StoreError | None
+    problems: dict[str, str]
+
+
+class _Query(NamedTuple):
+    """Which runs are asked for, and in which order. ``names``: of the experiments, by id."""
+
+    store: AbstractStore
+    names: dict[str, str]
+    experiments: list[str] | None
+    filter_string: str
+    sort: str | None
+    limit: int
+    view_type: int
+    live: bool
+
+    def rows(self, fields: Sequence[str]) -> _Rows:
+        """The runs, with the summaries that the fields and the order take."""
+        limit = _ALL if self.sort else self.limit
+        try:
+            every = ask(
+                find_runs(self.store, self.experiments, self.filter_string, (), limit, self.view_type, self.live)
+            )
+        except NotFoundError as error:
+            there = ", ".join(sorted(self.names.values())[:10])
+            raise NotFoundError(f"{error}; there are {there}" if there else str(error)) from None
+        found: list[FoundRun] = every
+        now = time.time_ns() // 1_000_000
+        if self.sort is not None:
+            by, descending = _parse_sort(self.sort, found)
+            whole = [self._listed(now, each, [by]) for each in found]
+            found = [each.found for each in ordered(whole, by, descending)[: self.limit]]
+        asked = [parse(text, found) for text in fields]
+        return _Rows([self._listed(now, each, asked) for each in found], every.trouble, every.problems)
+
+    def _listed(self, now: int, found: FoundRun, asked: Sequence[Asked]) -> Listed:
+        keys = {each.key for each in asked if each.summarized and each.key in found.run.data.metrics}
+        if found.alive and found.run.data.latest:
+            keys.add(leading_key(found.run.data.latest))
+        experiment = self.names.get(found.run.info.experiment_id, found.run.info.experiment_id)
+        return Listed(found, experiment, now, summaries(self.store, found, sorted(keys)) if keys else {})
 
 
 def _parse_sort(text: str, found: Sequence[FoundRun]) -> tuple[Asked, bool]:
@@ -169,14 +205,6 @@ def _rank(value: Any) -> tuple[int, Any] | None:
     except (TypeError, ValueError):
         return 1, str(value)
     return (0, as_number) if as_number == as_number else None
-
-
-def _listed(store: AbstractStore, names: dict[str, str], now: int, found: FoundRun, asked: Sequence[Asked]) -> Listed:
-    keys = {each.key for each in asked if each.summarized and each.key in found.run.data.metrics}
-    if found.alive and found.run.data.latest:
-        keys.add(leading_key(found.run.data.latest))
-    experiment = found.run.info.experiment_id
-    return Listed(found, names.get(experiment, experiment), now, summaries(store, found, sorted(keys)) if keys else {})
 
 
 def shown(rows: Sequence[Listed], texts: Sequence[str], form: str) -> tuple[list[dict[str, Any]], list[Column]]:
@@ -247,16 +275,3 @@ _SHOW: dict[str, tuple[Any, bool]] = {
     "rate": (lambda value: "" if value is None else f"{value:.3g}/s", True),
     "waiting": (_count, True),
 }
-
-
-def _watch(look: Any, asked: str) -> None:
-    """The table, on the whole screen where that can be, until Ctrl-C."""
-    from asynctrack.cli.watching import watch
-
-    texts = tuple(text.strip() for text in asked.split(",") if text.strip())
-
-    def draw(terminal: Terminal) -> str:
-        rows = look(texts)
-        return table(*shown(rows, texts, "table"), terminal) or "No run matches.\n"
-
-    watch(draw)

@@ -18,7 +18,7 @@ from asynctrack.cli.verbs import verb
 from asynctrack.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from asynctrack.cli.standin import FoundRun
+    from asynctrack.reading.runs import FoundRun
     from asynctrack.stores.base import AbstractStore
     from asynctrack.stores.columns import Columns, Summary
 

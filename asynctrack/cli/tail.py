@@ -10,14 +10,13 @@ from typing import Annotated
 import typer
 
 from asynctrack.cli.amounts import exact, moment, number, seconds_of
-from asynctrack.cli.asking import ask, named, open_store
+from asynctrack.cli.asking import ask, named, open_store, tell
 from asynctrack.cli.news import News, Step, by_step
 from asynctrack.cli.options import Fields, NoLive, RunName, Store, chosen_fields, complete_keys_of
 from asynctrack.cli.output import write_json
-from asynctrack.cli.standin import Follower
 from asynctrack.cli.terminal import Terminal, clean
 from asynctrack.cli.verbs import verb
-from asynctrack.errors import UnavailableError
+from asynctrack.reading.follower import Follower
 
 __all__ = ["app", "tail_run"]
 
@@ -64,17 +63,20 @@ def tail_run(
     elif lines < len(steps):
         steps = steps[len(steps) - lines :]
     _write(steps, fields is not None, names, terminal)
+    told = _tell(follower, None)
     while follow and not follower.ended:
         time.sleep(_EVERY_SERVER if opened.uri.startswith(("http", "databricks", "postgresql")) else _EVERY)
-        _look(follower)
+        ask(follower.look())
+        told = _tell(follower, told)
         _write(_new(follower, news), fields is not None, names, terminal)
 
 
-def _look(follower: Follower) -> None:
-    try:
-        ask(follower.look())
-    except UnavailableError as error:
-        print(f"asynctrack: {clean(error)}; trying again", file=sys.stderr)
+def _tell(follower: Follower, told: str | None) -> str | None:
+    """Say that the store does not answer, once each time; it is asked again."""
+    trouble = None if follower.trouble is None else str(follower.trouble)
+    if trouble is not None and told is None:
+        tell(follower.trouble)
+    return trouble
 
 
 def _new(follower: Follower, news: News) -> list[Step]:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asynctrack.cli.amounts import duration, number, seconds_of
-from asynctrack.cli.asking import named, open_store, summaries
+from asynctrack.cli.asking import ask, named, open_store
 from asynctrack.cli.conditions import Facts, parse
 from asynctrack.cli.options import Fields, NoLive, RunName, Store, chosen_fields
 from asynctrack.cli.output import write_json
 from asynctrack.cli.terminal import clean
 from asynctrack.cli.verbs import FAILED, TIMED_OUT, verb
 from asynctrack.clock import monotonic
-from asynctrack.constants import RunStatus
-from asynctrack.errors import UnavailableError
+from asynctrack.reading.follower import Follower
+from asynctrack.stores.columns import Summary
 
 if TYPE_CHECKING:
     from asynctrack.cli.conditions import Condition
@@ -81,29 +81,27 @@ def wait_for(
 
 
 def _wait(store: AbstractStore, run: str, wanted: Condition, limit: float | None, live: bool) -> Facts:
-    """What is known of the run when the condition is met, the run has ended, or the time is up. A server that does not
+    """What is known of the run when the condition is met, the run has ended, or the time is up. A store that does not
     answer meanwhile is waited for."""
-    run_id = named(store, run, live).run.info.run_id  # `@` may soon be another one
+    found = named(store, run, live)
+    keys = sorted(wanted.metrics()) if not wanted.needs_step else None
+    follower = Follower(store, found.run.info.run_id, keys, live)
     every = _EVERY_SERVER if store.uri.startswith(("http", "databricks", "postgresql")) else _EVERY
-    facts, told = Facts({}, None, False, "UNKNOWN"), False
+    made: dict[str, Summary] = {}
+    told = False
     while True:
-        try:
-            facts = _look(store, run_id, wanted, live)
-        except UnavailableError as error:
-            if not told:
-                print(f"asynctrack: {clean(error)}; waiting for it", file=sys.stderr)
-                told = True
+        begun = monotonic()
+        for key in ask(follower.look()):
+            summary = Summary.of(follower.series[key].columns) if key in follower.series else None
+            made.pop(key, None)
+            if summary is not None:
+                made[key] = summary
+        if follower.trouble is not None and not told:
+            told = True
+            print(f"asynctrack: {clean(follower.trouble)}; waiting for it", file=sys.stderr)
+        step = max((each.latest.step for each in made.values()), default=None)
+        facts = Facts(made, step, follower.ended, "UNKNOWN" if follower.run is None else follower.run.info.status)
         if wanted.met(facts) or facts.ended or (limit is not None and monotonic() >= limit):
             return facts
-        time.sleep(every if limit is None else max(min(every, limit - monotonic()), 0.0))
-
-
-def _look(store: AbstractStore, run_id: str, wanted: Condition, live: bool) -> Facts:
-    found = named(store, run_id, live)
-    data, status = found.run.data, found.run.info.status
-    keys = sorted(key for key in wanted.metrics() if key in data.metrics)
-    step = max((point.step for point in data.latest.values()), default=None)
-    made = summaries(store, found, keys) if keys else {}
-    if step is None:  # a store that does not tell the steps of the latest points
-        step = max((each.latest.step for each in summaries(store, found).values()), default=None)
-    return Facts(made, step, RunStatus.is_terminated(status), status)
+        pause = max(every, 4 * (monotonic() - begun))  # a look at a long run takes its time, and others work here, too
+        time.sleep(pause if limit is None else max(min(pause, limit - monotonic()), 0.0))
