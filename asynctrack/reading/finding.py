@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from asynctrack.constants import UID_TAGS, ViewType
-from asynctrack.delivery.missing import find_by_uid
 from asynctrack.errors import NotFoundError, StoreError
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ async def stored_run(store: AbstractStore, run_id: str, names: Iterable[str], he
         # While its creation waits, it is not there by any name.
         if not store.chooses_run_ids or (held is not None and held.creates and held.told is None):
             raise
+        from asynctrack.delivery.missing import find_by_uid  # late: a reader seldom needs it, and it loads much
+
         for name in sorted(names):
             found = await find_by_uid(store, name)
             if found is not None:
