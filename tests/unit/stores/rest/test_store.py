@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -146,8 +147,14 @@ def test_a_refusal_that_names_no_culprit_is_the_engines_to_isolate(proxy: FaultP
     """It halves the batch."""
     proxy.plan(faults.error(400, "INVALID_PARAMETER_VALUE", "some value is wrong"), path="log-batch")
     with pytest.raises(RefusedError) as raised:
-        drive(store.log_batch("a1", Batch({"m": [(1, 1, 1.0)]})))
+        drive(store.log_batch("a1", Batch({"m": [(1, 1, 1.0), (2, 1, 1.0)]})))
     assert raised.value.splittable
+
+
+def test_a_point_alone_goes_the_servers_shorter_way(proxy: FaultProxy, store: RestStore) -> None:
+    drive(store.log_batch("a1", Batch({"m": [(1, 2, math.nan)]})))
+    drive(store.log_batch("a1", Batch({"m": [(1, 2, 1.0)]}, [("p", "1")])))
+    assert [request.path.rsplit("/", 1)[1] for request in proxy.requests] == ["log-metric", "log-batch"]
 
 
 def test_a_status_that_is_none_is_refused_before_the_server_ignores_it(proxy: FaultProxy, store: RestStore) -> None:
