@@ -2,50 +2,92 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
+import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any
 
 import typer
 
-from asynctrack.cli.spools import Json
+from asynctrack.cli.asking import store_uri
+from asynctrack.cli.options import Fields, Store, chosen_fields
+from asynctrack.cli.output import write_json
+from asynctrack.cli.terminal import Terminal, clean
 from asynctrack.cli.verbs import verb
 from asynctrack.clock import monotonic
 from asynctrack.current import store_for
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.survey import find_spools, read_spool
-from asynctrack.settings import current_settings
+from asynctrack.settings import Settings, current_settings
 from asynctrack.stores.io import drive
 from asynctrack.stores.sql.places import sqlite_path
-from asynctrack.stores.uri import resolve_store_uri
 
-__all__ = ["app", "examine"]
+__all__ = ["app", "examine", "settings_set"]
 
-app, _command = verb()
+_FIELDS = (
+    *("asynctrack", "python", "system", "mlflow", "mlflow logs through asynctrack", "libraries"),
+    *("tracking URI", "from", "answers after", "no answer", "database", "waiting", "spools", "settings"),
+)
+app, _command = verb(*_FIELDS)
 
 _PREFIX = "asynctrack+"
+#: what reading and writing use where it is there
+_LIBRARIES = ("numpy", "httpx", "anyio", "msgpack", "psycopg", "pyarrow", "pandas", "polars", "Pillow")
 
 
 @_command
-def examine(as_json: Json = False) -> None:
+def examine(store: Store = None, fields: Fields = None) -> None:
     """Show what is installed, where programs started here log to, whether that
-    store answers, and what waits in spools. Add it to a bug report: it shows
-    no credentials.
+    store answers and how fast, what waits in which spool, and each setting
+    that is not the default, with where it comes from. Add it to a bug report:
+    it shows no credentials.
 
     Exit status: 0 if the store answers, 1 if it does not.
     """
+    names = chosen_fields(fields, _FIELDS)
     found = {"asynctrack": _version("asynctrack"), "python": platform.python_version(), "system": platform.platform()}
-    found |= _mlflow() | _store() | _spools()
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
+    found |= _mlflow() | {"libraries": _libraries()} | _store(store) | _spools() | {"settings": settings_set()}
+    if fields is not None:
+        write_json({name: found[name] for name in names if name in found}, 2 if Terminal().interactive else None)
     else:
-        width = max(map(len, found))
-        for name, value in found.items():
-            typer.echo(f"{name:{width}}  {value}")
+        sys.stdout.write(_page(found))
     if "no answer" in found:
         raise typer.Exit(1)
+
+
+def _page(found: dict[str, Any]) -> str:
+    """All of it, for people."""
+    width = max(map(len, found))
+    lines = []
+    for name, value in found.items():
+        parts = [clean(value)]
+        if name == "libraries":
+            parts = [", ".join(f"{each} {held}" for each, held in value.items())]
+        elif name == "spools":
+            parts = [f"{each['events']:,} events of {clean(each['store'])} in {clean(each['path'])}" for each in value]
+        elif name == "settings":
+            parts = [f"{each}={clean(held['value'])} ({held['from']})" for each, held in value.items()]
+            parts = parts or ["all as by default"]
+        lines += [f"{name if part is parts[0] else '':{width}}  {part}" for part in parts]
+    return "\n".join(lines) + "\n"
+
+
+def settings_set(environment: Mapping[str, str] = os.environ) -> dict[str, dict[str, Any]]:
+    """The settings that are not as by default, with what they come from: the environment is all that reaches a
+    command. Functions are not shown: one may hold a secret."""
+    given = Settings.from_environment(environment)
+    return {
+        name: {"value": getattr(given, name), "from": f"ASYNCTRACK_{name.upper()}"}
+        for name, default in Settings._field_defaults.items()
+        if getattr(given, name) != default and not callable(getattr(given, name))
+    }
+
+
+def _libraries() -> dict[str, str]:
+    found = {name: _version(name) for name in _LIBRARIES}
+    return {name: held for name, held in found.items() if held != "not installed"}
 
 
 def _version(*names: str) -> str:
@@ -77,26 +119,36 @@ def _mlflow() -> dict[str, Any]:
     return {"mlflow": there, "mlflow logs through asynctrack": wrapped}
 
 
-def _store() -> dict[str, Any]:
-    given = os.environ.get("MLFLOW_TRACKING_URI", "").removeprefix(_PREFIX)
+def _store(given: str | None) -> dict[str, Any]:
+    named = os.environ.get("MLFLOW_TRACKING_URI", "").removeprefix(_PREFIX)
+    source = "--store" if given else "MLFLOW_TRACKING_URI" if named.strip() else "default"
     begun = monotonic()
     try:
-        uri = resolve_store_uri(given or None)
+        uri = store_uri(given)
     except AsynctrackError as error:
-        return {"tracking URI": "unusable", "no answer": str(error)}
-    shown = uri if given else f"{uri} (MLFLOW_TRACKING_URI is not set)"
+        return {"tracking URI": "unusable", "from": source, "no answer": str(error)}
+    shown = uri if source != "default" else f"{uri} (MLFLOW_TRACKING_URI is not set)"
+    said: dict[str, Any] = {"tracking URI": shown, "from": source}
     if uri.startswith("sqlite:") and not os.path.exists(sqlite_path(uri)):
-        return {"tracking URI": shown, "database": "not there yet; the first run makes it"}  # and looking would, too
+        return {**said, "database": "not there yet; the first run makes it"}  # and looking would, too
     try:
         drive(store_for(uri).search_experiments(max_results=1))
     except AsynctrackError as error:
-        return {"tracking URI": shown, "no answer": str(error)}
-    return {"tracking URI": shown, "answers after": f"{(monotonic() - begun) * 1000:.0f} ms"}
+        return {**said, "no answer": str(error)}
+    return {**said, "answers after": f"{(monotonic() - begun) * 1000:.0f} ms"}
 
 
 def _spools() -> dict[str, Any]:
     found = [info for info in map(read_spool, find_spools(current_settings().spool_dir)) if info is not None]
     if not found:
-        return {"waiting": "nothing"}
+        return {"waiting": "nothing", "spools": []}
     events, refused = sum(info.events for info in found), sum(info.rejected for info in found)
-    return {"waiting": f"{events} events, and {refused} refused, in {len(found)} spools: `asynctrack spool` shows them"}
+    each = [
+        {
+            "path": info.path, "store": info.store, "events": info.events, "refused": info.rejected,
+            "owner": info.owner, "problems": info.problems,
+        }
+        for info in found
+    ]  # fmt: skip
+    waiting = f"{events} events, and {refused} refused, in {len(found)} spools: `asynctrack spool` shows them"
+    return {"waiting": waiting, "spools": each}

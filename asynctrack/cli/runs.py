@@ -213,7 +213,9 @@ def shown(rows: Sequence[Listed], texts: Sequence[str], form: str) -> tuple[list
     if not texts:
         counts = Counter(key for each in found for key in each.run.data.metrics)
         common = sorted(counts, key=lambda key: (-counts[key], key))[:_METRICS]
-        texts = (*_SHOWN, *(f"metrics.{key}" for key in common))
+        empty = {"rate"} if not any(each.alive for each in found) else set()
+        empty |= {"waiting"} if not any(each.waiting for each in found) else set()
+        texts = (*(name for name in _SHOWN if name not in empty), *(f"metrics.{key}" for key in common))
     asked = [parse(text, found) for text in texts]
     values = [{each.text: value_of(each, row) for each in asked} for row in rows]
     if form == "table":

@@ -62,3 +62,26 @@ def test_it_counts_what_waits() -> None:
 def test_a_uri_that_leads_nowhere_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://host")
     assert "ftp" in doctor(status=1)["no answer"]
+
+
+def test_it_says_where_each_setting_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor()["settings"] == {}
+    monkeypatch.setenv("ASYNCTRACK_FLUSH_INTERVAL", "3")
+    assert doctor()["settings"] == {"flush_interval": {"value": 3.0, "from": "ASYNCTRACK_FLUSH_INTERVAL"}}
+    assert "flush_interval=3.0 (ASYNCTRACK_FLUSH_INTERVAL)" in CliRunner().invoke(app, ["doctor"]).stdout
+
+
+def test_it_says_which_store_it_asked_and_why(tmp_path: Path) -> None:
+    assert doctor()["from"] == "MLFLOW_TRACKING_URI"
+    done = CliRunner().invoke(app, ["doctor", "--store", "other", "--json", "from,tracking URI"])
+    assert json.loads(done.stdout) == {"tracking URI": f"file://{tmp_path}/other", "from": "--store"}
+
+
+def test_it_lists_the_spools_in_which_something_waits() -> None:
+    asynctrack.configure(mode="offline")
+    with asynctrack.start_run() as run:
+        run.log_metric("loss", 1.0)
+    asynctrack.shutdown()
+    (spool,) = doctor()["spools"]
+    assert spool["events"] == 1
+    assert spool["store"].endswith("/mlruns")
