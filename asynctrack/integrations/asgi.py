@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from asynctrack.clock import monotonic
 from asynctrack.errors import AsynctrackError, InvalidInputError
 from asynctrack.integrations.aggregator import Aggregator
+from asynctrack.runs.waiting import wait_on_loop
 from asynctrack.stores.keys import clean_key
 from asynctrack.values import shortened
 
@@ -148,9 +149,23 @@ class MetricsMiddleware:
         async def sent(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 self._start()
+            elif message["type"] == "lifespan.shutdown.complete" and self._is_ours:
+                await self._deliver()
             await send(message)
 
         await self._app(scope, received, sent)
+
+    async def _deliver(self) -> None:
+        """Wait for the last window, ``term_timeout`` seconds at most. A server that was ended by a signal raises it
+        again after this, and then nothing of the interpreter's own end takes place."""
+        run = self._aggregator.run
+        if run is None:
+            return
+        try:
+            engine = run._state.engine
+            await wait_on_loop(engine.flush(run._state.number), engine.settings.term_timeout)
+        except Exception as error:
+            self._tell("the last window may not be delivered yet", error)
 
     def _start(self) -> None:
         if self._counts:

@@ -143,6 +143,27 @@ def test_without_a_run_the_application_answers_and_one_line_says_so(caplog: pyte
         MetricsMiddleware("app")  # type: ignore[arg-type]
 
 
+def test_the_last_window_is_delivered_before_the_server_is_told_that_all_is_over(tmp_path: Path) -> None:
+    """Also to a run that the application's lifespan does not end: a signal that the server raises again ends the
+    process then and there."""
+    asynctrack.configure(flush_interval=60)
+    run = asynctrack.start_run()
+    seen: list[float] = []
+    application = MetricsMiddleware(Starlette(), run, every=3600)
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
+            if message["type"] == "lifespan.shutdown.complete":
+                seen.append(total(tmp_path, "http/all/count"))
+            await send(message)
+
+        await application(scope, receive, sent if scope["type"] == "lifespan" else send)
+
+    ask(watched, ("GET", "/none"), ("GET", "/none"))
+    assert seen == [2.0]
+    run.terminate()
+
+
 def test_names_do_not_grow_without_limit(tmp_path: Path) -> None:
     """Methods are whatever a client sends."""
     asked = [(f"M{number}", "/") for number in range(520)]
