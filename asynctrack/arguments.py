@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from asynctrack.constants import LONGEST_VALUE, RunStatus, SourceType, ViewType
 from asynctrack.errors import InvalidInputError
-from asynctrack.platforms import check_file_name, check_folder_name
+from asynctrack.platforms import absolute, check_file_name, check_folder_name
 from asynctrack.settings import switch
 from asynctrack.values import as_text, shortened, shown, to_float, to_step, to_text, to_timestamp
 
@@ -179,7 +179,7 @@ def location_of(location: str | os.PathLike[str] | None) -> str | None:
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.\-]+:", text):
         return text
     check_folder_name("artifact location", text)
-    return os.path.abspath(os.path.expanduser(text))
+    return absolute("artifact location", text)
 
 
 def moment_of(name: str, value: object, default: int) -> int:

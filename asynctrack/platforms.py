@@ -108,6 +108,16 @@ def check_folder_name(what: str, name: str) -> None:
         raise InvalidInputError(f"{what} {name[:_SHOWN]!a}… has a part that is too long for the name of a folder")
 
 
+def absolute(what: str, path: str) -> str:
+    """The path from here, whatever becomes the working directory. Raises InvalidInputError where that is gone."""
+    try:
+        return os.path.abspath(os.path.expanduser(path))
+    except FileNotFoundError:
+        raise InvalidInputError(
+            f"{what} {path[:_SHOWN]!a} is relative, and the working directory of this process has been deleted"
+        ) from None
+
+
 def names_need_utf8(error: UnicodeEncodeError) -> str | None:
     """What to do where a file cannot be named because Python writes names in something less than UTF-8 (by ``LC_ALL=C``
     together with ``PYTHONUTF8=0``, or in a language's old encoding); None where that is not the trouble."""

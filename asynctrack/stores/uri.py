@@ -7,7 +7,7 @@ import re
 from functools import partial
 
 from asynctrack.errors import InvalidInputError, UnavailableError
-from asynctrack.platforms import check_folder_name, unquoted_path
+from asynctrack.platforms import check_folder_name, unquoted_path, why
 from asynctrack.settings import Settings, current_settings
 from asynctrack.stores.base import AbstractStore
 from asynctrack.stores.io import StoreIO, ThreadedIO
@@ -43,8 +43,21 @@ def resolve_store_uri(uri: str | os.PathLike[str] | None) -> str:
 
     Paths become ``file:///absolute/path``, percent-encoded, with symbolic links followed; an empty text is ``mlruns``.
     None is MLflow's default: ``./mlruns`` if it holds experiments, else ``sqlite:///mlflow.db``. Raises
-    `InvalidInputError` for a URI that leads to no store of ours, saying which do.
+    `InvalidInputError` for a URI that leads to no store of ours, saying which do, and `UnavailableError` where this
+    process has no working directory any more, or may open no file.
     """
+    try:
+        return _resolved(uri)
+    except FileNotFoundError as error:
+        raise UnavailableError(
+            "the working directory of this process has been deleted, and the store or its default is below it; change "
+            "to another one, or name a store by its absolute path or its server"
+        ) from error
+    except OSError as error:  # of an import, as what few programs need is imported when it is needed
+        raise UnavailableError(f"the store cannot be opened: {why(error)}") from error
+
+
+def _resolved(uri: str | os.PathLike[str] | None) -> str:
     if uri is None:
         return _default()
     text = _text_of(uri)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import pathlib
 from typing import Any
 
 import pytest
 
+import asynctrack
 from asynctrack.errors import InvalidInputError
+from asynctrack.stores import uri as uris
 from asynctrack.stores.file import FileStore
 from asynctrack.stores.uri import open_store, resolve_store_uri
 
@@ -194,3 +197,34 @@ def test_long_names_in_other_alphabets_fit(here: pathlib.Path) -> None:
     uri = resolve_store_uri("\u00fc" * 120)
     assert resolve_store_uri(uri) == uri
     assert resolve_store_uri(pathlib.Path("it's'")).endswith("/it%27s%27")
+
+
+def test_a_working_directory_that_is_gone_is_named(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked first of a store below it; a store elsewhere is there as ever."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for ask in (asynctrack.start_run, asynctrack.get_tracking_uri, lambda: asynctrack.set_tracking_uri("runs")):
+        with pytest.raises(asynctrack.UnavailableError, match="working directory of this process has been deleted"):
+            ask()
+    asynctrack.set_tracking_uri(tmp_path / "elsewhere")
+    with pytest.raises(asynctrack.InvalidInputError, match="artifact location 'here' is relative"):
+        asynctrack.create_experiment("e", artifact_location="here")
+    asynctrack.configure(spool_dir=tmp_path / "spool")
+    with asynctrack.start_run() as run:
+        run.log_metric("m", 1.0)
+    assert run.data.metrics == {"m": 1.0}
+    monkeypatch.chdir(tmp_path)
+
+
+def test_where_no_file_can_be_opened_the_limit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores are imported when they are first needed."""
+
+    def full(text: object) -> str:
+        raise OSError(errno.EMFILE, "Too many open files", "asynctrack/stores/sql/__init__.py")
+
+    monkeypatch.setattr(uris, "_resolved", full)
+    with pytest.raises(asynctrack.UnavailableError, match=r"RLIMIT_NOFILE is \d+ in this process; `ulimit -n`"):
+        asynctrack.start_run()
