@@ -17,14 +17,14 @@ from asynctrack.stores.rest.decoding import each, metric_of, run_info_of, run_of
 from asynctrack.stores.rest.finding import RunFinder
 from asynctrack.stores.times import check_time
 
-__all__ = ["Runs"]
+__all__ = ["MOST_PAGES", "Runs"]
 
 T = TypeVar("T")
 
 #: points of a metric's history a request; the official client's number
 _HISTORY_PAGE = 25_000
 #: pages of one history: more would not fit into any memory
-_MOST_PAGES = 10_000
+MOST_PAGES = 10_000
 
 
 class Runs:
@@ -86,20 +86,28 @@ class Runs:
         token = ""
         seen = {token}
         while True:
-            params: Params = (
-                ("run_id", self._finder.known(text("run_id", run_id))),
-                ("metric_key", text("metric key", key)),
-                ("max_results", str(_HISTORY_PAGE)),
-                *([("page_token", token)] if token else []),
-            )
-            answer = await self._api.get("/metrics/get-history", *params)
-            found += each(answer, "metrics", metric_of)
-            token = str(answer.get("next_page_token") or "")
+            points, token = await self.history_page(run_id, key, token)
+            found += points
             if not token:
                 return found
-            if token in seen or len(seen) > _MOST_PAGES:
-                raise UnavailableError(f"{self._api.uri} gives metric {shorten(key)} of run {run_id} without an end")
+            if token in seen or len(seen) > MOST_PAGES:
+                raise self.endless(run_id, key)
             seen.add(token)
+
+    async def history_page(self, run_id: str, key: str, token: str) -> tuple[list[Metric], str]:
+        """One page of a metric's points, and the token of the next; "" is the first one's, and behind the last."""
+        params: Params = (
+            ("run_id", self._finder.known(text("run_id", run_id))),
+            ("metric_key", text("metric key", key)),
+            ("max_results", str(_HISTORY_PAGE)),
+            *([("page_token", token)] if token else []),
+        )
+        answer = await self._api.get("/metrics/get-history", *params)
+        return each(answer, "metrics", metric_of), str(answer.get("next_page_token") or "")
+
+    def endless(self, run_id: str, key: str) -> UnavailableError:
+        """What to raise where pages do not end."""
+        return UnavailableError(f"{self._api.uri} gives metric {shorten(key)} of run {run_id} without an end")
 
     async def update(self, run_id: str, status: str | None, end_time: int | None, run_name: str | None) -> RunInfo:
         if status is not None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from asynctrack.constants import UID_TAG, RunStatus, ViewType
 from asynctrack.entities import DatasetInput, Experiment, LoggedModelInput, LoggedModelOutput, Metric, Run, RunInfo
 from asynctrack.stores.base import AbstractStore, Batch, Page, Refusal, RunSpec
+from asynctrack.stores.columns import Increment
 from asynctrack.stores.io import StoreIO
 from asynctrack.stores.keys import check_key
 from asynctrack.stores.rest.api import Api
 from asynctrack.stores.rest.client import RestClient
+from asynctrack.stores.rest.columns import read_columns
 from asynctrack.stores.rest.creating import RunCreator
 from asynctrack.stores.rest.delivering import BatchSender
 from asynctrack.stores.rest.experiments import Experiments
@@ -133,6 +135,18 @@ class RestStore(AbstractStore):
             if known and known != run_id:
                 found = await self._runs.history(known, key)
         return found
+
+    async def read_columns(
+        self,
+        run_id: str,
+        keys: Collection[str] | None = None,
+        *,
+        after: Any = None,
+        min_step: int | None = None,
+        max_step: int | None = None,
+    ) -> Increment:
+        """A request for each metric, and one for each 25,000 new points."""
+        return await read_columns(self._runs, run_id, keys, after, min_step, max_step)
 
     async def log_inputs(
         self, run_id: str, datasets: Sequence[DatasetInput] = (), models: Sequence[LoggedModelInput] = ()
