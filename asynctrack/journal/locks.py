@@ -219,7 +219,8 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    if _forking.pop():
+    # Nothing is there where this module has been imported since the fork began: then only what follows it is called.
+    if _forking and _forking.pop():
         _owner_files.release()
 
 

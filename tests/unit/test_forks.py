@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
 import sys
 import threading
 
@@ -51,3 +53,27 @@ def test_no_garbage_is_collected_while_frames_of_other_threads_are_looked_at(ena
         go_on.set()
         thread.join(LIMIT)
     assert not any(looking)
+
+
+#: a fork in the middle of which another hook imports what has hooks of its own: these are called after it, not before
+LATE = """
+import concurrent.futures.thread, logging, os, random  # whose own hooks would fail so
+os.register_at_fork(before=lambda: __import__("asynctrack.engine.thread"))
+child = os.fork()
+import asynctrack
+with asynctrack.start_run() as run:
+    run.log_metric("m", 1.0)
+if not child:
+    os._exit(0 if run.data.metrics == {"m": 1.0} else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert run.data.metrics == {"m": 1.0}
+child = os.fork()
+os._exit(0) if not child else os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="nothing forks here")
+def test_what_is_imported_while_a_fork_is_under_way_is_whole_in_both_processes() -> None:
+    """By another thread, mostly, in which a run is started."""
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=LIMIT)
+    assert (done.returncode, done.stderr) == (0, "")
