@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asynctrack.entities import Run
     from asynctrack.reading.table import History, Piece
 
-__all__ = ["Group", "Means", "means_of"]
+__all__ = ["Group", "Means", "means_of", "named"]
 
 _KINDS: dict[str, Kind] = {
     "group": "text",
@@ -105,12 +105,13 @@ def _grouping(history: History, by: Sequence[str], besides: Sequence[str]) -> Ca
                 f"{', '.join(map(repr, known[:10])) or 'none'}"
             )
     if not besides:
-        return lambda run: _named(run, by) or "all runs"
+        return lambda run: named(run, by) or "all runs"
     differing = set(besides)
-    return lambda run: _named(run, sorted(set(run.data.params) - differing)) or "all runs"
+    return lambda run: named(run, sorted(set(run.data.params) - differing)) or "all runs"
 
 
-def _named(run: Run, names: Sequence[str]) -> str:
+def named(run: Run, names: Sequence[str]) -> str:
+    """What the group of a run is called that has the values of these params or tags in common."""
     return ", ".join(f"{name}={_value(run, name)}" for name in names)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from asynctrack.reading.means import means_of
+from asynctrack.reading.means import means_of, named
 from asynctrack.reading.table import History, Piece
 from asynctrack.ui.grid import Cells, Grid, cells_of, ema, grid_of
 
@@ -63,8 +63,7 @@ class Chart(NamedTuple):
 
 
 def chart_of(asked: Asked, key: str, runs: Mapping[str, Run], points: Mapping[str, Mapping[str, Points]]) -> Chart:
-    """The chart of a metric. ``points``: of each run by key. Raises InvalidInputError for a group that means
-    nothing."""
+    """The chart of a metric. ``points``: of each run by key."""
     there = [(run, points[run_id]) for run_id, run in runs.items() if key in points.get(run_id, ())]
     xs = [x_of(asked.x, run, its, key) for run, its in there]
     low, high = _bounds(xs, asked.log_x)
@@ -139,16 +138,20 @@ def _plain(value: Any) -> float | str:
 def _groups(
     asked: Asked, grid: Grid, key: str, there: Sequence[tuple[Run, Mapping[str, Points]]], xs: Sequence[Array]
 ) -> list[Line]:
+    # A metric may be one of runs that do not have the param at all.
+    by = [name for name in asked.group or () if any(_has(run, name) for run, _ in there)]
     if asked.x == "step":
-        return _means_by_step(asked, grid, key, there)
-    return _means_by_place(asked, grid, key, there, xs)
+        return _means_by_step(asked, grid, key, there, by)
+    return _means_by_place(asked, grid, key, there, xs, by)
 
 
-def _means_by_step(asked: Asked, grid: Grid, key: str, there: Sequence[tuple[Run, Mapping[str, Points]]]) -> list[Line]:
+def _means_by_step(
+    asked: Asked, grid: Grid, key: str, there: Sequence[tuple[Run, Mapping[str, Points]]], by: Sequence[str]
+) -> list[Line]:
     """Step by step over all points; the mean is smoothed and put on the grid afterwards."""
     history = History([Piece(run, key, points[key].series) for run, points in there])
     lines = []
-    for group in means_of(history, asked.group or (), ()).groups:
+    for group in means_of(history, by, ()).groups:
         x = np.frombuffer(group.steps, np.int64).astype(np.float64)
         mean, std = np.frombuffer(group.means), np.nan_to_num(np.frombuffer(group.stds), nan=0.0)
         smooth = ema(mean, asked.smoothing)
@@ -160,15 +163,18 @@ def _means_by_step(asked: Asked, grid: Grid, key: str, there: Sequence[tuple[Run
 
 
 def _means_by_place(
-    asked: Asked, grid: Grid, key: str, there: Sequence[tuple[Run, Mapping[str, Points]]], xs: Sequence[Array]
+    asked: Asked,
+    grid: Grid,
+    key: str,
+    there: Sequence[tuple[Run, Mapping[str, Points]]],
+    xs: Sequence[Array],
+    by: Sequence[str],
 ) -> list[Line]:
     """Times hardly ever coincide: each run has its own mean at a place, and the group the mean of these."""
     members: dict[str, list[Array]] = {}
     for (run, points), x in zip(there, xs, strict=True):
-        history = History([Piece(run, key, points[key].series)])
-        [group] = means_of(history, [name for name in asked.group or () if _has(run, name)], ()).groups
         values = ema(points[key].values, asked.smoothing)
-        members.setdefault(group.name, []).append(_mean_at_each_place(grid, x, values))
+        members.setdefault(named(run, by) or "all runs", []).append(_mean_at_each_place(grid, x, values))
     lines = []
     for name, rows in sorted(members.items()):
         table = np.array(rows)

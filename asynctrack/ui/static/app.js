@@ -101,7 +101,7 @@ function rows() {
   if (state.filtered) found = found.filter((run) => state.filtered.has(run.id));
   else if (state.search) {
     const matches = matcher(state.search);
-    const experiments = state.listed.experiments;
+    const experiments = state.listed?.experiments ?? {};
     found = found.filter((run) => matches(run.name) || matches(run.id) || matches(experiments[run.experiment] ?? "")
       || Object.entries(run.params).some(([key, value]) => matches(`${key}=${value}`))
       || Object.entries(run.tags).some(([key, value]) => matches(`${key}=${value}`)));

@@ -295,6 +295,7 @@ export class Plot {
       (line) => `${this.look.names(line)}: last ${number(line.last)}, min ${number(line.min?.[0])}, max ${number(line.max?.[0])}`,
     );
     const more = this.chart.lines.length > 5 ? `; and ${this.chart.lines.length - 5} more` : "";
+    this.element.dataset.x = this.bounds.join(" ");
     this.element.setAttribute("role", "img");
     this.element.setAttribute("aria-label", `${this.chart.key}: ${said.join("; ")}${more}`);
   }

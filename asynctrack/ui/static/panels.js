@@ -31,7 +31,7 @@ export function Help({ close }) {
     <${Panel} title="Keys" close=${close}>
       <dl class="keys">${KEYS.map(([key, what]) => html`<div><dt>${key.split(" ").map((each) => html`<kbd>${each}</kbd>`)}</dt><dd>${what}</dd></div>`)}</dl>
       <p class="quiet">Drag over a chart to zoom, double-click to see all of it again, click a line for the values of that step.
-        Runs are searched by name, id, param or tag, or filtered as MLflow does: <code>metrics.loss < 0.1 and params.lr = '0.1'</code></p>
+        Runs are searched by name, id, param or tag, or filtered as MLflow does: <code>${"metrics.loss < 0.1 and params.lr = '0.1'"}</code></p>
     <//>`;
 }
 
