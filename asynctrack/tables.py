@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from asynctrack.reading.chunks import needed
-
 if TYPE_CHECKING:
     from asynctrack.entities import Run
 
@@ -24,6 +22,8 @@ def runs_table(runs: list[Run], output_format: str = "pandas") -> Any:
     ``metrics.*``, ``params.*`` and ``tags.*``. Raises ImportError where the library is not installed."""
     if output_format == "list":
         return runs
+    from asynctrack.reading.chunks import needed
+
     if output_format == "pandas":
         pandas = needed("pandas", "a table of runs", "pandas")
         times = {name: _moments(runs, name) for name in _TIMES}

@@ -8,7 +8,6 @@ folder or a file of somebody else's, a damaged file, one of another version, a d
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -37,6 +36,8 @@ def cache_path(folder: str) -> str | None:
         home = os.path.expanduser("~/.cache")
     if not os.path.isabs(home):
         return None
+    import hashlib  # OpenSSL takes 8 ms to load; a program that only logs does without
+
     name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
     return os.path.join(home, "asynctrack", f"{name}.cache")
 
