@@ -60,7 +60,7 @@ def open_store(given: str | None) -> AbstractStore:
 def tell(trouble: StoreError | None) -> None:
     """Say on standard error that a store did not answer, and what is shown nevertheless."""
     if trouble is not None:
-        print(f"asynctrack: {clean(trouble)}; only what waits on this machine is shown", file=sys.stderr)
+        print(f"asynctrack: {clean(trouble)}; only what waits on this machine is shown", file=sys.stderr, flush=True)
 
 
 def ask(work: Coroutine[Any, Any, T]) -> T:

@@ -76,7 +76,7 @@ def export_runs(
             said = {"file": file, "format": kind, "runs": len(found), "rows": rows, "bytes": size}
             write_json({name: said[name] for name in names})
         else:
-            print(f"{file}: {rows:,} rows of {len(found):,} runs, {size:,} bytes", file=sys.stderr)
+            print(f"{file}: {rows:,} rows of {len(found):,} runs, {size:,} bytes", file=sys.stderr, flush=True)
 
 
 def _format(file: str, form: str | None) -> str:

@@ -120,7 +120,7 @@ def _keys(found: Sequence[FoundRun], patterns: list[str] | None, x: str) -> list
     wanted = sorted(there - {x}) or [x]
     if len(wanted) > _CHARTS:
         left = ", ".join(clean(key) for key in wanted[_CHARTS : _CHARTS + 10])
-        print(f"{len(wanted) - _CHARTS} more metrics, which -k draws: {left}", file=sys.stderr)
+        print(f"{len(wanted) - _CHARTS} more metrics, which -k draws: {left}", file=sys.stderr, flush=True)
     return wanted[:_CHARTS]
 
 
@@ -159,4 +159,4 @@ def _write(charts: Sequence[Chart], path: str, width: int, height: int) -> None:
         raise InvalidInputError(f"--output {path}: {error.strerror or error}") from None
     except ImportError as error:
         raise InvalidInputError(str(error)) from None
-    print(f"{path}: {os.path.getsize(path):,} bytes", file=sys.stderr)
+    print(f"{path}: {os.path.getsize(path):,} bytes", file=sys.stderr, flush=True)

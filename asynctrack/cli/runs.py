@@ -114,7 +114,7 @@ def list_runs(
         if not found.rows and form == "table":
             typer.echo("No run matches." if filter_text or filter_string else "There are no runs here.", err=True)
     for path, problem in sorted(found.problems.items()):
-        print(f"asynctrack: {clean(path)}: {clean(problem)}", file=sys.stderr)
+        print(f"asynctrack: {clean(path)}: {clean(problem)}", file=sys.stderr, flush=True)
     tell(found.trouble)
     if found.trouble is not None:
         raise typer.Exit(FAILED)

@@ -73,7 +73,7 @@ class Verbs(TyperGroup):
         except AsynctrackError as error:
             from asynctrack.cli.terminal import clean
 
-            print(f"asynctrack: {clean(error)}", file=sys.stderr)
+            print(f"asynctrack: {clean(error)}", file=sys.stderr, flush=True)
             raise typer.Exit(_status(error)) from None
 
 

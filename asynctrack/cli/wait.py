@@ -98,7 +98,7 @@ def _wait(store: AbstractStore, run: str, wanted: Condition, limit: float | None
                 made[key] = summary
         if follower.trouble is not None and not told:
             told = True
-            print(f"asynctrack: {clean(follower.trouble)}; waiting for it", file=sys.stderr)
+            print(f"asynctrack: {clean(follower.trouble)}; waiting for it", file=sys.stderr, flush=True)
         step = max((each.latest.step for each in made.values()), default=None)
         facts = Facts(made, step, follower.ended, "UNKNOWN" if follower.run is None else follower.run.info.status)
         if wanted.met(facts) or facts.ended or (limit is not None and monotonic() >= limit):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from inspect import signature
 from typing import Any, NamedTuple
 
 import pytest
@@ -33,13 +34,17 @@ class Said(NamedTuple):
 
 Call = Callable[..., Said]
 
+#: before Click 8.2 a runner has to be told to keep the two streams apart; since then it always does
+_APART: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
+_RUNNER = CliRunner(**_APART)
+
 
 @pytest.fixture
 def call() -> Call:
     """Call the command; ``status`` is the exit status that is expected."""
 
     def call(*arguments: str, status: int = 0, **environment: str) -> Said:
-        result = CliRunner().invoke(app, list(arguments), env=environment)
+        result = _RUNNER.invoke(app, list(arguments), env=environment)
         assert result.exit_code == status, f"{result.exit_code}: {result.output} {result.exception!r}"
         return Said(result.stdout, result.stderr)
 

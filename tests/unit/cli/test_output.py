@@ -7,16 +7,22 @@ import io
 import json
 import math
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import asynctrack
 from asynctrack.cli.amounts import ago, duration, exact, moment, number, plain, seconds_of
 from asynctrack.cli.options import chosen_fields
 from asynctrack.cli.output import Column, choose_form, fit, show_rows, table
 from asynctrack.cli.terminal import Terminal, cell_width, clean, cut, pad
 from asynctrack.cli.verbs import with_fields
 from asynctrack.errors import InvalidInputError
+
+PACKAGE = str(Path(asynctrack.__file__).parents[1])
 
 #: names that would clear the screen, set the window's title, hide what follows, and turn the direction of text
 HOSTILE = (
@@ -264,3 +270,29 @@ def test_no_terminal_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINES", "1")
     found = Terminal(os.environ)
     assert (found.width, found.height) == (20, 4)
+
+
+#: what takes longer to load than a verb may take: data frames, Typer's converter, connections, delivery
+TOO_HEAVY = {
+    *("numpy", "pandas", "pyarrow", "polars", "rich", "pydantic", "httpx", "anyio", "aiofiles", "sqlite3", "yaml"),
+    *("asynctrack.engine.thread", "asynctrack.engine.local", "asynctrack.engine.consumer", "asynctrack.artifacts"),
+    *("asynctrack.delivery.source", "asynctrack.delivery.sender", "asynctrack.recovery"),
+}
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """The modules that an interpreter with these arguments loads."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([PACKAGE, os.environ.get("PYTHONPATH", "")])},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr[-2000:]
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+
+
+@pytest.mark.parametrize("verb", ["runs", "runs --help", "show @", "tail @", "diff @ @1", "wait @ ended"])
+def test_a_verb_loads_only_what_it_needs(verb: str, trials: list[str]) -> None:
+    loaded = loaded_by("-m", "asynctrack", *verb.split()) - loaded_by("-c", "import typer")  # old ones load rich
+    assert "asynctrack.cli.verbs" in loaded
+    assert not {name for name in loaded if name in TOO_HEAVY or name.partition(".")[0] in TOO_HEAVY}
