@@ -50,10 +50,10 @@ def parse(text: str, runs: Iterable[FoundRun]) -> Asked:
     """The field that a text names. In this order: a field of every run; ``params.KEY``, ``metrics.KEY[.PART]``,
     ``tags.KEY``; a metric, with or without a part; a param; a tag. Raises InvalidInputError that says what there is.
     """
-    data = [each.run.data for each in runs]
-    metrics = {key for each in data for key in each.metrics}
     if text in RUN_FIELDS:
         return Asked(text, "run", text)
+    data = [each.run.data for each in runs]
+    metrics = {key for each in data for key in each.metrics}
     kind, _, key = text.partition(".")
     if kind == "params" and key:
         return Asked(text, "param", key)

@@ -6,7 +6,8 @@ import sys
 import time
 from collections.abc import Callable
 
-from asynctrack.cli.terminal import Terminal
+from asynctrack.cli.terminal import Terminal, clean, cut
+from asynctrack.errors import UnavailableError
 
 __all__ = ["watch"]
 
@@ -28,8 +29,13 @@ def watch(draw: Callable[[Terminal], str], done: Callable[[], bool] = lambda: Fa
         sys.stdout.write(_ENTER)
         while True:
             terminal = Terminal()
-            last = draw(terminal)
-            lines = last.rstrip("\n").split("\n")[: terminal.height - 1]
+            try:
+                last = draw(terminal)
+                trouble = ""
+            except UnavailableError as error:  # it may come back; what was there last stays to be seen
+                trouble = cut(f"{clean(error)}; trying again", terminal.width, terminal.more)
+            lines = last.rstrip("\n").split("\n")[: terminal.height - 1 - bool(trouble)]
+            lines += [terminal.style(trouble, "red")] if trouble else []
             # Line by line over what is there: clearing the screen first would flicker.
             sys.stdout.write(_HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_BELOW)
             sys.stdout.flush()
@@ -43,7 +49,10 @@ def watch(draw: Callable[[Terminal], str], done: Callable[[], bool] = lambda: Fa
 
 def _follow(draw: Callable[[Terminal], str], done: Callable[[], bool]) -> None:
     while True:
-        sys.stdout.write(draw(Terminal()) + "\n")
+        try:
+            sys.stdout.write(draw(Terminal()) + "\n")
+        except UnavailableError as error:
+            print(f"asynctrack: {clean(error)}; trying again", file=sys.stderr, flush=True)
         sys.stdout.flush()
         if done():
             return
