@@ -370,3 +370,42 @@ def test_a_run_that_asynctrack_0_1_created_is_found_by_that_one_s_tag(proxy: Fau
     assert found.run_id == "a1"
     filters = [record.json()["filter"] for record in proxy.requests_to("runs/search")]
     assert filters == [f"tags.`{tag}` = '{'f' * 32}'" for tag in (UID_TAG, "asynctrack.uid")]
+
+
+def metrics(*steps: int) -> list[dict[str, object]]:
+    return [{"key": "m", "value": 0.5, "timestamp": 100 + step, "step": step} for step in steps]
+
+
+def test_columns_are_read_a_page_at_a_time_and_then_from_the_last_point_on(proxy: FaultProxy, store: RestStore) -> None:
+    run = {"run": {"info": RUN["run"]["info"], "data": {"metrics": metrics(3)}}}
+    proxy.always(says(run), path="runs/get")
+    proxy.plan(says({"metrics": metrics(1, 2), "next_page_token": "x"}), path="get-history")
+    proxy.plan(says({"metrics": metrics(3)}), path="get-history")
+    first = drive(store.read_columns("a1"))
+    assert list(first.columns["m"].steps) == [1, 2, 3]
+    proxy.plan(says({"metrics": metrics(3, 4)}), path="get-history")
+    second = drive(store.read_columns("a1", after=first.cursor))
+    assert (list(second.columns["m"].steps), second.anew) == ([4], frozenset())
+    # Another point stands where the last one was: one has come in between.
+    proxy.plan(says({"metrics": metrics(3, 4)}), path="get-history")
+    proxy.plan(says({"metrics": metrics(0, 1, 2, 3, 4)}), path="get-history")
+    third = drive(store.read_columns("a1", after=second.cursor))
+    assert (list(third.columns["m"].steps), third.anew) == ([0, 1, 2, 3, 4], frozenset({"m"}))
+
+
+def test_where_a_number_is_no_pages_token_all_is_read_anew(proxy: FaultProxy, store: RestStore) -> None:
+    run = {"run": {"info": RUN["run"]["info"], "data": {"metrics": metrics(3)}}}
+    proxy.always(says(run), path="runs/get")
+    proxy.plan(says({"metrics": metrics(1, 2)}), path="get-history")
+    first = drive(store.read_columns("a1"))
+    proxy.plan(says({"error_code": "INVALID_PARAMETER_VALUE", "message": "no token"}, 400), path="get-history")
+    proxy.plan(says({"metrics": metrics(1, 2, 3)}), path="get-history")
+    second = drive(store.read_columns("a1", after=first.cursor))
+    assert (list(second.columns["m"].steps), second.anew) == ([1, 2, 3], frozenset({"m"}))
+
+
+def test_pages_of_columns_that_go_round_in_a_circle_come_to_an_end(proxy: FaultProxy, store: RestStore) -> None:
+    proxy.plan(says({"run": {"info": RUN["run"]["info"], "data": {"metrics": metrics(3)}}}), path="runs/get")
+    proxy.always(says({"metrics": metrics(1), "next_page_token": "x"}), path="get-history")
+    with pytest.raises(UnavailableError, match="without an end"):
+        drive(store.read_columns("a1"))
