@@ -57,8 +57,8 @@ class Stretch:
         #: not compared with other points yet
         self.fresh = True
         #: the least and the largest of each
-        self.steps = min(columns.steps), max(columns.steps)
-        self._times = min(columns.times), max(columns.times)
+        self.steps = _range(columns.steps)
+        self._times = _range(columns.times)
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -92,6 +92,23 @@ def _as_sql_holds(value: float) -> float | None:
     if math.isnan(value):
         return None
     return math.copysign(sys.float_info.max, value) if math.isinf(value) else value
+
+
+def _range(numbers: array[int]) -> tuple[int, int]:
+    np = _numpy()
+    if np is None:
+        return min(numbers), max(numbers)
+    found = np.frombuffer(numbers, np.int64)
+    return int(found.min()), int(found.max())
+
+
+def _ascend(numbers: array[int]) -> bool:
+    """Whether each is larger than the one before."""
+    np = _numpy()
+    if np is None:
+        return all(map(lt, numbers, islice(numbers, 1, None)))
+    found = np.frombuffer(numbers, np.int64)
+    return bool((found[1:] > found[:-1]).all())
 
 
 def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
@@ -145,8 +162,7 @@ def _kept(sets: dict[int, AbstractSet[Any]], stretch: Stretch) -> AbstractSet[An
 
 def drop_doubles(stretch: Stretch) -> None:
     """Take out of a stretch what stands in it before: a store keeps it once."""
-    steps = stretch.columns.steps
-    if all(map(lt, steps, islice(steps, 1, None))):
+    if _ascend(stretch.columns.steps):
         return
     first: dict[Any, int] = {}
     for index, name in enumerate(stretch.names()):
