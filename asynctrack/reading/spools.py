@@ -149,12 +149,23 @@ class SpoolWatch:
         if not self.view.refresh(living=held or not here):
             self._begin_anew()
             self.view.refresh(living=held or not here)
-        self.alive = held
+        # Whoever delivers a dead writer's spool has its lock. (In a container with the host's name, but process ids of
+        # its own, a living writer is not seen.)
+        self.alive = held and (not here or self._writer_is_there())
         self.last_time = max(self.last_time, self._last_written())
         self._register()
 
     def _is_held(self) -> bool:
         return is_held(self.path)[0]
+
+    def _writer_is_there(self) -> bool:
+        try:
+            os.kill(self.owner.pid, 0)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            pass  # somebody else's
+        return True
 
     def _last_written(self) -> int:
         latest = 0.0

@@ -121,12 +121,13 @@ class EngineMachine(RuleBasedStateMachine):
 
     #: how many batches of a run the store takes at once; their points may then arrive in any order
     overlap = 1
+    store_class = ExactStore
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.lives = 0
-        self.store = ExactStore(Limits(metrics=3, params=2, tags=2, entities=4))
+        self.store = self.store_class(Limits(metrics=3, params=2, tags=2, entities=4))
         self.store.overlap = self.overlap
         self.store.before_batch = self.before_batch
         self.refused: list[tuple[str, str, str, Any]] = []
