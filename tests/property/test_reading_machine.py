@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
+from hypothesis.stateful import initialize, invariant, rule
 
 from asynctrack.entities import Metric, Run, RunData
 from asynctrack.errors import UnavailableError
@@ -16,7 +16,7 @@ from asynctrack.reading.follower import Follower
 from asynctrack.reading.series import Series
 from asynctrack.stores.io import drive
 from tests.journals import ExactStore, bits
-from tests.property.test_engine_machine import EngineMachine
+from tests.property.test_engine_machine import EngineMachine, Killed
 
 
 class ReadableStore(ExactStore):
@@ -55,6 +55,7 @@ class ReadingMachine(EngineMachine):
 
     def __init__(self) -> None:
         self.followers: dict[str, Follower] = {}
+        self.eager = False
         super().__init__()
 
     @rule(stored=st.integers(0, 5) | st.none())
@@ -66,36 +67,67 @@ class ReadingMachine(EngineMachine):
         for path in [*orphans, home]:
             shutil.rmtree(path, ignore_errors=True)  # some were delivered to their end in the last moment
 
+    @initialize(eager=st.booleans())
+    def begin(self, eager: bool) -> None:
+        """With a run, and somebody who reads it all the time, or now and then."""
+        self.start_run()
+        self.eager = eager
+
+    @invariant()
+    def the_eager_see_each_point_once(self) -> None:
+        if self.eager:
+            for run_id in self.status:
+                self.check(self.follower(run_id), run_id)
+
     def follower(self, run_id: str) -> Follower:
         if run_id not in self.followers:
             self.followers[run_id] = Follower(self.store, run_id)
         return self.followers[run_id]
 
-    def has_begun(self) -> bool:
-        return bool(self.status)
-
-    @precondition(has_begun)
     @rule(data=st.data(), again=st.booleans())
     def read(self, data: st.DataObject, again: bool) -> None:
         """With a reader that has looked before, or with a new one."""
         run_id = data.draw(st.sampled_from(sorted(self.status)))
         self.check(self.follower(run_id) if again else Follower(self.store, run_id), run_id)
 
-    @precondition(has_begun)
-    @rule(data=st.data(), rounds=st.integers(1, 3))
-    def read_while_it_is_delivered(self, data: st.DataObject, rounds: int) -> None:
-        """Between the look at the spools and the question to the store."""
+    @rule(data=st.data(), rounds=st.integers(1, 3), stored=st.integers(0, 5) | st.none())
+    def read_while_it_is_delivered(self, data: st.DataObject, rounds: int, stored: int | None) -> None:
+        """Between the look at the spools and the question to the store; or its program is killed in the middle."""
         run_id = data.draw(st.sampled_from(sorted(self.status)))
+        again = data.draw(st.booleans())
 
         def deliver() -> None:
-            for _ in range(rounds):
-                self.process.look()
-                self.process.deliver()
+            self.plan = [] if stored is None else [(stored, Killed())]
+            try:
+                for _ in range(rounds):
+                    self.process.look()
+                    self.process.deliver()
+            except Killed:
+                pass
+            self.plan = []
 
         self.store.between = deliver
-        self.check(self.follower(run_id), run_id)
+        self.check(self.follower(run_id) if again else Follower(self.store, run_id), run_id)
+        if stored is not None:
+            self.kill(None)
 
-    @precondition(has_begun)
+    @rule(count=st.integers(1, 9))
+    def log_more(self, count: int) -> None:
+        """Most of what programs do."""
+        for number, streams in self.process.runs.items():
+            run_id = self.run_ids[self.lives, number]
+            for key in [*streams, "a"]:
+                for _ in range(count):
+                    value = self.next_event()
+                    assert self.process.journal.write(value, 0, float(value), self.stream(number, key))
+                    self.accept(run_id, "metric", key, (value, 0, bits(value)))
+
+    @rule()
+    def keep_up(self) -> None:
+        """A part of what waits is delivered."""
+        self.process.look()
+        self.process.deliver()
+
     @rule(data=st.data())
     def read_while_the_store_is_down(self, data: st.DataObject) -> None:
         run_id = data.draw(st.sampled_from(sorted(self.status)))
