@@ -91,6 +91,9 @@ class SpoolView:
                     self._at = border  # slots that were never written
                     continue
                 break
+            if chunk.start > self._at:
+                self._at = chunk.start  # what stood before it is deleted; and a border may stand in this chunk
+                continue
             yield chunk
             self._at = chunk.end
         late = self.reader.read_pending()

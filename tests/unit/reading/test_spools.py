@@ -360,6 +360,29 @@ def test_what_the_cursor_is_past_is_shown_no_more_but_for_what_it_excepts(journa
     assert reading.steps() == [6, 7]
 
 
+def test_what_waits_behind_deleted_segments_is_shown_and_counted(journal: Journal) -> None:
+    """The cursor stands in the middle of the first segment that is left; a reader had seen one of the others."""
+    run = register(journal)
+    stream = journal.register_stream(run, "loss")
+    assert stream is not None
+    reading = Reading(journal)
+    journal.write(0, 0, 1.0, stream)
+    assert reading.steps() == [0]
+    for step in range(1, 60):
+        journal.write(step, step, 1.0, stream)
+    files = sorted(spool_path(journal).glob("*.slots"))
+    assert len(files) >= 4
+    for path in files[:2]:
+        path.unlink()
+    cursor = {"front": 50, "known_runs": 1, "pending": [], "runs": {run: [40, uid(1), None, 0, False, []]}}
+    (spool_path(journal) / "cursor").write_bytes(encode_frame(cursor))
+    assert reading.steps() == list(range(40, 60))
+    assert Reading(journal).steps() == list(range(40, 60))
+    found = read_spool(str(spool_path(journal)))
+    assert found is not None
+    assert found.events == 20
+
+
 def test_a_cursor_that_is_just_being_written_changes_nothing(journal: Journal) -> None:
     run = register(journal)
     stream = journal.register_stream(run, "loss")
