@@ -66,7 +66,7 @@ class Line:
         drop_known(fresh, self._blocks)
         sets: dict[int, AbstractSet[object]] = {}
         for stretch in fresh:
-            drop_known([stretch], known, sets)
+            stretch.leave_out(known, sets)
             stretch.fresh = False
             known.append(stretch)
 

@@ -250,6 +250,10 @@ class Pending:
             watch = self.watches.pop(path, None)
             if watch is not None:
                 watch.close()
+        if self._gone:
+            # Where one was moved, and not delivered, what it held waits in another place.
+            for held in [held for watch in self.watches.values() for held in watch.runs.values()]:
+                held.restore()
         self._gone.clear()
         for watch in self.watches.values():
             watch.settle()

@@ -49,13 +49,15 @@ class Stretch:
     ``numbers``: the sequence numbers of their slots, ascending; empty for points of a store.
     """
 
-    __slots__ = ("_times", "columns", "fresh", "numbers", "steps")
+    __slots__ = ("_times", "_whole", "columns", "fresh", "numbers", "steps")
 
     def __init__(self, columns: Columns, numbers: Sequence[int] = ()) -> None:
         self.columns = columns
         self.numbers = numbers
         #: not compared with other points yet
         self.fresh = True
+        #: as it was before points were left out that wait elsewhere, too
+        self._whole: tuple[Columns, Sequence[int]] | None = None
         #: the least and the largest of each
         self.steps = _range(columns.steps)
         self._times = _range(columns.times)
@@ -66,6 +68,24 @@ class Stretch:
     def may_share(self, other: Stretch) -> bool:
         """Whether the two may have a point in common."""
         return _overlap(self.steps, other.steps) and _overlap(self._times, other._times)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing is left of it, nor will be."""
+        return not len(self) and self._whole is None
+
+    def leave_out(self, known: Sequence[Stretch], sets: dict[int, AbstractSet[Any]]) -> None:
+        """Leave out the points that stand in ``known``, which wait, too: until `restore`."""
+        whole = self.columns, self.numbers
+        drop_known([self], known, sets)
+        if len(self) < len(whole[0]):
+            self._whole = whole
+
+    def restore(self) -> None:
+        """What was left out counts again: the place where it waited is gone."""
+        if self._whole is not None:
+            (self.columns, self.numbers), self._whole = self._whole, None
+            self.fresh = True
 
     def keep(self, indices: Sequence[int]) -> None:
         """Only these points."""

@@ -88,6 +88,12 @@ class Held:
         elif self.spec.run_id is None and not chooses_ids:
             self.run_id = self.spec.uid
 
+    def restore(self) -> None:
+        """What was left out, as another spool held it, too, counts again."""
+        for stretches in self.points.values():
+            for stretch in stretches:
+                stretch.restore()
+
     def drop_delivered(self, positions: Positions) -> None:
         """Forget what the store has, or has refused."""
         pending = set(positions.pending)
@@ -101,7 +107,7 @@ class Held:
         for key, stretches in list(self.points.items()):
             for stretch in stretches:
                 stretch.keep_from(front, pending)
-            self.points[key] = [stretch for stretch in stretches if len(stretch)]
+            self.points[key] = [stretch for stretch in stretches if not stretch.is_spent]
             if not self.points[key]:
                 del self.points[key]
 
