@@ -176,10 +176,13 @@ function search(text) {
   typing = setTimeout(filter, 250);
 }
 
+/** layer2 before layer10. */
+const natural = new Intl.Collator(undefined, { numeric: true });
+
 async function loadKeys() {
   try {
     const before = columns().join("\n");
-    const keys = await wire.keys(selected().map((run) => run.id.slice(0, 12)));
+    const keys = (await wire.keys(selected().map((run) => run.id.slice(0, 12)))).sort(natural.compare);
     if (keys.join("\n") !== state.keys.join("\n")) update({ keys });
     if (columns().join("\n") !== before) await loadRuns();
   } catch (error) {
@@ -219,7 +222,12 @@ function places() {
   return Math.min(Math.max(Math.round((grid?.clientWidth || 460) / 20) * 20, 200), 2000);
 }
 
-function done(key, chart) {
+/** What the axes of a chart are of: a chart is drawn on those that it was made for. */
+const axes = (x, logX, logY) => `${logX ? "log " : ""}${logY ? "logy " : ""}${x}`;
+
+function done(key, chart, query) {
+  const made = new URLSearchParams(query);
+  chart.axes = axes(made.get("x"), made.get("log_x") === "1", made.get("log_y") === "1");
   chart.drawn = (state.charts.get(key)?.drawn ?? 0) + 1;
   const charts = new Map(state.charts);
   charts.set(key, chart);
@@ -298,7 +306,7 @@ function App() {
   const look = useMemo(() => ({
     looks: state.group === null ? runLooks : looks(groups.split("\n"), isDark),
     names: (line) => (line.id ? names.get(line.id) ?? line.id.slice(0, 8) : `${line.name} (${line.runs})`),
-    x: state.x, logX: state.logX, logY: state.logY, zoom: state.zoom, theme: isDark ? "dark" : "light",
+    axes: axes(state.x, state.logX, state.logY), x: state.x, logX: state.logX, logY: state.logY, zoom: state.zoom, theme: isDark ? "dark" : "light",
   }), [runLooks, groups, names, state.x, state.logX, state.logY, state.zoom, isDark]);
   const keys = useMemo(() => state.keys.filter(matcher(state.keysSearch)), [state.keys, state.keysSearch]);
   const parts = useMemo(() => sections(keys), [keys]);
@@ -361,7 +369,7 @@ function App() {
           <button class="toggle" aria-pressed=${state.logY} title="logarithmic y (y)" onClick=${() => show({ logY: !state.logY })}>log y</button>
           <button class="toggle" aria-pressed=${state.logX} title="logarithmic x (x)" onClick=${() => show({ logX: !state.logX, zoom: null })}>log x</button>
           ${state.zoom && html`<button class="toggle" id="reset" title="all of x (0, Esc)" onClick=${() => show({ zoom: null })}>all of x</button>`}
-          <span class="quiet">${keys.length.toLocaleString("en-US")} metrics</span>
+          <span class="quiet">${keys.length === 1 ? "1 metric" : `${keys.length.toLocaleString("en-US")} metrics`}</span>
         </div>
         ${parts.map(([name, its]) => html`
           <${Section} key=${name} name=${name} keys=${its} open=${open(name)} on=${on}>

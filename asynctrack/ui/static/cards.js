@@ -64,7 +64,8 @@ export function Card({ id, chart, look, loader, table, on, csv, focused }) {
     if (focused) box.current.focus({ preventScroll: false });
   }, [focused]);
   useEffect(() => {
-    if (!visible || !width || !chart || table) return;
+    // On its way is a chart for the axes that are wanted now; until then the one that is there stays.
+    if (!visible || !width || !chart || table || chart.axes !== look.axes) return;
     plot.current ??= new Plot(canvas.current, on);
     plot.current.on = on;
     plot.current.show(chart, { ...look, width, height: HEIGHT });

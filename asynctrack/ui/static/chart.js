@@ -57,7 +57,8 @@ export class Plot {
     const { zoom, logX } = this.look;
     let low = zoom ? zoom[0] : this.chart.low;
     let high = zoom ? zoom[1] : this.chart.high;
-    if (typeof low !== "number" || typeof high !== "number") return logX ? [1, 10] : [0, 1];
+    if (logX && low <= 0) low = this.chart.low;
+    if (typeof low !== "number" || typeof high !== "number" || (logX && !(low > 0))) return logX ? [1, 10] : [0, 1];
     if (low < high) return [low, high];
     return logX ? [low / 2, high * 2] : [low - 1, high + 1];
   }

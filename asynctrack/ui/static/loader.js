@@ -7,7 +7,7 @@ const AT_ONCE = 6;
 const REST = 180, SHARE = 2;
 
 export class Loader {
-  /** `query`: () => what all requests have in common, or null. `done`: (key, chart), `failed`: (error or null),
+  /** `query`: () => what all requests have in common, or null. `done`: (key, chart, query), `failed`: (error or null),
    * `trouble`: what the store does not do. */
   constructor({ query, done, failed }) {
     this.query = query;
@@ -67,7 +67,7 @@ export class Loader {
       this.failed(null);
       for (const chart of found.charts) {
         this.loaded.set(chart.key, query);
-        this.done(chart.key, chart);
+        this.done(chart.key, chart, query);
       }
       // News is drawn a few times a second, and never so often that the page or the server does nothing else.
       this.rest = Math.max(REST, SHARE * (performance.now() - begun));

@@ -180,6 +180,21 @@ def test_a_click_shows_the_values_of_a_step_and_compare_what_differs(runs: list[
         assert page.locator(".compare .differs").count() == 1
 
 
+def test_axes_change_while_the_page_is_open(runs: list[str]) -> None:
+    with viewer("mlruns") as (address, _), page_on(address, f"&runs={runs[0][:8]}") as page:
+        drawn(page, "loss", "x[0] === 0")
+        for key, condition in (
+            ("x", "x[0] === 1 && x[1] === 9999"),  # a logarithmic axis has no place for step 0
+            ("y", "x[0] === 1"),
+            ("r", "x[0] > 1e12"),
+            ("r", "x[0] >= 0 && x[1] < 1e6"),
+            ("x", "x[0] >= 0"),
+            ("r", "x[0] === 0 && x[1] === 9999"),
+        ):
+            page.keyboard.press(key)
+            drawn(page, "loss", condition)
+
+
 def test_hostile_names_are_text(runs: list[str]) -> None:
     evil = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\'"&'
     with asynctrack.start_run(run_name=evil) as run:
