@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from asynctrack.clock import monotonic
 from asynctrack.constants import RunStatus
 from asynctrack.errors import InvalidInputError, NotFoundError, StoreError
+from asynctrack.reading.looking import look
 from asynctrack.reading.runs import FoundRun, find_runs
 from asynctrack.stores.io import drive
 from asynctrack.ui.charts import Asked, chart_of, packed
@@ -192,6 +193,8 @@ class Board:
             try:
                 # A key that the list does not know yet may be of a run that goes on.
                 tape.want([key for key in wanted if key in metrics or not self._is_over(run_id)])
+            except NotFoundError:
+                pass  # it has been deleted, or moves from a spool to the store just now: the next list says
             except StoreError as error:
                 trouble = trouble or str(error)
             points[run_id] = tape.points
@@ -215,6 +218,8 @@ class Board:
             over = self._is_over(run_id)
             try:
                 changed = tape.look(_LOOK_EVERY)
+            except NotFoundError:
+                continue  # as in `charts`
             except StoreError as error:
                 trouble = str(error)
                 break  # the others would wait for it as long
@@ -243,9 +248,9 @@ class Board:
     def at_step(self, text: str, step: int) -> dict[str, Any]:
         """All that a run has logged at a step. Raises NotFoundError, and what the store raises."""
         run_id = self._the_run(text)
-        columns = drive(self.store.read_columns(run_id, min_step=step, max_step=step)).columns
+        found = drive(look(self.store, run_id, min_step=step, max_step=step))
         values = [[key, value if math.isfinite(value) else str(value), time]
-                  for key, found in sorted(columns.items()) for _, time, value in found.rows()]  # fmt: skip
+                  for key, series in found.items() for _, time, value in series.columns.rows()]  # fmt: skip
         return {"run": run_id, "step": step, "values": values}
 
     def _the_run(self, text: str) -> str:

@@ -70,7 +70,11 @@ class Guard:
             rest = urlencode([(name, value) for name, value in query if name != "token"])
             # Not a redirect: after a click on a link elsewhere, a browser would follow it without a strict cookie.
             address = escape(f"./?{rest}" if rest else "./")
-            page = f'<!doctype html><meta http-equiv="refresh" content="0;url={address}"><title>asynctrack</title>'
+            # With an icon: a browser would ask for one at an address that is not there.
+            page = (
+                '<!doctype html><title>asynctrack</title><link rel="icon" href="data:,">'
+                f'<meta http-equiv="refresh" content="0;url={address}">'
+            )
             cookie = f"{self._cookie}={self._value}; HttpOnly; SameSite=Strict"
             await _answer(send, 200, page, [(b"set-cookie", cookie.encode())], kind="html")
         elif not self._is_known([value for name, value in headers if name == "cookie"]):

@@ -52,6 +52,7 @@ def test_the_token_is_exchanged_for_a_cookie_that_only_this_server_reads() -> No
     first, second = ask(("GET", f"/?token={TOKEN}&k=loss&x=%3Cb%3E", {}), ("GET", "/api/runs", {}))
     assert first.status_code == 200
     assert TOKEN not in first.text
+    assert 'rel="icon"' in first.text  # else a browser asks for /favicon.ico, which is not there
     assert "./?k=loss&amp;x=%3Cb%3E" in first.text
     assert first.headers["set-cookie"].endswith("; HttpOnly; SameSite=Strict")
     assert TOKEN not in first.headers["set-cookie"]

@@ -17,7 +17,7 @@ import pytest
 
 import asynctrack
 from asynctrack.current import store_for
-from asynctrack.errors import UnavailableError
+from asynctrack.errors import NotFoundError, UnavailableError
 from asynctrack.ui import server
 from asynctrack.ui.board import Board
 from tests.unit.ui.conftest import Get
@@ -297,3 +297,18 @@ def test_every_file_of_the_page_is_served_and_the_page_is_light(get: Get) -> Non
 
 def test_an_event_is_json_of_one_line(board: Board) -> None:
     assert "\n" not in json.dumps(board.look([], 0)._asdict())
+
+
+def test_a_run_that_is_gone_spoils_neither_a_chart_nor_the_news(
+    board: Board, get: Get, runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get("/api/charts", key="val/acc", runs=runs[1])
+
+    async def gone(*_: Any, **__: Any) -> Any:
+        raise NotFoundError("no such run")
+
+    for verb in ("read_columns", "get_run"):
+        monkeypatch.setattr(board.store, verb, gone)
+    [chart] = get("/api/charts", key="loss", runs=".".join(runs)).charts
+    assert chart["lines"] == []
+    assert board.look(runs, 0).trouble is None
