@@ -69,13 +69,13 @@ def test_a_port_that_is_taken_is_said() -> None:
         port = str(taken.getsockname()[1])
         result = CliRunner().invoke(app, ["view", "mlruns", "--no-browser", "--port", port])
     assert result.exit_code == 1
-    assert f"port {port} cannot be used" in result.stderr
+    assert f"port {port} cannot be used" in result.output
 
 
 def test_a_store_that_is_not_there_is_said() -> None:
     result = CliRunner().invoke(app, ["view", "sqlite:///none.db", "--no-browser"])
     assert result.exit_code == 3
-    assert "none.db" in result.stderr
+    assert "none.db" in result.output
     assert not Path("none.db").exists()
 
 
@@ -85,4 +85,4 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     result = CliRunner().invoke(app, ["view", "mlruns", "--no-browser"])
     assert result.exit_code == 1
-    assert "needs uvicorn: pip install 'asynctrack[view]'" in result.stderr
+    assert "needs uvicorn: pip install 'asynctrack[view]'" in result.output
