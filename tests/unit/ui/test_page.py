@@ -19,15 +19,18 @@ if TYPE_CHECKING:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here: apt-get install chromium")
 
-#: the coloured pixels of a chart by column, as shares of its width, in an upper part of what is drawn; grey is no line
+#: the columns of a chart, as shares of its width, in whose upper part a line is drawn: what is coloured, or dark, since
+#: the colour of a run may be grey; the grid is light, and the axis is left of where lines are
 _COLOURED = """([key, part]) => {
-  const canvas = document.querySelector(`.card[data-key="${key}"] canvas`);
+  const card = document.querySelector(`.card[data-key="${key}"]`);
+  const canvas = card.querySelector("canvas"), left = card.querySelector(".u-over").offsetLeft;
   const { width, height } = canvas;
   const { data } = canvas.getContext("2d").getImageData(0, 0, width, Math.round(height * part));
   const columns = new Set();
   for (let i = 0; i < data.length; i += 4) {
     const [r, g, b, a] = data.slice(i, i + 4);
-    if (a > 100 && Math.max(r, g, b) - Math.min(r, g, b) > 60) columns.add((i / 4) % width / width);
+    const x = (i / 4) % width, most = Math.max(r, g, b);
+    if (x > left && a > 100 && (most - Math.min(r, g, b) > 60 || most < 190)) columns.add(x / width);
   }
   return [...columns].sort((a, b) => a - b);
 }"""
