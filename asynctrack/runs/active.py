@@ -260,6 +260,10 @@ def _attached_state(
     engine = None if store is None else engine_for_store(store)
     found = _open_here_as(spec, engine, uri)
     if found is not None:
+        if asks and found.attached and not (found.confirmed or delivers_here() or in_event_loop()):
+            # Somebody who could not wait was here first: an awaited service.
+            found.stored_params = stored_params(found.engine, spec.run_id or "", store)
+            found.confirmed = True
         return found
     engine = engine or engine_for(uri or current_store_uri(), settings)
     stored = stored_params(engine, spec.run_id or "", store) if asks and not delivers_here() else {}

@@ -119,3 +119,16 @@ def test_the_environment_names_the_run(run_id: str, tmp_path: Path, monkeypatch:
         asynctrack.log_metric("loss", 0.5, 2)
         assert own.run_id != run_id
     assert asynctrack.get_run(own.run_id).data.metrics == {"loss": 0.5}
+
+
+def test_a_run_that_an_awaited_service_could_not_ask_for_is_asked_for_by_a_call_that_can_wait() -> None:
+    unknown = "f" * 32
+    asynctrack.create_experiment("other")  # the store is there
+
+    async def log() -> None:
+        async with asynctrack.get_async_service() as service:
+            service.log_metric(unknown, "loss", 0.5)
+
+    anyio.run(log)
+    with pytest.raises(NotFoundError, match=unknown):
+        asynctrack.log_metric("loss", 0.5, run_id=unknown)
