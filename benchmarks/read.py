@@ -5,8 +5,14 @@ Each figure is of a program of its own. Columns are read from one metric file of
 being loaded before; without NumPy, too. Beside it pandas' C parser on the same file, and a history through
 ``MlflowClient``, asynctrack's and MLflow's own.
 
+MLflow's own client is given a tenth of the points: it takes minutes for all.
+
 Lists are ``search_runs`` over runs with 10 metrics of 100 points, 20 params and 4 tags each, all on one page: cold,
 with an empty cache folder, and warm, by another program. The files themselves are in the system's cache both times.
+
+The next table has the start of each verb of the command line over three runs: the least processor time and the least
+time of ten starts, beyond those of an interpreter that does nothing. Another has ``asynctrack runs`` over 1,000 runs,
+warm, with its start.
 
 The last table has the log call's latency at 50,000 calls a second, alone and while another process reads the same
 metric file in a loop, in turn.
@@ -18,6 +24,7 @@ import importlib.util
 import json
 import os
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -34,7 +41,9 @@ from benchmarks.command import Options, run
 from benchmarks.measuring import Tails, clean_settings, work_folder
 from benchmarks.report import Report, Table
 
-POINTS, RUNS, RATE = 1_000_000, (100, 2000), 50_000
+POINTS, RUNS, RATE = 1_000_000, (100, 1000, 2000), 50_000
+#: runs that ``asynctrack runs`` lists
+LISTED = 1000
 _BEGIN = """
 import gc, json, resource, sys, time
 def peak(): return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 1e3
@@ -140,25 +149,33 @@ def columns(options: Options, report: Report, work: Path) -> None:
     folder = new_run(FileStore(work / "points", InlineIO()))
     path = folder / "metrics" / "loss"
     write_points(path, points)
+    fewer = new_run(FileStore(work / "fewer", InlineIO()))
+    write_points(fewer / "metrics" / "loss", points // 10)
     table = Table(f"{points:,} points of one metric", ["", "CPU s", "of columns", "MB more"])
     spent: dict[str, float] = {}
     for name, code in READERS.items():
         if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
             report.notes.append(f"Left out: {name}: {NEEDS[name]} is not installed.")
             continue
+        slow = NEEDS.get(name) == "mlflow"
+        read = fewer if slow else folder
+        there = [read.parent.parent, read.name, read / "metrics" / "loss"]
         try:
             rounds = [
-                program(_BEGIN + code + _END, work / "points", folder.name, path, cache=work / "cache")
-                for _ in range(1 if options.quick or NEEDS.get(name) == "mlflow" else 3)  # it takes half a minute
+                program(_BEGIN + code + _END, *there, cache=work / "cache")
+                for _ in range(1 if options.quick or slow else 3)
             ]
         except RuntimeError as error:
             report.notes.append(f"Left out: {name}: {error}.")
             continue
-        if any(found[2] != points for found in rounds):
-            raise RuntimeError(f"{name} found {rounds[0][2]} of {points} points")
+        expected = points // 10 if slow else points
+        if any(found[2] != expected for found in rounds):
+            raise RuntimeError(f"{name} found {rounds[0][2]} of {expected} points")
         spent[name] = statistics.median(found[0] for found in rounds)
         grown = statistics.median(found[1] for found in rounds)
-        table.add(name, f"{spent[name]:.2f}", f"{spent[name] / next(iter(spent.values())):.1f}×", f"{grown:.0f}")
+        times = spent[name] / next(iter(spent.values())) * (10 if slow else 1)
+        shown = f"{name}, {expected:,} points" if slow else name
+        table.add(shown, f"{spent[name]:.2f}", f"{times:.1f}×", f"{grown:.0f}")
         if len(spent) == 1:
             report.goal("columns", "columns of the points, with NumPy", spent[name], 0.5, "CPU s")
             report.goal("memory", "growth of the process meanwhile", grown, 60.0, "MB")
@@ -188,6 +205,61 @@ def lists(options: Options, report: Report, work: Path) -> None:
                 if heavy:
                     report.notes.append(f"A warm search has loaded {', '.join(heavy)}.")
     report.tables.append(table)
+
+
+#: each with what it needs to end by itself
+VERBS = {
+    "runs": [], "show": ["@"], "tail": ["@"], "plot": ["@"], "compare": ["@", "@1"], "diff": ["@", "@1"],
+    "export": ["@", "-o", "-"], "wait": ["@", "ended"], "doctor": [], "spool": [],
+}  # fmt: skip
+
+
+def starts(options: Options, report: Report, work: Path) -> None:
+    """The start of each verb."""
+    store = FileStore(work / "small", InlineIO())
+    for each in range(3):
+        folder = new_run(store, each)
+        drive(store.update_run(folder.name, status="FINISHED", end_time=10**12 + each + 1))
+        write_points(folder / "metrics" / "loss", 100)
+    time.sleep(2.5)
+    rounds = 2 if options.quick else 10
+    nothing = _least(["-c", "pass"], work, rounds)
+    table = Table("start of a verb, beyond Python's own", ["verb", "CPU ms", "wall ms"])
+    slowest = 0.0
+    for verb, arguments in VERBS.items():
+        where = [] if verb == "spool" else ["--store", store.root]
+        cpu, wall = _least(["-m", "asynctrack", verb, *arguments, *where], work, rounds)
+        table.add(verb, f"{(cpu - nothing[0]) * 1000:.0f}", f"{(wall - nothing[1]) * 1000:.0f}")
+        if verb in ("runs", "show", "tail", "diff"):
+            slowest = max(slowest, wall - nothing[1])
+    report.tables.append(table)
+    report.goal(
+        "start", "start of runs, show, tail and diff, the slowest, beyond Python's own", slowest * 1000, 150.0, "ms"
+    )
+    many = work / f"runs-{LISTED}"
+    if many.exists():
+        command = ["-m", "asynctrack", "runs", "--store", str(many), "-n", str(LISTED), "-o", "tsv"]
+        cpu, wall = _least(command, work, rounds)
+        listed = Table(f"asynctrack runs over {LISTED:,} runs, warm", ["", "CPU s", "wall s"])
+        listed.add("with its start", f"{cpu:.2f}", f"{wall:.2f}")
+        report.tables.append(listed)
+        report.goal("listing", f"asynctrack runs over {LISTED:,} runs, warm, with its start", wall, 0.5, "s")
+
+
+def _least(command: list[str], work: Path, rounds: int) -> tuple[float, float]:
+    """The least processor time and the least time of so many programs, in s, after one that compiles and fills caches.
+    Raises RuntimeError for one that fails; ``diff`` has status 1 where it finds a difference."""
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment |= {"PYTHONPYCACHEPREFIX": str(work / "pyc"), "XDG_CACHE_HOME": str(work / "cache")}
+    found = []
+    for _ in range(rounds + 1):
+        before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, cwd=work)
+        wall, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+        if done.returncode > ("diff" in command):
+            raise RuntimeError(f"{command}: {done.stderr[-500:]}")
+        found.append((after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall))
+    return min(cpu for cpu, _ in found[1:]), min(wall for _, wall in found[1:])
 
 
 def beside(options: Options, report: Report, work: Path) -> None:
@@ -247,6 +319,7 @@ def measure(options: Options) -> Report:
     with work_folder() as work:
         columns(options, report, work)
         lists(options, report, work)
+        starts(options, report, work)
         beside(options, report, work)
     return report
 
