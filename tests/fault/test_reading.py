@@ -38,6 +38,8 @@ for step in range(1 << 40):
     returned[0] = step + 1
     if step % 500 == 0:
         time.sleep(0.01)
+    if step >= 4 * int(os.environ["CALLS"]):
+        time.sleep(600)  # whoever reads is slower, and kills it
 """
 
 
@@ -76,10 +78,9 @@ class Reader:
         assert set(lives.tolist()) <= set(range(len(logged)))
         for life, returned in enumerate(logged):
             here = steps[lives == life]
-            wanted = np.arange(number, number + len(KEYS) * len(here), len(KEYS))
             where = f"life {life}, {KEYS[number]}, {len(here)} shown, {returned} logged"
-            assert np.array_equal(here, wanted), f"lost or doubled: {where}"
-            assert len(here) >= len(range(number, returned, len(KEYS))), f"lost: {where}"
+            assert len(np.unique(here)) == len(here), f"doubled: {where}"
+            assert np.array_equal(here[here < returned], np.arange(number, returned, len(KEYS))), f"lost: {where}"
             if not (living and life == len(logged) - 1):
                 assert len(here) <= len(range(number, returned + 1, len(KEYS))), f"invented: {where}"
 
@@ -97,7 +98,7 @@ class Reader:
 EFFORT = {"file": (20, 8000), "sqlite": (20, 8000), "server": (8, 800), "postgres": (8, 2000)}
 
 
-@pytest.mark.parametrize("lab", ["file", "sqlite"], indirect=True)
+@pytest.mark.parametrize("lab", ["file", "sqlite", "server"], indirect=True)
 def test_every_point_is_shown_once_while_its_program_is_killed_and_the_next_one_delivers(
     lab: Lab, request: pytest.FixtureRequest
 ) -> None:
@@ -108,7 +109,7 @@ def test_every_point_is_shown_once_while_its_program_is_killed_and_the_next_one_
     store = store_for(lab.environment["MLFLOW_TRACKING_URI"])
     reader: Reader | None = None
     for life in range(kills):
-        process = lab.start(TRAIN, LIFE=str(life), RUN=reader.run_id if reader is not None else "")
+        process = lab.start(TRAIN, LIFE=str(life), CALLS=str(calls), RUN=reader.run_id if reader is not None else "")
         try:
             run_id = programs.line_for(process)
             reader = reader or Reader(lab, store, run_id)
