@@ -33,7 +33,7 @@ LIVES = DIES.replace("os._exit(1)", "print('logged', flush=True)\ninput()\nos._e
 def check_the_verbs(call: Call, ids: list[str]) -> None:
     """Whatever the store is, each verb finds the three trials in it."""
     assert call("runs", "-q", "-e", "vision").out.split() == ids[::-1]
-    assert call("runs", "-c", "name,lr,loss.min", "--sort", "loss.min", "-n", "1").rows == [
+    assert call("runs", "-e", "vision", "-c", "name,lr,loss.min", "--sort", "loss.min", "-n", "1").rows == [
         {"name": "good", "lr": "0.1", "loss.min": "0.05"}
     ]
     found = call("show", "good", "--json").json
