@@ -56,6 +56,20 @@ def neighbour(store: AbstractStore, path: Path) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
+@pytest.fixture
+def kept() -> Iterator[Callable[[Path], AbstractStore]]:
+    """Opens a database, and closes it at the end."""
+    stores: list[AbstractStore] = []
+
+    def keep(path: Path) -> AbstractStore:
+        stores.append(open_store(f"sqlite:///{path}", InlineIO()))
+        return stores[-1]
+
+    yield keep
+    for each in stores:
+        drive(each.aclose())
+
+
 def new_run(store: AbstractStore, **given: Any) -> str:
     return drive(store.create_run(RunSpec(uuid.uuid4().hex, start_time=1, **given))).run_id
 
@@ -525,9 +539,9 @@ def test_a_spool_for_a_server_is_delivered_into_a_database_instead(path: Path) -
     drive(store.aclose())
 
 
-def test_reading_makes_no_database(tmp_path: Path) -> None:
+def test_reading_makes_no_database(tmp_path: Path, kept: Callable[[Path], AbstractStore]) -> None:
     path = tmp_path / "folder" / "mlflow.db"
-    store = open_store(f"sqlite:///{path}", InlineIO())
+    store = kept(path)
     for _ in range(2):
         assert [found.name for found in drive(store.search_experiments()).items] == ["Default"]
         assert drive(store.search_runs(["0"])).items == []
@@ -540,17 +554,17 @@ def test_reading_makes_no_database(tmp_path: Path) -> None:
     assert [found.info.run_id for found in drive(store.search_runs(["0"])).items] == [run.run_id]
 
 
-def test_reading_an_empty_file_leaves_it_empty(tmp_path: Path) -> None:
+def test_reading_an_empty_file_leaves_it_empty(tmp_path: Path, kept: Callable[[Path], AbstractStore]) -> None:
     path = tmp_path / "mlflow.db"
     path.touch()
-    store = open_store(f"sqlite:///{path}", InlineIO())
+    store = kept(path)
     assert drive(store.search_runs(["0"])).items == []
     assert path.stat().st_size == 0
 
 
-def test_a_run_of_many_points_is_read_while_others_write(tmp_path: Path) -> None:
+def test_a_run_of_many_points_is_read_while_others_write(tmp_path: Path, kept: Callable[[Path], AbstractStore]) -> None:
     path = tmp_path / "mlflow.db"
-    store = open_store(f"sqlite:///{path}", InlineIO())
+    store = kept(path)
     drive(store.create_run(RunSpec("a" * 32)))
     drive(store.log_batch("a" * 32, Batch(metrics={"m": [(at, at, 0.5) for at in range(50_000)]})))
     began, ended = threading.Event(), threading.Event()
@@ -574,9 +588,11 @@ def test_a_run_of_many_points_is_read_while_others_write(tmp_path: Path) -> None
     assert len(drive(store.read_columns("a" * 32)).columns["m"]) == 50_020
 
 
-def test_one_metric_of_a_large_run_is_found_by_the_index_of_runs(tmp_path: Path) -> None:
+def test_one_metric_of_a_large_run_is_found_by_the_index_of_runs(
+    tmp_path: Path, kept: Callable[[Path], AbstractStore]
+) -> None:
     path = tmp_path / "mlflow.db"
-    store = open_store(f"sqlite:///{path}", InlineIO())
+    store = kept(path)
     drive(store.create_run(RunSpec("a" * 32)))
     connection = sqlite3.connect(path)
     plan = connection.execute(
@@ -589,9 +605,9 @@ def test_one_metric_of_a_large_run_is_found_by_the_index_of_runs(tmp_path: Path)
     assert "TEMP B-TREE" not in str(plan)
 
 
-def test_after_vacuum_a_reader_reads_all_anew(tmp_path: Path) -> None:
+def test_after_vacuum_a_reader_reads_all_anew(tmp_path: Path, kept: Callable[[Path], AbstractStore]) -> None:
     path = tmp_path / "mlflow.db"
-    store = open_store(f"sqlite:///{path}", InlineIO())
+    store = kept(path)
     for uid in ("a" * 32, "b" * 32):
         drive(store.create_run(RunSpec(uid)))
         drive(store.log_batch(uid, Batch(metrics={"m": [(at, at, 0.5) for at in range(10)]})))
