@@ -78,4 +78,6 @@ def test_what_is_imported_while_a_fork_is_under_way_is_whole_in_both_processes()
     # From 3.12 on Python warns of forks beside threads, as the engine is one.
     call = [sys.executable, "-W", "ignore", "-c", LATE]
     done = subprocess.run(call, capture_output=True, text=True, timeout=LIMIT)
-    assert (done.returncode, done.stderr) == (0, "")
+    # The parent may find what the child has left behind, and says so.
+    said = [line for line in done.stderr.splitlines() if not line.startswith("asynctrack: ")]
+    assert (done.returncode, said) == (0, [])
