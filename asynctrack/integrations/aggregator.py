@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, SupportsFloat
 from weakref import WeakSet
 
+from asynctrack.arguments import several, text_of
 from asynctrack.engine.lifecycle import after_fork
 from asynctrack.errors import AsynctrackError, InvalidInputError, NoActiveRunError
 from asynctrack.integrations.book import Book
@@ -27,7 +28,7 @@ __all__ = ["Aggregator"]
 #: seconds between two looks at what has come, so that no pile of values has to be worked off at once
 _TICK = 0.25
 _MERGES = ("sum", "mean", "max", "min")
-_WORKERS = (None, "each", "merged")
+_WORKERS = ("each", "merged")
 
 _all: WeakSet[Aggregator] = WeakSet()
 
@@ -68,7 +69,7 @@ class Aggregator:
     ) -> None:
         """Raises InvalidInputError, and ImportError without the extra."""
         self._every = _seconds(every)
-        if workers not in _WORKERS:
+        if workers is not None and not (isinstance(workers, str) and workers in _WORKERS):
             raise InvalidInputError(f"workers={shortened(workers)}: it must be None, 'each' or 'merged'")
         if not isinstance(prefix, str):
             raise InvalidInputError(f"prefix={shortened(prefix)}: it must be text")
@@ -76,7 +77,7 @@ class Aggregator:
 
         self._run: RunLog | None = run
         self._lock = threading.RLock()
-        self._book = Book(self._every, [_quantile(one) for one in quantiles], prefix, workers)
+        self._book = Book(self._every, [_quantile(one) for one in several("quantiles", quantiles)], prefix, workers)
         self._observed, self._counted = self._book.observed, self._book.counted
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
@@ -91,7 +92,7 @@ class Aggregator:
         ``/p99``, ``/max``."""
         try:
             self._observed[name].append(value)
-        except KeyError:
+        except (KeyError, TypeError):  # TypeError: no name at all
             self._queue(self._observed, name).append(value)
 
     def count(self, name: str, amount: SupportsFloat = 1) -> None:
@@ -99,7 +100,7 @@ class Aggregator:
         second)."""
         try:
             self._counted[name].append(amount)
-        except KeyError:
+        except (KeyError, TypeError):
             self._queue(self._counted, name).append(amount)
 
     def gauge(self, name: str, function: Callable[[], SupportsFloat], merge: GaugeMerge = "sum") -> None:
@@ -109,10 +110,10 @@ class Aggregator:
         InvalidInputError."""
         if not callable(function):
             raise InvalidInputError(f"gauge {shortened(name)}: {shortened(function)} cannot be called")
-        if merge not in _MERGES:
+        if not isinstance(merge, str) or merge not in _MERGES:
             raise InvalidInputError(f"gauge {shortened(name)}: merge={shortened(merge)} must be one of {_MERGES}")
         with self._lock:
-            self._book.gauges[name] = function, merge
+            self._book.gauges[text_of("name", name)] = function, merge
             self.start()
 
     @property
@@ -167,9 +168,10 @@ class Aggregator:
         self.close()  # the thread ends within a tick
 
     def _queue(self, queues: dict[str, deque[SupportsFloat]], name: str) -> deque[SupportsFloat]:
+        named = text_of("name", name)
         with self._lock:
             self.start()
-            return queues.setdefault(name, deque())
+            return queues.setdefault(named, deque())
 
     # ── the thread
 

@@ -293,3 +293,17 @@ def test_random_workers_that_come_and_go(tmp_path: Path) -> None:
         thread.join()
     assert sum(window.counts["hits"] for window in logged) == len(given)
     assert not os.path.exists(folder)
+
+
+@pytest.mark.parametrize("odd", [None, 5, 1.5, ["a"], {"a": 1}, object()])
+def test_what_is_no_name_or_no_choice_is_refused_at_the_call(odd: Any) -> None:
+    with asynctrack.start_run() as run, Aggregator(run, 60) as aggregator:
+        for call in (
+            lambda: aggregator.observe(odd, 1.0),
+            lambda: aggregator.count(odd),
+            lambda: aggregator.gauge(odd, lambda: 1),
+            lambda: aggregator.gauge("a", lambda: 1, odd),
+            lambda: Aggregator(run, quantiles=[odd] if odd == 1.5 else object()),  # type: ignore[arg-type]  # tried
+        ):
+            with pytest.raises(InvalidInputError):
+                call()
