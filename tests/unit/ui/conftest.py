@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,10 +11,10 @@ import httpx
 import numpy as np
 import pytest
 
-import asynctrack
 from asynctrack.current import store_for
 from asynctrack.ui.board import Board
 from asynctrack.ui.server import page_app
+from tests.unit.ui.viewing import two_runs
 
 TOKEN = "token-of-a-test"
 
@@ -80,19 +79,5 @@ def get(board: Board) -> Get:
 
 @pytest.fixture
 def runs() -> list[str]:
-    """The ids of two runs of an experiment: 10,000 points of ``loss`` with one spike, and another with odd values."""
-    asynctrack.set_experiment("vision")
-    ids = []
-    for name, lr in (("spiky", "0.1"), ("odd", "0.3")):
-        run = asynctrack.start_run(run_name=name)
-        ids.append(run.run_id)
-        run.log_params({"lr": lr, "seed": 1})
-        if name == "spiky":
-            for step in range(10_000):
-                run.log_metric("loss", 1000.0 if step == 4_321 else 1 / (step + 1), step)
-        else:
-            for step, value in enumerate([1.0, math.nan, -2.0, math.inf, 0.5]):
-                run.log_metrics({"loss": value, "val/acc": step / 10}, step)
-        asynctrack.end_run()
-    asynctrack.shutdown()
-    return ids
+    """The ids of the runs of `two_runs`."""
+    return two_runs()

@@ -1,7 +1,8 @@
-"""Starting ``asynctrack view`` as a program, and a program that logs while it looks."""
+"""Runs to look at, ``asynctrack view`` as a program, and a program that logs while it looks."""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -10,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["WAIT", "Writer", "viewer"]
+import asynctrack
+
+__all__ = ["WAIT", "Writer", "two_runs", "viewer"]
 
 #: seconds that anything may take on a machine that does much else
 WAIT = 90
@@ -77,3 +80,22 @@ class Writer:
         """End at once; nothing more is delivered."""
         self._process.kill()
         self._process.communicate(timeout=WAIT)
+
+
+def two_runs() -> list[str]:
+    """The ids of two runs of an experiment: 10,000 points of ``loss`` with one spike, and another with odd values."""
+    asynctrack.set_experiment("vision")
+    ids = []
+    for name, lr in (("spiky", "0.1"), ("odd", "0.3")):
+        run = asynctrack.start_run(run_name=name)
+        ids.append(run.run_id)
+        run.log_params({"lr": lr, "seed": 1})
+        if name == "spiky":
+            for step in range(10_000):
+                run.log_metric("loss", 1000.0 if step == 4_321 else 1 / (step + 1), step)
+        else:
+            for step, value in enumerate([1.0, math.nan, -2.0, math.inf, 0.5]):
+                run.log_metrics({"loss": value, "val/acc": step / 10}, step)
+        asynctrack.end_run()
+    asynctrack.shutdown()
+    return ids
