@@ -11,7 +11,7 @@ from asynctrack.artifacts.base import ArtifactRepository, make_folder_inside
 from asynctrack.artifacts.paths import RESERVED_PREFIX, artifact_folder, check_artifact_path, join
 from asynctrack.entities import FileInfo
 from asynctrack.errors import NotFoundError
-from asynctrack.stores.file.files import check_inside, unnameable
+from asynctrack.stores.file.files import check_inside, make_folders, unnameable
 from asynctrack.stores.io import StoreIO
 from asynctrack.stores.keys import shorten
 
@@ -23,11 +23,15 @@ class LocalArtifacts(ArtifactRepository):
 
     Nothing is written or read outside it: a symbolic link in it that leads out is refused, and left out of listings.
     What is stored gets the permissions of any new file, whatever those of its source are.
+
+    ``store`` is the directory of the run's file store. Where ``root`` lies in it, the run's own folder has to be there:
+    its file system may not be mounted, and what is then written in its place is lost (`NotFoundError`).
     """
 
-    def __init__(self, uri: str, root: str, io: StoreIO) -> None:
+    def __init__(self, uri: str, root: str, io: StoreIO, store: str | None = None) -> None:
         super().__init__(uri, io)
         self.root = os.path.abspath(root)
+        self._store = store
 
     async def upload(self, local_file: str, artifact_file: str) -> None:
         target = os.path.join(self.root, check_artifact_path(artifact_file))
@@ -50,15 +54,25 @@ class LocalArtifacts(ArtifactRepository):
     async def _make_folder(self, path: str) -> None:
         target = self._where(artifact_folder(path))
         try:
-            await self._io.call(make_folder_inside, target, self.root)
+            await self._io.call(self._create, target)
         except OSError as error:
             raise files.disk_error(error, target) from error
 
     def _stage(self, target: str) -> files.StagedFile:
         folder = os.path.dirname(target)
-        self._check_inside(folder)
-        os.makedirs(folder, exist_ok=True)
+        self._create(folder)
         return files.StagedFile(folder)
+
+    def _create(self, folder: str) -> None:
+        self._check_inside(folder)
+        run_folder = os.path.dirname(self.root)
+        if self._store is None or not os.path.realpath(run_folder).startswith(self._store.rstrip(os.sep) + os.sep):
+            os.makedirs(folder, exist_ok=True)
+            return
+        try:
+            make_folders(folder, run_folder)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{run_folder} is not there; check that its file system is mounted") from error
 
     def _where(self, path: str) -> str:
         return os.path.join(self.root, path) if path else self.root

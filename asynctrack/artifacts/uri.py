@@ -34,7 +34,7 @@ def open_artifacts(
     if scheme in ("", "file"):
         directory = _directory(artifact_uri, parts)
         check_folder_name("artifact URI", directory)
-        return LocalArtifacts(artifact_uri, directory, io)
+        return LocalArtifacts(artifact_uri, directory, io, _store_folder(tracking_uri))
     if scheme == "mlflow-artifacts":
         server, root = _server_of(parts, tracking_uri), parts.path
     elif scheme in ("http", "https") and SERVICE in parts.path:
@@ -77,6 +77,12 @@ def _directory(uri: str, parts: SplitResult) -> str:
     if parts.query or parts.fragment:
         raise InvalidInputError(f"artifact URI {_shown(uri)}: write '?' as %3F and '#' as %23 in a file: URI")
     return os.path.abspath(unquoted_path(parts.path))
+
+
+def _store_folder(tracking_uri: str | None) -> str | None:
+    """The directory of a file store; None for other stores."""
+    parts = urlsplit(tracking_uri or "")
+    return _directory(tracking_uri or "", parts) if parts.scheme == "file" else None
 
 
 def _server_of(parts: SplitResult, tracking_uri: str | None) -> str:

@@ -193,6 +193,7 @@ class Sender:
             await deliver_upload(
                 self.store,
                 source.spool.artifacts(),
+                lane.name,
                 run.artifact_uri,
                 upload,
                 may_be_stored=work.uncertain,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asynctrack.errors import RefusedError, StoreError
+from asynctrack.errors import NotFoundError, RefusedError, StoreError, UnavailableError
 from asynctrack.stores.base import AbstractStore
 from asynctrack.stores.io import StoreIO
 
@@ -46,9 +46,16 @@ def clash(first: Upload, second: Upload) -> bool:
 
 
 async def deliver_upload(
-    store: AbstractStore, folder: str, artifact_uri: str, upload: Upload, *, may_be_stored: bool, suspected: bool
+    store: AbstractStore,
+    folder: str,
+    run_id: str,
+    artifact_uri: str,
+    upload: Upload,
+    *,
+    may_be_stored: bool,
+    suspected: bool,
 ) -> None:
-    """Store one artifact, whose snapshot in ``folder`` stays.
+    """Store one artifact of a run, whose snapshot in ``folder`` stays.
 
     ``may_be_stored``: a process that died may have done so, and then it has deleted the snapshot. ``suspected``: the
     server has failed at it again and again; if it takes another, it is this one that it will never take. Raises
@@ -64,6 +71,10 @@ async def deliver_upload(
     await store.io.call(check_snapshot, snapshot, folder)
     try:
         await _upload(repository, upload, path)
+    except NotFoundError as error:
+        if await _may_come_back(store, run_id):
+            raise UnavailableError(f"{error}. Nothing is lost: it is tried again") from error
+        raise
     except StoreError as error:
         if not (suspected and error.suspicious):
             raise
@@ -76,6 +87,19 @@ async def deliver_upload(
         if not error.suspicious:
             raise
         raise RefusedError(f"the server fails at it again and again, and takes others: {error}") from error
+
+
+async def _may_come_back(store: AbstractStore, run_id: str) -> bool:
+    """Whether a run whose place for artifacts is not there has not been deleted for good."""
+    if not store.keys_are_paths:
+        return False  # a server has said so
+    if await store.is_gone():
+        return True
+    try:
+        await store.get_run_info(run_id)
+    except NotFoundError:
+        return False
+    return True
 
 
 async def _upload(repository: ArtifactRepository, upload: Upload, path: str) -> None:

@@ -262,6 +262,7 @@ def test_a_store_folder_moved_away_and_back(lab: Lab) -> None:
             log_slowly(run, 0, 5000)
             run.flush()
             os.rename("mlruns", "away")
+            run.log_text("hello", "folder/a.txt")
             log_slowly(run, 5000, 20_000)
             time.sleep(0.5)
             os.rename("away", "mlruns")
@@ -271,9 +272,33 @@ def test_a_store_folder_moved_away_and_back(lab: Lab) -> None:
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
     assert 1 <= len(result.stderr.splitlines()) <= 3, result.stderr
+    (text,) = lab.folder.glob("mlruns/0/*/artifacts/folder/a.txt")
+    assert text.read_text() == "hello"
     assert steps(lab.only_run()) == list(range(30_000))
     assert lab.only_run().status == "FINISHED"
     assert lab.spools() == []
+
+
+@ON_FILES
+def test_a_run_folder_deleted_for_good(lab: Lab) -> None:
+    """The store is there and the run is not: what is logged to it is refused at once, an artifact as well."""
+    program = """
+        import shutil
+        run = asynctrack.start_run()
+        run.flush()
+        shutil.rmtree(os.path.join("mlruns", "0", run.run_id))
+        run.log_text("hello", "a.txt")
+        run.log_metric("m", 1.0)
+        began = time.monotonic()
+        run.terminate()
+        assert time.monotonic() - began < 20
+    """
+    result = lab.run(textwrap.dedent(program), ASYNCTRACK_CLOSE_TIMEOUT="60")
+    assert result.returncode == 0, result.stderr
+    assert "no run" in result.stderr
+    (rejected,) = lab.folder.glob(".asynctrack/*/rejected.jsonl")
+    assert {line["kind"] for line in map(json.loads, rejected.read_text().splitlines())} >= {"artifact", "metric"}
+    assert not [path for path in lab.folder.glob("mlruns/0/*") if path.is_dir() and path.name != "tags"]
 
 
 @ON_FILES

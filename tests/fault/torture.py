@@ -310,9 +310,11 @@ DEATHS = {
 class Torture:
     """Rounds of one seed in one folder."""
 
-    def __init__(self, folder: Path, bench: Bench, seed: int) -> None:
+    def __init__(self, folder: Path, bench: Bench, seed: int, fault: str | None = None) -> None:
         self.folder = folder
         self.bench = bench
+        #: in every round; None: a random one
+        self.fault = fault
         self.random = random.Random(seed)
         #: round → what each thread had acknowledged in its last run: (part, steps)
         self.acknowledged: dict[int, list[tuple[int, int]]] = {}
@@ -321,7 +323,7 @@ class Torture:
     def round(self, number: int) -> str:
         """One program's life and death; what happened, in words."""
         choose = self.random
-        death, fault = choose.choice(list(DEATHS)), choose.choice(self.bench.faults())
+        death, fault = choose.choice(list(DEATHS)), self.fault or choose.choice(self.bench.faults())
         for thread in range(THREADS):
             (self.folder / f"acknowledged.{thread}").write_bytes(bytes(8))
         process = programs.start(
@@ -387,9 +389,7 @@ class Torture:
             for run in parts:
                 points = sorted((step, value) for _, value, step in run.metrics.get(f"t{thread}", []))
                 about = f"round {number}.{_part(run)}, thread {thread}: {len(points)} stored"
-                assert points == [(step, step * 0.25) for step in range(len(points))], (
-                    f"{about}; lost, doubled or wrong"
-                )
+                assert points == [(step, step * 0.25) for step in range(len(points))], f"{about}; {_difference(points)}"
                 if _part(run) == part:
                     # The call under way when the end came may or may not have got there.
                     assert len(points) in (count, count + 1), f"{about}, {count} acknowledged"
@@ -404,14 +404,30 @@ def _part(run: StoredRun) -> int:
     return int(run.tags["mlflow.runName"].partition(".")[2])
 
 
-def torture(rounds: int, seed: int, make_bench: Callable[[Path], Bench], folder: Path, *, verbose: bool) -> int:
+def _difference(points: list[tuple[int, float]]) -> str:
+    steps = [step for step, _ in points]
+    missing = sorted(set(range(max(steps) + 1)) - set(steps))
+    doubled = len(steps) - len(set(steps))
+    wrong = [point for point in points if point[1] != point[0] * 0.25]
+    return f"lost {len(missing)} {missing[:1]} to {missing[-1:]}, doubled {doubled}, wrong {wrong[:3]}"
+
+
+def torture(
+    rounds: int,
+    seed: int,
+    make_bench: Callable[[Path], Bench],
+    folder: Path,
+    *,
+    fault: str | None = None,
+    verbose: bool,
+) -> int:
     """Run the rounds; how many events were checked. Raises AssertionError, and leaves the folder as it is then."""
     events = 0
     for first in range(0, rounds, CHECK_EVERY):
         home = folder / f"{first:06d}"
         home.mkdir(parents=True)
         # Each lot has a seed of its own, so that one that fails can be had again without those before it.
-        lot = Torture(home, make_bench(home), seed + first)
+        lot = Torture(home, make_bench(home), seed + first, fault)
         for number in range(first, min(first + CHECK_EVERY, rounds)):
             what = lot.round(number)
             if verbose:
@@ -428,6 +444,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--store", choices=["file", "server", "sqlite", "postgres"], default="file")
+    parser.add_argument("--fault", help="this one in every round, instead of a random one")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     programs.heed_signals()
@@ -448,7 +465,9 @@ def main() -> int:
             cluster = stack.enter_context(with_tables(Postgres()))
             make_bench = functools.partial(PostgresBench, cluster, stack.enter_context(Wire(cluster)))
         try:
-            events = torture(options.rounds, options.seed, make_bench, folder, verbose=options.verbose)
+            events = torture(
+                options.rounds, options.seed, make_bench, folder, fault=options.fault, verbose=options.verbose
+            )
         except AssertionError as error:
             print(f"FAILED with seed {options.seed}: {error}\nThe files are in {folder}", file=sys.stderr)
             return 1

@@ -9,7 +9,7 @@ from asynctrack.entities import Experiment, LifecycleStage, ViewType
 from asynctrack.errors import AlreadyExistsError, InvalidInputError, NotFoundError, RefusedError
 from asynctrack.stores.file import layout, meta
 from asynctrack.stores.file.entries import remove_tag, write_tag
-from asynctrack.stores.file.files import check_inside, exists, locked_directory
+from asynctrack.stores.file.files import check_inside, exists, locked_directory, make_one_folder
 from asynctrack.stores.file.rewriting import rewrite_experiment, rewrite_run
 from asynctrack.stores.file.tree import Tree
 from asynctrack.stores.io import write_file_atomically
@@ -47,14 +47,20 @@ def check_name(name: str) -> None:
 
 
 def ensure_root(tree: Tree) -> None:
-    """Create what MLflow creates in a new store: the root, the default experiment and the trash. Raises OSError."""
-    os.makedirs(tree.root, exist_ok=True)
+    """Create what MLflow creates in a new store: the root, the default experiment and the trash. Raises OSError,
+    `UnavailableError`."""
+    is_new = not tree.unended
+    if is_new:
+        os.makedirs(tree.root, exist_ok=True)
+    elif tree.is_gone():
+        # Unmounted, it seems: in an empty store in its place those runs' events would be refused for good.
+        raise tree.gone(tree.root)
     if not exists(tree.trash):
         with locked_directory(tree.root):
             # A store that has experiments but no default one was made so by its owner.
-            if next(tree.experiment_dirs(), None) is None:
+            if is_new and tree.is_gone():
                 _write_new(tree, layout.DEFAULT_EXPERIMENT_ID, layout.DEFAULT_EXPERIMENT_NAME, None, {})
-            os.makedirs(tree.trash, exist_ok=True)
+            make_one_folder(tree.trash)
 
 
 def create_experiment(tree: Tree, name: str, artifact_location: str | None, tags: dict[str, str]) -> str:
@@ -76,7 +82,8 @@ def find_or_create(tree: Tree, name: str) -> Experiment:
     found = find_by_name(tree, name)
     if found is None:
         try:
-            return _read(tree, create_experiment(tree, name, None, {}))
+            created = create_experiment(tree, name, None, {})
+            return _read_in(tree, created, tree.written_experiment_dir(created))
         except AlreadyExistsError:
             found = find_by_name(tree, name)
     if found is None or found.lifecycle_stage == LifecycleStage.DELETED:
@@ -136,7 +143,7 @@ def delete_experiment(tree: Tree, experiment_id: str) -> None:
         now = _now()
         _mark_runs(tree, folder, LifecycleStage.DELETED, now)
         rewrite_experiment(tree, experiment_id, folder, lifecycle_stage=LifecycleStage.DELETED)
-        os.makedirs(tree.trash, exist_ok=True)
+        make_one_folder(tree.trash)
         os.rename(folder, os.path.join(tree.trash, experiment_id))
 
 
@@ -201,7 +208,7 @@ def _write_new(tree: Tree, experiment_id: str, name: str, location: str | None, 
         data = meta.encoded_experiment(meta.experiment_meta(new), experiment_id)
     except ValueError as error:
         raise InvalidInputError(f"experiment {shorten(name)} cannot be stored: {error}") from error
-    os.makedirs(folder, exist_ok=True)
+    make_one_folder(folder)
     for key, value in tags.items():
         write_tag(os.path.join(folder, layout.TAGS, key), value, folder)
     write_file_atomically(os.path.join(folder, layout.META), data)
@@ -209,9 +216,13 @@ def _write_new(tree: Tree, experiment_id: str, name: str, location: str | None, 
 
 
 def _read(tree: Tree, experiment_id: str) -> Experiment:
-    found = tree.experiment(experiment_id, tree.experiment_dir(experiment_id))
+    return _read_in(tree, experiment_id, tree.experiment_dir(experiment_id))
+
+
+def _read_in(tree: Tree, experiment_id: str, folder: str) -> Experiment:
+    found = tree.experiment(experiment_id, folder)
     if found is None:
-        raise NotFoundError(f"no experiment {shorten(experiment_id)} in {tree.root}")
+        raise tree.gone(folder)  # found just before; if it is deleted, the next attempt says so
     return found
 
 

@@ -28,6 +28,8 @@ __all__ = [
     "locked",
     "locked_directory",
     "make_folder",
+    "make_folders",
+    "make_one_folder",
     "open_regular",
     "read_regular",
     "read_whole",
@@ -159,17 +161,36 @@ def check_inside(path: str, root: str) -> None:
 
 
 def make_folder(path: str, folder: str) -> None:
-    """Create the directory of ``path``, which lies in ``folder``, but not ``folder``: it may have been moved away just
-    now, with its experiment. Raises OSError."""
-    os.stat(folder)
-    parent = os.path.dirname(path)
+    """Create the directory of ``path``, which lies in ``folder``, but never ``folder``: it may be moved away at any
+    moment, with its store, and what is then written in its old place is lost. Raises OSError."""
+    make_folders(os.path.dirname(path), folder)
+
+
+def make_folders(path: str, folder: str) -> None:
+    """Create the directory ``path`` and those above it, up to ``folder`` but not that. Raises OSError."""
+    if path == folder:
+        os.stat(folder)
+        return
     try:
-        os.makedirs(parent, exist_ok=True)
+        os.mkdir(path)
+    except FileNotFoundError:
+        make_folders(os.path.dirname(path), folder)
+        make_one_folder(path)
     except FileExistsError:
-        # A file is in the way, which is the key's own fault; or it is a folder, and makedirs could not see that for a
-        # moment: then stat says why, or all is well by now.
-        if not stat.S_ISDIR(os.stat(parent).st_mode):
-            raise
+        _check_folder(path)
+
+
+def make_one_folder(path: str) -> None:
+    """Create the directory ``path`` where there is none; the one above it must be there. Raises OSError."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        _check_folder(path)
+
+
+def _check_folder(path: str) -> None:
+    if not stat.S_ISDIR(os.stat(path).st_mode):  # a file is in the way, which is the key's own fault
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
 
 
 def write_all(fd: int, data: bytes) -> None:

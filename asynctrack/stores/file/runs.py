@@ -15,7 +15,7 @@ from asynctrack.stores.file import layout, meta
 from asynctrack.stores.file.dropping import drop_points
 from asynctrack.stores.file.entries import remove_tag, write_tag
 from asynctrack.stores.file.experiments import ensure_root, find_or_create
-from asynctrack.stores.file.files import KEY_ERRORS, check_inside, exists, locked_directory
+from asynctrack.stores.file.files import KEY_ERRORS, check_inside, exists, locked_directory, make_one_folder
 from asynctrack.stores.file.rewriting import rewrite_run
 from asynctrack.stores.file.tree import DamagedError, Tree
 from asynctrack.stores.io import write_file_atomically
@@ -47,12 +47,9 @@ def create_run(tree: Tree, spec: RunSpec, durable: bool) -> RunInfo:
                 raise
             logger.warning("%s is empty, as after a power cut: written anew", os.path.join(existing, layout.META))
             return _make(tree, spec, _experiment_of(tree, existing), existing, durable)
-    if tree.unended and tree.is_gone():
-        # Unmounted, it seems: in an empty store in its place those runs' events would be refused for good.
-        tree.written_run_dir(next(iter(tree.unended)))
     ensure_root(tree)
     experiment = _experiment(tree, spec)
-    run_dir = os.path.join(tree.experiment_dir(experiment.experiment_id), spec.uid)
+    run_dir = os.path.join(tree.written_experiment_dir(experiment.experiment_id), spec.uid)
     return _make(tree, spec, experiment, run_dir, durable)
 
 
@@ -72,8 +69,9 @@ def _make(tree: Tree, spec: RunSpec, experiment: Experiment, run_dir: str, durab
     except ValueError as error:
         raise RefusedError(f"run {spec.uid} cannot be stored: {error}") from error
     # MLflow does not find a run without these three, wherever its artifacts are.
-    for part in (layout.METRICS, layout.PARAMS, layout.ARTIFACTS):
-        os.makedirs(os.path.join(run_dir, part), exist_ok=True)
+    # None of the folders above: they are missing where the store was taken away just now.
+    for part in ("", layout.METRICS, layout.PARAMS, layout.ARTIFACTS):
+        make_one_folder(os.path.join(run_dir, part) if part else run_dir)
     tree.guard(run_dir)
     tree.unended.add(spec.uid)
     # A forked child and its parent both make it: whoever comes second must not open it again when it has ended.
@@ -111,10 +109,10 @@ def _experiment(tree: Tree, spec: RunSpec) -> Experiment:
             return find_or_create(tree, spec.experiment_name or layout.DEFAULT_EXPERIMENT_NAME)
         except InvalidInputError as error:
             raise RefusedError(str(error)) from error
-    folder = tree.experiment_dir(spec.experiment_id)
+    folder = tree.written_experiment_dir(spec.experiment_id)
     found = tree.experiment(spec.experiment_id, folder)
     if found is None:
-        raise NotFoundError(f"no experiment {shorten(spec.experiment_id)} in {tree.root}")
+        raise tree.gone(folder)
     if found.lifecycle_stage == LifecycleStage.DELETED:
         raise RefusedError(f"experiment {spec.experiment_id} ({shorten(found.name)}) is deleted; restore it first")
     return found
@@ -125,6 +123,8 @@ def _resume(tree: Tree, spec: RunSpec, run_id: str, durable: bool) -> RunInfo:
     name = spec.run_name or spec.tags.get(layout.RUN_NAME_TAG)
     try:
         info = change_run(tree, run_dir, status="RUNNING", run_name=name, reopens=True)
+    except NotFoundError as error:
+        raise tree.gone(run_dir) from error  # found just before
     except DamagedError as error:
         if not error.incomplete:
             raise

@@ -152,6 +152,16 @@ class Tree:
                     return folder
         raise NotFoundError(f"no experiment {shorten(experiment_id)} in {self.root}")
 
+    def written_experiment_dir(self, experiment_id: str) -> str:
+        """The same of one that is written to. Raises `UnavailableError` where the whole store is gone, which may pass,
+        and `NotFoundError`."""
+        try:
+            return self.experiment_dir(experiment_id)
+        except NotFoundError:
+            if self.is_gone():
+                raise self.gone(self.root) from None
+            return self.experiment_dir(experiment_id)  # it may have come back in between
+
     def experiment(self, experiment_id: str, folder: str) -> Experiment | None:
         """The experiment in ``folder``; None where there is none. Raises `DamagedError`."""
         found = self.meta(folder)
@@ -223,8 +233,9 @@ class Tree:
         )
 
     def is_gone(self) -> bool:
-        """Whether there is no store (any more). Raises OSError."""
-        return next(self.experiment_dirs(), None) is None
+        """Whether there is no store (any more). Folders without a ``meta.yaml`` are no experiments: somebody may have
+        written below them while the file system was not mounted. Raises OSError."""
+        return not any(is_file(os.path.join(folder, layout.META)) for _, folder in self.experiment_dirs())
 
     def guard(self, run_dir: str) -> None:
         """Raise `RefusedError` where links lead the run's folders out of the store. To be called before writing."""

@@ -1,0 +1,130 @@
+"""A file store that is taken away between any two calls of the system: nothing is written in its old place.
+
+What was written there would be hidden as soon as the file system is mounted again: lost, though it was acknowledged.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import os
+import pathlib
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from asynctrack.artifacts.base import ArtifactRepository
+from asynctrack.artifacts.uri import open_artifacts
+from asynctrack.errors import NotFoundError, UnavailableError
+from asynctrack.stores.base import Batch, RunSpec
+from asynctrack.stores.file.store import FileStore
+from asynctrack.stores.io import InlineIO, drive
+from tests.mlruns import read_runs
+
+UID, OTHER = "a" * 32, "b" * 32
+BATCH = Batch(
+    metrics={"loss": [(1, step, 0.5 * step) for step in range(300)], "train/loss": [(1, 0, 2.0)]},
+    params=[("lr", "0.1"), ("opt/name", "adam")],
+    tags=[("phase", "train"), ("mlflow.runName", "renamed"), ("a/b", "c")],
+)
+_CALLS = ("open", "mkdir", "stat", "lstat", "link", "replace", "rename", "scandir", "listdir", "unlink")
+
+
+class Thief:
+    """Moves a folder away just before the n-th call of the system."""
+
+    def __init__(self, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._folder = folder
+        self._away = folder.with_name("away")
+        self._rename = os.rename
+        self._left: int | None = None
+        for name in _CALLS:
+            monkeypatch.setattr(os, name, self._watched(getattr(os, name)))
+        monkeypatch.setattr(builtins, "open", self._watched(builtins.open))
+
+    def come(self, number: int) -> None:
+        self._left = number
+
+    def give_back(self) -> bool:
+        """Whether it had been here. Where a new store was begun in the place of the old one, that one goes."""
+        came, self._left = self._left is not None and self._left < 0, None
+        if came:
+            assert not self._folder.exists(), "something was written where the store had been"
+            self._rename(self._away, self._folder)
+        return came
+
+    def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._left is not None:
+                if not self._left:
+                    self._rename(self._folder, self._away)
+                self._left -= 1
+            return function(*args, **kwargs)
+
+        return call
+
+
+async def _create(store: FileStore, artifacts: ArtifactRepository) -> None:
+    await store.create_run(RunSpec(uid=OTHER, run_name="other", experiment_name="new", tags={"t": "1"}))
+
+
+async def _log(store: FileStore, artifacts: ArtifactRepository) -> None:
+    await store.log_batch(UID, BATCH, {"loss": 0, "train/loss": 0})  # as the engine does when it tries again
+
+
+async def _end(store: FileStore, artifacts: ArtifactRepository) -> None:
+    await store.update_run(UID, status="FINISHED", end_time=7, run_name="renamed")
+
+
+async def _resume(store: FileStore, artifacts: ArtifactRepository) -> None:
+    await store.create_run(RunSpec(uid=OTHER, run_id=UID, tags={"t": "1"}))
+
+
+async def _upload(store: FileStore, artifacts: ArtifactRepository) -> None:
+    await artifacts.upload(__file__, "folder/below/file.py")
+
+
+@pytest.mark.parametrize("work", [_create, _log, _end, _resume, _upload])
+def test_nothing_is_written_where_the_store_was(
+    work: Callable[[FileStore, ArtifactRepository], Coroutine[Any, Any, None]],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    thief = Thief(tmp_path / "disk", monkeypatch)
+    for number in range(1000):
+        root = tmp_path / "disk" / str(number)
+        (tmp_path / "disk").mkdir(exist_ok=True)
+        store = FileStore(root, InlineIO())
+        info = drive(store.create_run(RunSpec(uid=UID, run_name="r")))
+        artifacts = open_artifacts(info.artifact_uri or "", store.uri, store.io)
+        # Whoever delivers an artifact asks the store what it means that its folder is not found.
+        passing = (UnavailableError, NotFoundError) if work is _upload else (UnavailableError,)
+        thief.come(number)
+        with contextlib.suppress(*passing):
+            drive(work(store, artifacts))
+        came = thief.give_back()
+        drive(work(store, artifacts))
+        _check(root, work)
+        if not came:
+            assert number > 5
+            return
+    raise AssertionError("it never ends")
+
+
+def _check(root: pathlib.Path, work: Any) -> None:
+    runs = read_runs(root)
+    if work is _create:
+        assert runs[OTHER].tags["t"] == "1"
+    elif work is _log:
+        found = runs[UID]
+        assert {key: len(points) for key, points in found.metrics.items()} == {"loss": 300, "train/loss": 1}
+        assert found.params == {"lr": "0.1", "opt/name": "adam"}
+        assert found.tags.items() >= {"phase": "train", "mlflow.runName": "renamed", "a/b": "c"}.items()
+    elif work is _end:
+        assert (runs[UID].status, runs[UID].tags["mlflow.runName"]) == ("FINISHED", "renamed")
+    elif work is _resume:
+        assert runs[UID].tags["t"] == "1"
+    else:
+        (stored,) = root.glob("0/*/artifacts/folder/below/file.py")
+        assert stored.read_bytes() == pathlib.Path(__file__).read_bytes()
