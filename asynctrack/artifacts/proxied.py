@@ -77,6 +77,8 @@ class ProxiedArtifacts(ArtifactRepository):
 
     def __init__(self, uri: str, server: str, root: str, io: StoreIO, client: ArtifactClient) -> None:
         super().__init__(uri, io)
+        #: whether it is another server than the tracking server
+        self.elsewhere = bool(server)
         self._server = server
         self._service = server + SERVICE
         self._root = root

@@ -34,6 +34,7 @@ def view(
         int, typer.Option("--port", metavar="N", min=0, help="Port on 127.0.0.1; 0: 7007, or one that is free.")
     ] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
+    edit: Annotated[bool, typer.Option("--edit", help="Notes and tags of runs may be changed on the page.")] = False,
     allowed_host: Annotated[
         list[str] | None,
         typer.Option("--allowed-host", metavar="HOST", help="Name under which a proxy shows the page, too."),
@@ -42,7 +43,8 @@ def view(
     """Show the runs of a store in a browser, live, until Ctrl-C.
 
     The page is for this machine only, and for who has the address: it holds a
-    token. Nothing is changed, and the page loads nothing from elsewhere.
+    token. Nothing is changed without --edit, and the page loads nothing from
+    elsewhere.
 
     Exit status: 0 after Ctrl-C, 1 if the port is taken, 3 if the store is not
     there.
@@ -63,7 +65,7 @@ def view(
         token = secrets.token_urlsafe(18)
         address = f"http://127.0.0.1:{socket.getsockname()[1]}/?token={token}"
         typer.echo(f"{board.store.uri}\n  {address}\nCtrl-C ends it.")
-        _serve(Server(board, token, allowed_host or ()), socket, None if no_browser else address)
+        _serve(Server(board, token, allowed_host or (), edit=edit), socket, None if no_browser else address)
 
 
 def _serve(server: Server, socket: object, address: str | None) -> None:

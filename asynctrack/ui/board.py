@@ -14,7 +14,7 @@ from asynctrack.errors import InvalidInputError, NotFoundError, StoreError
 from asynctrack.reading.looking import look
 from asynctrack.reading.runs import FoundRun, find_runs
 from asynctrack.stores.io import drive
-from asynctrack.ui.charts import Asked, chart_of, packed
+from asynctrack.ui.charts import Asked, chart_of, nearest, packed, x_of
 from asynctrack.ui.tapes import Tapes
 
 if TYPE_CHECKING:
@@ -247,18 +247,35 @@ class Board:
 
     def at_step(self, text: str, step: int) -> dict[str, Any]:
         """All that a run has logged at a step. Raises NotFoundError, and what the store raises."""
-        run_id = self._the_run(text)
+        run_id = self.run(text).run.info.run_id
         found = drive(look(self.store, run_id, min_step=step, max_step=step))
         values = [[key, value if math.isfinite(value) else str(value), time]
                   for key, series in found.items() for _, time, value in series.columns.rows()]  # fmt: skip
         return {"run": run_id, "step": step, "values": values}
 
-    def _the_run(self, text: str) -> str:
+    def step_at(self, text: str, key: str, kind: str, at: float, half: float, value: float | None) -> int:
+        """The step of the point of a metric that is nearest to an x: see `asynctrack.ui.charts.nearest`. Raises
+        NotFoundError, and what the store raises."""
+        run = self.run(text).run
+        run_id = run.info.run_id
+        tape = self._tapes.of(run_id)
+        tape.want([key] if kind in ("step", "time", "relative") else [key, kind])
+        points = tape.points
+        index = None
+        if key in points:
+            x = x_of(kind, run, points, key)
+            index = nearest(points[key], x, at, half, value)
+        if index is None:
+            raise NotFoundError(f"run {run_id} has no point of {key!r} near {at}")
+        return int(points[key].series.columns.steps[index])
+
+    def run(self, text: str) -> FoundRun:
+        """The run of this id, or whose id alone begins so. Raises NotFoundError."""
         self._list_once()
         found = self._whole_ids([text])
         if not found:
             raise NotFoundError(f"there is no run {text!r}, or there are several whose ids begin so")
-        return found[0]
+        return self._found[found[0]]
 
     def rows(self, key: str, ids: Iterable[str]) -> Iterator[tuple[Run, Columns]]:
         """The points of a metric, all of them, run by run. Raises `StoreError`."""

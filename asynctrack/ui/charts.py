@@ -9,28 +9,31 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from asynctrack.reading.means import means_of, named
-from asynctrack.reading.table import History, Piece
-from asynctrack.ui.grid import Cells, Grid, cells_of, ema, grid_of
+from asynctrack.ui.grid import NAN, Cells, Grid, cells_of, ema, grid_of
+from asynctrack.ui.groups import Grouped, by_place, by_step, group_names
 
 if TYPE_CHECKING:
     from asynctrack.entities import Run
     from asynctrack.ui.tapes import Points
 
-__all__ = ["Asked", "Chart", "chart_of", "packed", "x_of"]
+__all__ = ["Asked", "Chart", "chart_of", "nearest", "packed", "x_of"]
 
 Array = Any
 #: lines of a chart up to which the line that is smoothed is drawn, too
 _FEW = 30
 #: the largest part of the height of a chart that a value may be off
 _FINE = 1e-5
+#: without outliers, y goes from where to where so many parts of the points are
+_INNER = (0.01, 0.99)
 
 
 class Asked(NamedTuple):
     """How charts are drawn. ``x``: "step", "time" (ms since the epoch), "relative" (s since each run began), or a
     metric's key. ``low``, ``high``: the x to show; None for all. ``places``: so many at most, about a pixel each.
     ``smoothing``: the weight of the moving average, 0 for none. ``group``: the params or tags whose values a group of
-    runs has in common; None for a line for each run."""
+    runs has in common; or ``besides``: the params in which its runs may differ; None and None for a line for each run.
+    ``spread``: one of `asynctrack.ui.groups.SPREADS`. ``outliers``: y is chosen for 98 of 100 points; or ``y`` says
+    from where to where it goes."""
 
     x: str = "step"
     low: float | None = None
@@ -40,26 +43,46 @@ class Asked(NamedTuple):
     log_x: bool = False
     log_y: bool = False
     group: tuple[str, ...] | None = None
+    besides: tuple[str, ...] | None = None
+    spread: str = "std"
+    outliers: bool = False
+    y: tuple[float, float] | None = None
+
+
+class Sight(NamedTuple):
+    """What of y is shown, from ``low`` to ``high``: so many values are ``under`` and ``over`` it, and ``least`` and
+    ``most`` are the extremes of all."""
+
+    low: float
+    high: float
+    under: int
+    over: int
+    least: float
+    most: float
 
 
 class Line(NamedTuple):
     """``header``: what JSON says of it. ``raw``: the line before it was smoothed. ``band``: from where to where its
-    values deviate, by place."""
+    values deviate, and ``counts``: of how many runs it is, by place."""
 
     header: dict[str, Any]
     cells: Cells
     raw: Cells | None = None
     band: tuple[Array, Array] | None = None
+    counts: Array | None = None
 
 
 class Chart(NamedTuple):
-    """One chart. ``low``, ``high``: from where to where x goes in all of its points."""
+    """One chart. ``low``, ``high``: from where to where x goes in all of its points. ``sight``: None for all of y.
+    ``hidden``: so many points are at an x of 0 or less, which a logarithmic axis does not show."""
 
     key: str
     grid: Grid
     low: float
     high: float
     lines: list[Line]
+    sight: Sight | None = None
+    hidden: int = 0
 
 
 def chart_of(asked: Asked, key: str, runs: Mapping[str, Run], points: Mapping[str, Mapping[str, Points]]) -> Chart:
@@ -70,12 +93,15 @@ def chart_of(asked: Asked, key: str, runs: Mapping[str, Run], points: Mapping[st
     shown_low = low if asked.low is None else max(asked.low, low)
     shown_high = high if asked.high is None else min(asked.high, high)
     grid = grid_of(xs, max(asked.places, 2), shown_low, shown_high, log=asked.log_x)
-    if asked.group is None:
+    if asked.group is None and asked.besides is None:
         with_raw = asked.smoothing > 0 and len(there) <= _FEW
         lines = [_line(asked, grid, run, its[key], x, with_raw) for (run, its), x in zip(there, xs, strict=True)]
+        logged = [(x, its[key].values) for (_, its), x in zip(there, xs, strict=True)]
     else:
         lines = _groups(asked, grid, key, there, xs)
-    return Chart(key, grid, low, high, lines)
+        logged = [(grid.x, each) for line in lines for each in (line.cells.low, line.cells.high)]
+    hidden = int(sum(np.count_nonzero(x <= 0) for x in xs)) if asked.log_x else 0
+    return Chart(key, grid, low, high, lines, _shown_y(asked, shown_low, shown_high, logged), hidden)
 
 
 def x_of(kind: str, run: Run, points: Mapping[str, Points], key: str) -> Array:
@@ -113,6 +139,17 @@ def _line(asked: Asked, grid: Grid, run: Run, points: Points, x: Array, with_raw
     return Line({"id": run.info.run_id, **_said(points.values, x, points.series.waiting)}, cells, raw)
 
 
+def nearest(points: Points, x: Array, at: float, half: float, value: float | None) -> int | None:
+    """The index of the point nearest to ``at``; of those within ``half`` of it, the one whose value is nearest."""
+    away = np.abs(x - at)
+    if not len(away) or np.isnan(away).all():
+        return None
+    close = np.flatnonzero(away <= half)
+    if value is None or not len(close) or np.isnan(points.values[close]).all():
+        return int(np.nanargmin(away))
+    return int(close[np.nanargmin(np.abs(points.values[close] - value))])
+
+
 def _said(values: Array, x: Array, waiting: int) -> dict[str, Any]:
     """In numbers: how many there are, the last one, and the extremes with their x; of all points, smoothed or not."""
     said: dict[str, Any] = {"points": len(values), "waiting": waiting, "last": _plain(values[-1])}
@@ -138,63 +175,37 @@ def _plain(value: Any) -> float | str:
 def _groups(
     asked: Asked, grid: Grid, key: str, there: Sequence[tuple[Run, Mapping[str, Points]]], xs: Sequence[Array]
 ) -> list[Line]:
-    # A metric may be one of runs that do not have the param at all.
-    by = [name for name in asked.group or () if any(_has(run, name) for run, _ in there)]
+    names = group_names([run for run, _ in there], asked.group or (), asked.besides)
     if asked.x == "step":
-        return _means_by_step(asked, grid, key, there, by)
-    return _means_by_place(asked, grid, key, there, xs, by)
+        groups = by_step(names, [points[key] for _, points in there], asked.spread)
+    else:
+        # Times hardly ever coincide: each run has its own mean at a place.
+        rows, odds = [], []
+        for (_, points), x in zip(there, xs, strict=True):
+            rows.append(_mean_at_each_place(grid, x, ema(points[key].values, asked.smoothing)))
+            odds.append(cells_of(grid, x, points[key].values).marks > 0)
+        groups = by_place(names, rows, odds, grid.x, asked.spread)
+    smoothing = asked.smoothing if asked.x == "step" else 0.0
+    return [_group_line(asked, grid, group, smoothing) for group in groups]
 
 
-def _means_by_step(
-    asked: Asked, grid: Grid, key: str, there: Sequence[tuple[Run, Mapping[str, Points]]], by: Sequence[str]
-) -> list[Line]:
-    """Step by step over all points; the mean is smoothed and put on the grid afterwards."""
-    history = History([Piece(run, key, points[key].series) for run, points in there])
-    lines = []
-    for group in means_of(history, by, ()).groups:
-        x = np.frombuffer(group.steps, np.int64).astype(np.float64)
-        mean, std = np.frombuffer(group.means), np.nan_to_num(np.frombuffer(group.stds), nan=0.0)
-        smooth = ema(mean, asked.smoothing)
-        below, above = (ema(mean - std, asked.smoothing), ema(mean + std, asked.smoothing))
-        band = cells_of(grid, x, below, log=asked.log_y).low, cells_of(grid, x, above, log=asked.log_y).high
-        header = {"name": group.name, "runs": max(group.runs), **_said(mean, x, 0)}
-        lines.append(Line(header, cells_of(grid, x, smooth, log=asked.log_y), None, band))
-    return lines
-
-
-def _means_by_place(
-    asked: Asked,
-    grid: Grid,
-    key: str,
-    there: Sequence[tuple[Run, Mapping[str, Points]]],
-    xs: Sequence[Array],
-    by: Sequence[str],
-) -> list[Line]:
-    """Times hardly ever coincide: each run has its own mean at a place, and the group the mean of these."""
-    members: dict[str, list[Array]] = {}
-    for (run, points), x in zip(there, xs, strict=True):
-        values = ema(points[key].values, asked.smoothing)
-        members.setdefault(named(run, by) or "all runs", []).append(_mean_at_each_place(grid, x, values))
-    lines = []
-    for name, rows in sorted(members.items()):
-        table = np.array(rows)
-        counts = np.count_nonzero(~np.isnan(table), axis=0)
-        with np.errstate(all="ignore"):
-            mean = np.where(counts > 0, np.nansum(table, axis=0) / counts, math.nan)
-            std = np.sqrt(np.nansum(np.square(table - mean), axis=0) / np.where(counts > 1, counts - 1, math.nan))
-        std = np.nan_to_num(std, nan=0.0)
-        if not (counts > 0).any():
-            continue
-        cells = cells_of(grid, grid.x, mean, log=asked.log_y)
-        cells = cells._replace(marks=np.zeros(len(grid.x), np.uint8))
-        known = counts > 0
-        header = {"name": name, "runs": int(counts.max()), **_said(mean[known], grid.x[known], 0)}
-        lines.append(Line(header, cells, None, (mean - std, mean + std)))
-    return lines
-
-
-def _has(run: Run, name: str) -> bool:
-    return name in run.data.params or name in run.data.tags
+def _group_line(asked: Asked, grid: Grid, group: Grouped, smoothing: float) -> Line:
+    cells = cells_of(grid, group.x, ema(group.middle, smoothing), log=asked.log_y)
+    below, above = (ema(each, smoothing) for each in (group.below, group.above))
+    band = cells_of(grid, group.x, below, log=asked.log_y).low, cells_of(grid, group.x, above, log=asked.log_y).high
+    places = grid.places(group.x)
+    here = places >= 0
+    cells.marks[:] = 0  # where no run has a value is nothing to mark
+    cells.marks[places[here & group.odd]] |= NAN
+    counts = np.zeros(len(grid.x))
+    np.maximum.at(counts, places[here], group.counts[here])
+    known = np.isfinite(group.middle)
+    if not known.any():
+        return Line({"name": group.name, "runs": group.runs, "points": 0, "waiting": 0, "last": "nan"}, cells)
+    said = _said(group.middle[known], group.x[known], 0)
+    if group.odd.any():
+        said["odd"] = int(np.count_nonzero(group.odd))
+    return Line({"name": group.name, "runs": group.runs, **said}, cells, None, band, counts)
 
 
 def _mean_at_each_place(grid: Grid, x: Array, values: Array) -> Array:
@@ -204,6 +215,32 @@ def _mean_at_each_place(grid: Grid, x: Array, values: Array) -> Array:
     counts = np.bincount(places[shown], minlength=size)
     with np.errstate(all="ignore"):
         return np.bincount(places[shown], values[shown], minlength=size) / np.where(counts > 0, counts, math.nan)
+
+
+# ── what of y is shown
+
+
+def _shown_y(asked: Asked, low: float, high: float, lines: Sequence[tuple[Array, Array]]) -> Sight | None:
+    """``lines``: x and values of each. ``low``, ``high``: the x that are shown."""
+    if asked.y is None and not asked.outliers:
+        return None
+    inside = [y[(x >= low) & (x <= high) & np.isfinite(y) & ((y > 0) | (not asked.log_y))] for x, y in lines]
+    values = np.concatenate([np.empty(0), *inside])
+    if asked.y is not None:
+        bottom, top = asked.y
+    elif not len(values):
+        return None
+    else:
+        bottom, top = (float(each) for each in np.quantile(values, _INNER, method="nearest"))
+        if asked.log_y:
+            room = (top / bottom) ** 0.05 if bottom < top else 2.0
+            bottom, top = bottom / room, top * room
+        else:
+            room = (top - bottom) * 0.05 or abs(top) * 0.1 or 1.0
+            bottom, top = bottom - room, top + room
+    under, over = values[values < bottom], values[values > top]
+    extremes = [float(values.min()), float(values.max())] if len(values) else [bottom, top]
+    return Sight(bottom, top, len(under), len(over), extremes[0], extremes[1])
 
 
 # ── on the way to the page
@@ -240,9 +277,13 @@ def packed(charts: Sequence[Chart], about: Mapping[str, Any]) -> bytes:
                 at["left_out"] = line.cells.left_out
             if line.band is not None:
                 at["band"] = [put(each, kind) for each in line.band]
+            if line.counts is not None:
+                at["counts"] = put(line.counts, "<f4")
             lines.append(at)
         grid = chart.grid
-        bounds = {"low": _plain(chart.low), "high": _plain(chart.high)}
+        bounds: dict[str, Any] = {"low": _plain(chart.low), "high": _plain(chart.high), "hidden": chart.hidden}
+        if chart.sight is not None:
+            bounds["sight"] = chart.sight._asdict()
         described.append(
             {
                 "key": chart.key, "places": len(grid.x), "exact": grid.exact, "kind": kind[1:], **bounds,

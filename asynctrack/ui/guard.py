@@ -7,12 +7,12 @@ import hmac
 from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Guard", "host_of"]
+__all__ = ["Guard", "from_our_page", "host_of"]
 
 #: what a page may do: nothing but what is served here
 POLICY = (
@@ -37,12 +37,29 @@ def host_of(header: str) -> str:
     return text.partition(":")[0].rstrip(".")
 
 
+def from_our_page(headers: Iterable[tuple[str, str]]) -> bool:
+    """Whether a browser says that a page of this very server asks, with JSON, which no form sends and no script of
+    another page without asking first. From other ports of this machine a strict cookie goes along, too."""
+    known: dict[str, list[str]] = {}
+    for name, value in headers:
+        known.setdefault(name, []).append(value)
+    if known.get("content-type", [""])[0].partition(";")[0].strip().lower() != "application/json":
+        return False
+    sites = known.get("sec-fetch-site")
+    if sites is not None:
+        return sites == ["same-origin"]
+    origins = known.get("origin", [])
+    return len(origins) == 1 and urlsplit(origins[0]).netloc.lower() == known.get("host", [""])[0].strip().lower() != ""
+
+
 class Guard:
     """Lets a request pass that has a host name of ours and the cookie. The token in the address of the page is
-    exchanged for the cookie. Every answer forbids the browser all that the page does not need."""
+    exchanged for the cookie. Every answer forbids the browser all that the page does not need. ``edit``: POST passes,
+    too, where the browser says that it is the page who asks; without, nothing can be changed."""
 
-    def __init__(self, app: ASGIApp, token: str, allowed_hosts: Iterable[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, token: str, allowed_hosts: Iterable[str] = (), *, edit: bool = False) -> None:
         self._app = app
+        self._edit = edit
         self._token = token
         self._hosts = {*_LOCAL, *map(host_of, allowed_hosts)}
         # Cookies do not tell ports apart: each viewer has a name of its own, and a value that does not tell the token.
@@ -64,8 +81,10 @@ class Guard:
             await _answer(
                 send, 403, f"Host {name!r} is not allowed here; start `asynctrack view` with --allowed-host {name}\n"
             )
-        elif scope["method"] not in ("GET", "HEAD"):
+        elif scope["method"] not in ("GET", "HEAD") and not (self._edit and scope["method"] == "POST"):
             await _answer(send, 405, "This server only shows: GET and nothing else.\n", [(b"allow", b"GET, HEAD")])
+        elif scope["method"] == "POST" and not from_our_page(headers):
+            await _answer(send, 403, "Only the page itself may change anything.\n")
         elif given and hmac.compare_digest(given[-1].encode(), self._token.encode()):
             rest = urlencode([(name, value) for name, value in query if name != "token"])
             # Not a redirect: after a click on a link elsewhere, a browser would follow it without a strict cookie.

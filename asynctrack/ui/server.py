@@ -1,4 +1,4 @@
-"""The server of the page: it answers GET, shows, and changes nothing."""
+"""The server of the page: it answers GET and shows; it changes notes and tags only where the user has said so."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import os
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvicorn
 from starlette.applications import Starlette
@@ -22,9 +22,12 @@ from starlette.routing import Route
 
 from asynctrack.clock import monotonic
 from asynctrack.errors import AsynctrackError, InvalidInputError, NotFoundError
+from asynctrack.ui import files
 from asynctrack.ui.board import Board
 from asynctrack.ui.charts import Asked
+from asynctrack.ui.groups import SPREADS
 from asynctrack.ui.guard import Guard
+from asynctrack.ui.single import change_tag, described_in_full
 from asynctrack.ui.threads import in_thread
 
 if TYPE_CHECKING:
@@ -32,8 +35,12 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from asynctrack.entities import RunInfo
+    from asynctrack.stores.base import AbstractStore
+
 __all__ = ["Server", "listening", "page_app"]
 
+T = TypeVar("T")
 logger = logging.getLogger("asynctrack")
 
 _STATIC = os.path.join(os.path.dirname(__file__), "static")
@@ -42,15 +49,23 @@ _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".
 _EVERY, _PART = 0.25, 4
 #: seconds after which a page that there is no news for hears that the server is there
 _QUIET = 3.0
+#: bytes of a request that changes a tag
+_MOST_BODY = 64 << 10
 #: rows of a CSV file that are sent at once
 _ROWS = 5000
 
 
 def page_app(
-    board: Board, token: str, allowed_hosts: Iterable[str] = (), stopping: asyncio.Event | None = None
+    board: Board,
+    token: str,
+    allowed_hosts: Iterable[str] = (),
+    stopping: asyncio.Event | None = None,
+    *,
+    edit: bool = False,
 ) -> ASGIApp:
-    """The page as an ASGI application. ``stopping``: when it is set, streams end."""
-    pages = _Pages(board, stopping or asyncio.Event())
+    """The page as an ASGI application. ``edit``: notes and tags may be changed. ``stopping``: when it is set, streams
+    end."""
+    pages = _Pages(board, stopping or asyncio.Event(), edit=edit)
     routes = [
         Route("/", _file("index.html")),
         *(Route(f"/static/{name}", _file(name)) for name in _files()),
@@ -60,8 +75,14 @@ def page_app(
         Route("/api/step", _safe(pages.step)),
         Route("/api/csv", _safe(pages.csv)),
         Route("/api/events", _safe(pages.events)),
+        Route("/api/run", _safe(pages.run)),
+        Route("/api/files", _safe(pages.files)),
+        Route("/api/file", _safe(pages.file)),
+        Route("/api/image", _safe(pages.image)),
     ]
-    return Guard(Starlette(routes=routes), token, allowed_hosts)
+    if edit:
+        routes.append(Route("/api/tag", _safe(pages.tag), methods=["POST"]))
+    return Guard(Starlette(routes=routes), token, allowed_hosts, edit=edit)
 
 
 def _files() -> Iterator[str]:
@@ -107,7 +128,8 @@ def _safe(answer: Answer) -> Answer:
 class _Pages:
     """What the page asks for."""
 
-    def __init__(self, board: Board, stopping: asyncio.Event) -> None:
+    def __init__(self, board: Board, stopping: asyncio.Event, *, edit: bool) -> None:
+        self._edit = edit
         self._board = board
         self._stopping = stopping
 
@@ -119,7 +141,8 @@ class _Pages:
                 raise InvalidInputError(f"column={text!r}: expected KEY:last, KEY:min or KEY:max")
             columns.append((key, part))
         filter_string = request.query_params.get("filter", "")
-        return _json(await in_thread(lambda: self._board.runs(columns, filter_string)))
+        found = await in_thread(lambda: self._board.runs(columns, filter_string))
+        return _json({**found, "editable": self._edit})
 
     async def keys(self, request: Request) -> Response:
         ids = _ids(request)
@@ -131,10 +154,61 @@ class _Pages:
         return Response(data, media_type="application/octet-stream")
 
     async def step(self, request: Request) -> Response:
-        run, step = request.query_params.get("run", ""), _number(request, "step")
-        if step is None:
-            raise InvalidInputError("step: which one?")
-        return _json(await in_thread(lambda: self._board.at_step(run, int(step))))
+        """What a run logged at a step: ``step``, or that of the point of ``key`` nearest to ``at``."""
+        query = request.query_params
+        run, key, x = query.get("run", ""), query.get("key", ""), query.get("x", "step")
+        step, at = _number(request, "step"), _number(request, "at")
+        half, value = _number(request, "half") or 0.0, _number(request, "value")
+        if step is None and (at is None or not key):
+            raise InvalidInputError("step: which one? Or the point of which key, at which x?")
+
+        def found() -> Any:
+            number = self._board.step_at(run, key, x, at, half, value) if step is None and at is not None else step
+            return self._board.at_step(run, int(number or 0))
+
+        return _json(await in_thread(found))
+
+    async def run(self, request: Request) -> Response:
+        text = request.query_params.get("run", "")
+        return _json(await in_thread(lambda: described_in_full(self._board.store, self._board.run(text))))
+
+    async def files(self, request: Request) -> Response:
+        found = await self._of_a_file(request, files.listed)
+        return _json({"files": found})
+
+    async def file(self, request: Request) -> Response:
+        return _json(await self._of_a_file(request, files.shown))
+
+    async def image(self, request: Request) -> Response:
+        kind, data = await self._of_a_file(request, files.image_of)
+        # Opened by itself it is nothing but a picture, either.
+        return Response(data, media_type=kind, headers={"content-security-policy": "default-src 'none'; sandbox"})
+
+    async def _of_a_file(self, request: Request, what: Callable[[AbstractStore, RunInfo, str], T]) -> T:
+        text, path = request.query_params.get("run", ""), request.query_params.get("path", "")
+        return await in_thread(lambda: what(self._board.store, self._board.run(text).run.info, path))
+
+    async def tag(self, request: Request) -> Response:
+        """Change a tag: JSON with ``run``, ``key``, and ``value``, null to delete it."""
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > _MOST_BODY:
+                raise InvalidInputError(f"a request to change a tag has {_MOST_BODY} bytes at most")
+        try:
+            asked = json.loads(body)
+        except ValueError:
+            asked = None
+        if not isinstance(asked, dict) or not {"run", "key", "value"} <= asked.keys():
+            raise InvalidInputError("expected JSON with run, key and value")
+
+        def change() -> None:
+            run_id = self._board.run(str(asked["run"])).run.info.run_id
+            change_tag(self._board.store, run_id, asked["key"], asked["value"])
+            self._board.refresh()
+
+        await in_thread(change)
+        return _json({})
 
     async def csv(self, request: Request) -> Response:
         key, ids = request.query_params.get("key", ""), _ids(request)
@@ -166,6 +240,8 @@ class _Pages:
             version = since
             news = await in_thread(lambda since=version: self._board.look(ids, since))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
             took = monotonic() - begun
+            if sent_at == -math.inf:
+                news = news._replace(behind=0.0)  # this page has shown nothing yet that could be old
             since = news.version
             state = news._replace(version=0, keys=[], behind=0.0)
             if news.keys or state != before or monotonic() > sent_at + _QUIET:
@@ -205,7 +281,15 @@ def _asked(request: Request) -> Asked:
     smoothing = _number(request, "smooth") or 0.0
     if not 0 <= smoothing < 1:
         raise InvalidInputError(f"smooth={smoothing}: expected a number from 0 to below 1")
-    group = tuple(name for name in query.getlist("group") if name) if "group" in query else None
+    group, besides = (
+        tuple(each for each in query.getlist(name) if each) if name in query else None for name in ("group", "besides")
+    )
+    spread = query.get("spread", "std")
+    if spread not in SPREADS:
+        raise InvalidInputError(f"spread={spread!r}: expected one of {', '.join(SPREADS)}")
+    bottom, top = _number(request, "y_from"), _number(request, "y_to")
+    if (bottom is None) is not (top is None) or (bottom is not None and top is not None and not bottom < top):
+        raise InvalidInputError("y_from and y_to: expected two numbers, the smaller one first")
     return Asked(
         query.get("x", "step"),
         _number(request, "from"),
@@ -215,6 +299,10 @@ def _asked(request: Request) -> Asked:
         query.get("log_x") == "1",
         query.get("log_y") == "1",
         group,
+        besides,
+        spread,
+        query.get("outliers") == "1",
+        None if bottom is None or top is None else (bottom, top),
     )
 
 
@@ -267,12 +355,13 @@ def listening(port: int | None) -> socket.socket:
 class Server(uvicorn.Server):
     """Serves a board until Ctrl-C, which ends open streams at once."""
 
-    def __init__(self, board: Board, token: str, allowed_hosts: Iterable[str] = ()) -> None:
+    def __init__(self, board: Board, token: str, allowed_hosts: Iterable[str] = (), *, edit: bool = False) -> None:
         self._stopping = asyncio.Event()
-        app = page_app(board, token, allowed_hosts, self._stopping)
+        app = page_app(board, token, allowed_hosts, self._stopping, edit=edit)
         super().__init__(
-            uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none",
-                           timeout_graceful_shutdown=2, server_header=False)
+            # h11 with room for an address that names ten thousand runs
+            uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none", http="h11",
+                           h11_max_incomplete_event_size=1 << 20, timeout_graceful_shutdown=2, server_header=False)
         )  # fmt: skip
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -3,6 +3,8 @@ import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { number, place } from "./words.js";
 import { Plot } from "./chart.js";
 
+/** the charts that are drawn, by key */
+export const plots = new Map();
 /** charts of a section that are shown at first */
 export const FIRST = 48;
 const HEIGHT = 230;
@@ -23,7 +25,8 @@ export function sections(keys) {
     for (const [name] of alone) found.delete(name);
     found.set("", [...(found.get("") ?? []), ...alone.flatMap(([, its]) => its)]);
   }
-  return [...found].sort(([a], [b]) => (a === "system") - (b === "system") || (a < b ? -1 : a > b ? 1 : 0));
+  const rank = (name) => (name === "system" ? 1 : 0);
+  return [...found].sort(([a], [b]) => rank(a) - rank(b) || (a < b ? -1 : a > b ? 1 : 0));
 }
 
 export function Section({ name, keys, open, on, children }) {
@@ -40,13 +43,18 @@ export function Section({ name, keys, open, on, children }) {
     </section>`;
 }
 
-/** A chart with its title. `plots`: Map of key -> Plot, that the loader fills. */
-export function Card({ id, chart, look, loader, table, on, csv, focused }) {
+/** A chart with its title. `look`: what all charts have in common; `view`: what this one has of its own. */
+export function Card({ id, chart, look, view, loader, table, on, pinned, focused }) {
   const box = useRef(null);
   const canvas = useRef(null);
   const plot = useRef(null);
   const [visible, setVisible] = useState(false);
   const [width, setWidth] = useState(0);
+  const drop = () => {
+    plot.current?.destroy();
+    if (plots.get(id) === plot.current) plots.delete(id);
+    plot.current = null;
+  };
   useEffect(() => {
     const watch = new IntersectionObserver(([entry]) => setVisible(entry.isIntersecting), { rootMargin: "200px" });
     const sizes = new ResizeObserver(([entry]) => setWidth(Math.floor(entry.contentRect.width)));
@@ -56,7 +64,7 @@ export function Card({ id, chart, look, loader, table, on, csv, focused }) {
       watch.disconnect();
       sizes.disconnect();
       loader.see(id, false);
-      plot.current?.destroy();
+      drop();
     };
   }, []);
   useEffect(() => loader.see(id, visible), [visible]);
@@ -65,27 +73,25 @@ export function Card({ id, chart, look, loader, table, on, csv, focused }) {
   }, [focused]);
   useEffect(() => {
     // On its way is a chart for the axes that are wanted now; until then the one that is there stays.
-    if (!visible || !width || !chart || table || chart.axes !== look.axes) return;
-    plot.current ??= new Plot(canvas.current, on);
-    plot.current.on = on;
-    plot.current.show(chart, { ...look, width, height: HEIGHT });
-  }, [visible, width, chart, look, table]);
+    if (!visible || !width || !chart || table || chart.axes !== view.axes) return;
+    plot.current ??= new Plot(canvas.current, { ...on, zoomY: (low, high) => on.own(id, { y: [low, high] }), pick: (line, point) => on.pick(id, line, point) });
+    plots.set(id, plot.current);
+    plot.current.show(chart, { ...look, ...view, width, height: HEIGHT });
+  }, [visible, width, chart, look, view, table]);
   useEffect(() => {
-    if ((!visible || table) && plot.current) {
-      // A canvas that nobody sees takes memory.
-      plot.current.destroy();
-      plot.current = null;
-    }
+    if (!visible || table) drop(); // a canvas that nobody sees takes memory
   }, [visible, table]);
   const points = chart ? chart.lines.reduce((sum, line) => sum + (line.points ?? 0), 0) : 0;
   return html`
     <article class="card" ref=${box} tabindex="0" data-key=${id} data-drawn=${chart ? chart.drawn : ""} onFocus=${() => on.focus(id)}>
       <header>
         <h3 title=${id}><bdi>${id}</bdi></h3>
-        <span class="notes">${chart && notes(chart, points)}</span>
+        <span class="notes">${chart && notes(chart, points, view)}</span>
         <span class="tools">
+          ${view.y && html`<button class="plain" title="all of y again (0)" onClick=${() => on.own(id, { y: undefined })}>all of y</button>`}
           <button class="plain" title="table of the values (t)" aria-pressed=${table} onClick=${() => on.table(id)}>table</button>
-          <a class="plain" href=${csv} download title="all points as CSV (e)">csv</a>
+          <button class="plain" title=${pinned ? "unpin (p)" : "pin to the top (p)"} aria-label="pin" aria-pressed=${pinned} onClick=${() => on.pin(id)}>pin</button>
+          <button class="plain" title="axes, pictures, CSV, the same in Python (e)" aria-label="axes and export" onClick=${() => on.more(id)}>⋯</button>
         </span>
       </header>
       <div class="canvas" ref=${canvas} style=${{ height: `${HEIGHT}px`, display: table ? "none" : "" }}></div>
@@ -95,17 +101,22 @@ export function Card({ id, chart, look, loader, table, on, csv, focused }) {
 }
 
 /** What the drawing does not show by itself. */
-function notes(chart, points) {
+function notes(chart, points, view) {
   const said = [];
-  if (!chart.exact && chart.places) {
-    said.push(html`<span title="each pixel shows the smallest and the largest of its points: no spike is lost">${compact(points)} points, min–max</span>`);
-  }
   const odd = chart.lines.reduce((sum, line) => sum + (line.odd ?? 0), 0);
   if (odd) said.push(html`<span class="warn" title="marked: × NaN at the top, ▲ ∞ at the top, ▼ −∞ at the bottom">${odd.toLocaleString("en-US")} NaN or ±∞</span>`);
-  const left = chart.lines.reduce((sum, line) => sum + (line.left_out ?? 0), 0);
+  const { sight } = chart;
+  if (sight && (view.y || view.outliers) && sight.under + sight.over) {
+    const far = sight.over ? `up to ${number(sight.most)}` : `down to ${number(sight.least)}`;
+    said.push(html`<span class="warn" title="marked △ at the top, ▽ at the bottom">${(sight.under + sight.over).toLocaleString("en-US")} outside, ${far}</span>`);
+  }
+  const left = chart.hidden + chart.lines.reduce((sum, line) => sum + (line.left_out ?? 0), 0);
   if (left) said.push(html`<span class="warn" title="a logarithmic axis cannot show them">${left.toLocaleString("en-US")} not above 0</span>`);
   const waiting = chart.lines.reduce((sum, line) => sum + (line.waiting ?? 0), 0);
   if (waiting) said.push(html`<span title="they wait on this machine">${waiting.toLocaleString("en-US")} not delivered yet</span>`);
+  if (!chart.exact && chart.places) {
+    said.push(html`<span title="each pixel shows the smallest and the largest of its points: no spike is lost">${compact(points)} points, min–max</span>`);
+  }
   return said.map((each, n) => html`${n ? " · " : ""}${each}`);
 }
 

@@ -11,7 +11,7 @@ function ink(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-/** `on`: zoom(low, high), reset(), pick(line, x). */
+/** `on`: zoom(low, high), zoomY(low, high), reset(), pick(line, {at, half, value}). */
 export class Plot {
   constructor(element, on) {
     this.element = element;
@@ -25,7 +25,7 @@ export class Plot {
   }
 
   /** Draw a chart. `look`: {looks: of each line by its id or name, names, x, logX, logY, zoom: [low, high] or null,
-   * width, height}. Where only the data is new, the zoom and the cursor stay. */
+   * y: [low, high] or null, outliers: whether y is as the server found it, width, height}. Where only the data is new, the zoom and the cursor stay. */
   show(chart, look) {
     this.chart = chart;
     const shape = JSON.stringify([
@@ -38,6 +38,7 @@ export class Plot {
       ...chart.lines.map((line) => ({ line, cells: line.cells, pale: false })),
     ];
     this.bounds = this.xBounds();
+    this.shownY = this.yBounds();
     if (this.u && this.shape === shape) {
       if (this.u.width !== look.width || this.u.height !== look.height) this.u.setSize(look);
       this.u.setData(this.data(), true);
@@ -65,6 +66,10 @@ export class Plot {
 
   yBounds() {
     const [from, to] = this.bounds;
+    const { y, outliers, logY } = this.look;
+    if (y && (y[0] > 0 || !logY)) return y;
+    const { sight } = this.chart;
+    if (outliers && sight && (sight.low > 0 || !logY)) return [sight.low, sight.high];
     const x = this.chart.x;
     let low = Infinity, high = -Infinity;
     const take = (lows, highs) => {
@@ -98,10 +103,10 @@ export class Plot {
       legend: { show: false },
       scales: {
         x: { time: look.x === "time", distr: look.logX ? 3 : 1, range: () => this.bounds },
-        y: { distr: look.logY ? 3 : 1, range: () => this.yBounds() },
+        y: { distr: look.logY ? 3 : 1, range: () => this.shownY },
       },
       axes: [
-        { ...axis, gap: 2, size: 26, values: look.x === "time" ? undefined : (_, splits) => splits.map(axisText) },
+        { ...axis, gap: 2, size: 26, ...(look.x === "time" ? {} : { values: (_, splits) => splits.map(axisText) }) },
         { ...axis, gap: 4, size: (_, texts) => 14 + 6.2 * Math.max(3, ...(texts ?? []).map((text) => (text ?? "").length)),
           values: (_, splits) => splits.map(axisText) },
       ],
@@ -109,8 +114,8 @@ export class Plot {
       cursor: {
         y: false,
         points: { show: false },
-        drag: { x: true, y: false, setScale: false, dist: 4 },
-        sync: { key: "asynctrack", setSeries: false, scales: ["x", null] },
+        drag: { x: true, y: true, uni: 40, setScale: false, dist: 4 }, // along x, along y, or both
+        sync: { key: "asynctrack", setSeries: false, scales: ["x", null], filters: { pub: (kind) => kind === "mousemove" || kind === "mouseleave" } },
         bind: { dblclick: () => () => { this.on.reset(); return null; } },
       },
       hooks: {
@@ -122,7 +127,7 @@ export class Plot {
     this.u = new uPlot(options, this.data(), this.element);
     this.u.over.append(this.tip);
     this.u.over.addEventListener("mouseenter", () => { this.hovered = true; });
-    this.u.over.addEventListener("mouseleave", () => { this.hovered = false; this.tip.hidden = true; });
+    this.u.over.addEventListener("mouseleave", () => { this.hovered = this.held = false; this.tip.hidden = true; });
     this.u.over.addEventListener("click", () => this.clicked());
   }
 
@@ -140,9 +145,17 @@ export class Plot {
     };
   }
 
-  /** From place to place; where a place stands for many points, over its smallest and its largest value. */
-  paths(u, { line, cells, pale }) {
+  paths(u, part) {
+    const pos = (value, scale) => u.valToPos(value, scale, true);
     const stroke = new Path2D();
+    this.trace(part, stroke, pos);
+    let fill = null;
+    if (part.line.band && !part.pale) this.traceBand(part.line.band, (fill = new Path2D()), pos);
+    return { stroke, fill, clip: null, band: null, gaps: null, flags: 0 };
+  }
+
+  /** From place to place; where a place stands for many points, over its smallest and its largest value. */
+  trace({ line, cells }, stroke, pos) {
     const x = this.chart.x, { last, low, high } = cells;
     const [from, to] = this.around();
     let before = null, drawn = 0, at = 0, level = 0;
@@ -153,9 +166,9 @@ export class Plot {
         if (line.marks && line.marks[i]) before = null;
         continue;
       }
-      const px = u.valToPos(x[i], "x", true), top = u.valToPos(high[i], "y", true);
-      const bottom = low[i] === high[i] ? top : u.valToPos(low[i], "y", true);
-      const end = low[i] === high[i] ? top : u.valToPos(value, "y", true);
+      const px = pos(x[i], "x"), top = pos(high[i], "y");
+      const bottom = low[i] === high[i] ? top : pos(low[i], "y");
+      const end = low[i] === high[i] ? top : pos(value, "y");
       if (before === null) stroke.moveTo(px, bottom);
       else stroke.lineTo(px, Math.abs(before - top) < Math.abs(before - bottom) ? top : bottom);
       if (top !== bottom) {
@@ -172,19 +185,16 @@ export class Plot {
       stroke.moveTo(at + 2, level);
       stroke.arc(at, level, 2, 0, 2 * Math.PI);
     }
-    const fill = line.band && !pale ? this.band(u, line.band, from, to) : null;
-    return { stroke, fill, clip: null, band: null, gaps: null, flags: 0 };
   }
 
-  band(u, [low, high], from, to) {
-    const area = new Path2D();
+  traceBand([low, high], area, pos) {
+    const [from, to] = this.around();
     const x = this.chart.x;
     const known = [];
     for (let i = from; i <= to; i++) if (low[i] === low[i] && (low[i] > 0 || !this.look.logY)) known.push(i);
-    known.forEach((i, n) => area[n ? "lineTo" : "moveTo"](u.valToPos(x[i], "x", true), u.valToPos(high[i], "y", true)));
-    for (const i of known.reverse()) area.lineTo(u.valToPos(x[i], "x", true), u.valToPos(low[i], "y", true));
-    area.closePath();
-    return area;
+    known.forEach((i, n) => area[n ? "lineTo" : "moveTo"](pos(x[i], "x"), pos(high[i], "y")));
+    for (const i of known.reverse()) area.lineTo(pos(x[i], "x"), pos(low[i], "y"));
+    if (known.length) area.closePath();
   }
 
   /** The places that are seen, and one more on each side. */
@@ -196,42 +206,66 @@ export class Plot {
     return [from, to];
   }
 
+  /** What a line cannot show: {line, x, kind} with a kind of "nan", "inf", "-inf", "over" or "under". */
+  marks() {
+    const found = [];
+    const [from, to] = this.around(), [bottom, top] = this.shownY;
+    const { x } = this.chart, cut = Boolean(this.look.y || (this.look.outliers && this.chart.sight));
+    for (const { line, cells, pale } of this.parts) {
+      const raw = pale || !line.raw ? cells : null; // of a line that is smoothed, what was logged
+      for (let i = from; i <= to; i++) {
+        if (x[i] < this.bounds[0] || x[i] > this.bounds[1]) continue;
+        const mark = pale ? 0 : line.marks?.[i] ?? 0;
+        if (mark & NAN) found.push({ line, x: x[i], kind: "nan" });
+        if (mark & INF) found.push({ line, x: x[i], kind: "inf" });
+        if (mark & NEGATIVE_INF) found.push({ line, x: x[i], kind: "-inf" });
+        if (cut && raw && raw.high[i] > top) found.push({ line, x: x[i], kind: "over" });
+        if (cut && raw && raw.low[i] < bottom) found.push({ line, x: x[i], kind: "under" });
+      }
+    }
+    return found;
+  }
+
   drawMarks(u) {
     const { ctx, bbox } = u;
     const size = 4 * devicePixelRatio;
     ctx.save();
-    for (const { line, pale } of this.parts) {
-      if (!line.marks || pale) continue;
-      const colour = this.look.looks.get(line.id ?? line.name)?.colour ?? ink("--quiet");
-      ctx.strokeStyle = ctx.fillStyle = colour;
-      ctx.lineWidth = devicePixelRatio;
-      for (let i = 0; i < line.marks.length; i++) {
-        const mark = line.marks[i];
-        if (!mark || this.chart.x[i] < this.bounds[0] || this.chart.x[i] > this.bounds[1]) continue;
-        const px = u.valToPos(this.chart.x[i], "x", true);
-        const top = bbox.top + 1, bottom = bbox.top + bbox.height - 1;
-        ctx.beginPath();
-        if (mark & NAN) {
-          ctx.moveTo(px - size / 2, top);
-          ctx.lineTo(px + size / 2, top + size);
-          ctx.moveTo(px + size / 2, top);
-          ctx.lineTo(px - size / 2, top + size);
-          ctx.stroke();
-        }
-        if (mark & INF) triangle(ctx, px, top, size);
-        if (mark & NEGATIVE_INF) triangle(ctx, px, bottom, -size);
-      }
+    ctx.lineWidth = 1.5 * devicePixelRatio;
+    for (const { line, x, kind } of this.marks()) {
+      ctx.strokeStyle = ctx.fillStyle = this.colourOf(line);
+      ctx.beginPath();
+      const filled = traceMark(ctx, kind, u.valToPos(x, "x", true), bbox.top + 1, bbox.top + bbox.height - 1, size);
+      if (filled) ctx.fill();
+      else ctx.stroke();
     }
     ctx.restore();
   }
 
+  colourOf(line) {
+    return this.look.looks.get(line.id ?? line.name)?.colour ?? ink("--quiet");
+  }
+
   selected(u) {
-    const { left, width } = u.select;
-    if (width < 4) return;
-    const low = u.posToVal(left, "x"), high = u.posToVal(left + width, "x");
+    const { left, top, width, height } = u.select;
+    if (width < 4 || height < 4) return;
     u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
     this.dragged = true;
-    if (low < high) this.on.zoom(low, high);
+    const [low, high] = [left, left + width].map((at) => u.posToVal(at, "x"));
+    const [bottom, upper] = [top + height, top].map((at) => u.posToVal(at, "y"));
+    if (height < u.over.clientHeight - 1 && bottom < upper) this.on.zoomY(bottom, upper);
+    if (width < u.over.clientWidth - 1 && low < high) this.on.zoom(low, high);
+  }
+
+  /** Put the crosshair on another place, from the keyboard. */
+  move(by) {
+    const x = this.chart.x;
+    if (!x.length) return;
+    const [from, to] = this.around();
+    const now = this.u.cursor.idx ?? null;
+    const at = now === null || !this.held ? (by > 0 ? from : to) : Math.min(Math.max(now + by, from), to);
+    this.held = this.hovered = true;
+    const [nearest] = this.near(at);
+    this.u.setCursor({ left: this.u.valToPos(x[at], "x"), top: nearest ? this.u.valToPos(nearest.value, "y") : 0 }, true, true);
   }
 
   /** The value of each line near a place: {line, value, low, high, x}. */
@@ -243,7 +277,7 @@ export class Plot {
       for (let away = 0; away <= reach; away++) {
         const at = [index - away, index + away].find((i) => i >= 0 && i < x.length && cells.last[i] === cells.last[i]);
         if (at === undefined) continue;
-        found.push({ line, x: x[at], value: cells.last[at], low: cells.low[at], high: cells.high[at] });
+        found.push({ line, at, x: x[at], value: cells.last[at], low: cells.low[at], high: cells.high[at] });
         break;
       }
     }
@@ -269,11 +303,12 @@ export class Plot {
     this.tip.style.top = "4px";
   }
 
-  row({ line, value, low, high }, nearest) {
+  row({ line, at, value, low, high }, nearest) {
     const row = element("div", nearest ? "row nearest" : "row");
     const swatch = element("span", "swatch");
     swatch.style.background = this.look.looks.get(line.id ?? line.name)?.colour ?? "";
-    const text = low === high ? number(value, 5) : `${number(value, 5)}  (${number(low)} – ${number(high)})`;
+    let text = low === high ? number(value, 5) : `${number(value, 5)}  (${number(low)} – ${number(high)})`;
+    if (line.band) text = `${number(value, 5)}  (${number(line.band[0][at])} – ${number(line.band[1][at])}), ${line.counts?.[at] ?? 1} runs`;
     row.append(swatch, element("bdi", "name", this.look.names(line)), element("span", "value", text));
     return row;
   }
@@ -285,9 +320,14 @@ export class Plot {
     }
     const { idx, top } = this.u.cursor;
     if (idx === null || idx === undefined) return;
-    const away = (each) => Math.abs(this.u.valToPos(each.value, "y") - top);
+    // A line is as near as the stretch from its smallest to its largest value here.
+    const y = this.u.posToVal(top, "y");
+    const away = (each) => Math.abs(this.u.valToPos(Math.min(Math.max(y, each.low), each.high), "y") - top);
     const [nearest] = this.near(idx).sort((a, b) => away(a) - away(b));
-    if (nearest?.line.id) this.on.pick(nearest.line, nearest.x);
+    if (!nearest?.line.id) return;
+    const x = this.chart.x, at = nearest.at;
+    const half = this.chart.exact ? 0 : Math.abs(at ? x[at] - x[at - 1] : x[at + 1] - x[at]) / 2;
+    this.on.pick(nearest.line, { at: nearest.x, half, value: Number.isFinite(y) ? y : nearest.value });
   }
 
   /** For those who hear the page. */
@@ -297,6 +337,7 @@ export class Plot {
     );
     const more = this.chart.lines.length > 5 ? `; and ${this.chart.lines.length - 5} more` : "";
     this.element.dataset.x = this.bounds.join(" ");
+    this.element.dataset.y = this.shownY.join(" ");
     this.element.setAttribute("role", "img");
     this.element.setAttribute("aria-label", `${this.chart.key}: ${said.join("; ")}${more}`);
   }
@@ -312,11 +353,21 @@ function axisText(value) {
   return value === null || value === undefined ? "" : number(value, 4);
 }
 
-function triangle(ctx, x, y, size) {
-  ctx.moveTo(x, y);
-  ctx.lineTo(x - size / 2, y + size);
-  ctx.lineTo(x + size / 2, y + size);
-  ctx.fill();
+/** × for NaN, a filled triangle for ±∞, an open one for what is above or below. Whether it is filled. */
+export function traceMark(pen, kind, x, top, bottom, size) {
+  if (kind === "nan") {
+    pen.moveTo(x - size / 2, top);
+    pen.lineTo(x + size / 2, top + size);
+    pen.moveTo(x + size / 2, top);
+    pen.lineTo(x - size / 2, top + size);
+    return false;
+  }
+  const down = kind === "-inf" || kind === "under";
+  const [y, height] = down ? [bottom, -size] : [top, size];
+  pen.moveTo(x - size / 2, y + height);
+  pen.lineTo(x, y);
+  pen.lineTo(x + size / 2, y + height);
+  return kind === "inf" || kind === "-inf";
 }
 
 function element(kind, className, text = "") {

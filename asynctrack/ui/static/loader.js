@@ -7,7 +7,7 @@ const AT_ONCE = 6;
 const REST = 180, SHARE = 2;
 
 export class Loader {
-  /** `query`: () => what all requests have in common, or null. `done`: (key, chart, query), `failed`: (error or null),
+  /** `query`: (key) => what is asked for of a chart, or null for nothing yet; one request is for charts that ask alike. `done`: (key, chart, query), `failed`: (error or null),
    * `trouble`: what the store does not do. */
   constructor({ query, done, failed }) {
     this.query = query;
@@ -36,14 +36,7 @@ export class Loader {
 
   /** Something else is asked for: what is on its way is not wanted any more. */
   changed() {
-    const query = this.query();
-    if (this.busy && this.busy.query !== query) this.busy.stop.abort();
-    this.soon();
-  }
-
-  /** Draw anew what was loaded, as nothing was. */
-  forget(key) {
-    this.loaded.delete(key);
+    if (this.busy && this.busy.keys.every((key) => this.query(key) !== this.busy.query)) this.busy.stop.abort();
     this.soon();
   }
 
@@ -54,12 +47,16 @@ export class Loader {
   }
 
   async pump() {
-    const query = this.query();
-    if (this.busy || query === null) return;
-    const wanted = [...this.seen].filter((key) => this.loaded.get(key) !== query || this.stale.has(key)).slice(0, AT_ONCE);
-    if (!wanted.length) return;
+    if (this.busy) return;
+    const old = [...this.seen].filter((key) => {
+      const query = this.query(key);
+      return query !== null && (this.loaded.get(key) !== query || this.stale.has(key));
+    });
+    if (!old.length) return;
+    const query = this.query(old[0]);
+    const wanted = old.filter((key) => this.query(key) === query).slice(0, AT_ONCE);
     const begun = performance.now();
-    const busy = (this.busy = { query, stop: new AbortController() });
+    const busy = (this.busy = { query, keys: wanted, stop: new AbortController() });
     for (const key of wanted) this.stale.delete(key);
     let wait = 0;
     try {
@@ -71,7 +68,7 @@ export class Loader {
       }
       // News is drawn a few times a second, and never so often that the page or the server does nothing else.
       this.rest = Math.max(REST, SHARE * (performance.now() - begun));
-      wait = [...this.seen].some((key) => this.loaded.get(key) !== query) ? 0 : this.rest;
+      wait = [...this.seen].some((key) => this.loaded.get(key) !== this.query(key)) ? 0 : this.rest;
     } catch (error) {
       if (error.name !== "AbortError") {
         this.failed(error);

@@ -4,13 +4,15 @@ import { number } from "./words.js";
 
 export const KEYS = [
   ["j k", "next, previous run"], ["space", "show or hide it"], ["a", "show all that are listed, or the newest again"],
-  ["l h", "next, previous chart"], ["/", "search metrics"], ["f", "search or filter runs"],
-  ["s S", "smooth more, less"], ["y x", "log y, log x"], ["r", "x: step, time, relative"], ["g", "group by a param"],
-  ["0 Esc", "show all of x again"], ["t", "table behind the chart"], ["e", "CSV of the chart"], ["c", "compare runs"],
+  ["i", "the run: notes, tags, metrics, files"], ["c", "compare runs"], ["f", "search or filter runs"], ["/", "search metrics"],
+  ["l h", "next, previous chart"], ["] [", "crosshair to the right, left"], ["Enter", "values of that step"],
+  ["+ -", "zoom in, out"], ["> <", "move right, left"], ["0 Esc", "show all again"],
+  ["s S", "smooth more, less"], ["y x", "log y, log x"], ["o", "ignore outliers"], ["r", "x: step, time, relative"], ["g", "group runs"],
+  ["p", "pin the chart to the top"], ["t", "table behind the chart"], ["e", "its axes; PNG, SVG, CSV, Python, shell"],
   ["b", "hide the runs"], ["d", "dark, light, as the system"], ["?", "this help"],
 ];
 
-function Panel({ title, close, children }) {
+export function Panel({ title, close, children }) {
   const box = useRef(null);
   useEffect(() => {
     const before = document.activeElement;
@@ -30,7 +32,7 @@ export function Help({ close }) {
   return html`
     <${Panel} title="Keys" close=${close}>
       <dl class="keys">${KEYS.map(([key, what]) => html`<div><dt>${key.split(" ").map((each) => html`<kbd>${each}</kbd>`)}</dt><dd>${what}</dd></div>`)}</dl>
-      <p class="quiet">Drag over a chart to zoom, double-click to see all of it again, click a line for the values of that step.
+      <p class="quiet">Drag along x, along y or across a chart to zoom, double-click to see all of it again, click a line for the values of that step.
         Runs are searched by name, id, param or tag, or filtered as MLflow does: <code>${"metrics.loss < 0.1 and params.lr = '0.1'"}</code></p>
     <//>`;
 }

@@ -19,7 +19,39 @@ export function fromAddress(search) {
     zoom: zoom.every(Number.isFinite) && zoom[0] < zoom[1] ? zoom : null,
     columns: query.has("c") ? query.getAll("c").filter(Boolean) : null,
     sort: query.get("sort") ?? "",
+    experiment: query.get("e") ?? "",
+    besides: query.has("gx") ? query.get("gx").split(",").filter(Boolean) : null,
+    spread: SPREADS.includes(query.get("b")) ? query.get("b") : "std",
+    outliers: query.get("out") === "1",
+    pins: query.getAll("pin").filter(Boolean),
+    own: new Map(query.getAll("o").map(ownOf).filter(Boolean)),
   };
+}
+
+/** how a group is drawn */
+export const SPREADS = ["std", "quartiles", "range"];
+
+/** What one chart has of its own, as "ly1;out0;y0.5~3:key": logX, logY and outliers, true or false, and y. */
+function ownOf(text) {
+  const cut = text.indexOf(":");
+  if (cut < 0) return null;
+  const own = {};
+  for (const part of text.slice(0, cut).split(";")) {
+    for (const [name, short] of FLAGS) if (part === `${short}1` || part === `${short}0`) own[name] = part.endsWith("1");
+    if (part[0] === "y") {
+      const y = part.slice(1).split("~").map(Number);
+      if (y.length === 2 && y.every(Number.isFinite) && y[0] < y[1]) own.y = y;
+    }
+  }
+  return [text.slice(cut + 1), own];
+}
+
+const FLAGS = [["logX", "lx"], ["logY", "ly"], ["outliers", "out"]];
+
+function ownText(key, own) {
+  const parts = FLAGS.filter(([name]) => own[name] !== undefined).map(([name, short]) => `${short}${own[name] ? 1 : 0}`);
+  if (own.y) parts.push(`y${own.y.map(short).join("~")}`);
+  return parts.length ? `${parts.join(";")}:${key}` : "";
 }
 
 export function toAddress(state) {
@@ -39,6 +71,12 @@ export function toAddress(state) {
   }
   if (state.columns) for (const column of state.columns.length ? state.columns : [""]) query.append("c", column);
   put("sort", state.sort, "");
+  put("e", state.experiment, "");
+  if (state.besides) query.set("gx", state.besides.join(","));
+  put("b", state.spread, "std");
+  if (state.outliers) query.set("out", "1");
+  for (const key of state.pins) query.append("pin", key);
+  for (const [key, own] of state.own) if (ownText(key, own)) query.append("o", ownText(key, own));
   const text = query.toString();
   return text ? `?${text}` : "./";
 }

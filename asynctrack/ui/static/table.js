@@ -1,11 +1,26 @@
 // The runs: a table of which only the rows that are seen are made.
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
-import { ago, duration, number } from "./words.js";
+import { duration, number } from "./words.js";
 
 const ROW = 30;
 const STATUS = { RUNNING: "running", FINISHED: "finished", FAILED: "failed", KILLED: "killed", SCHEDULED: "scheduled" };
 
-/** `rows`: runs in order. `columns`: of metrics, "key:part". `values`: (run, column) => value. */
+/** What a column is called, and what kind of values it has. */
+function titleOf(column) {
+  const text = /^(params|tags)\.(.*)$/s.exec(column);
+  if (text && !/:(last|min|max)$/.test(column)) return { title: text[2], isText: true };
+  return { title: column.endsWith(":last") ? column.slice(0, -5) : column.replace(/:(min|max)$/, " $1"), isText: false };
+}
+
+/** The smallest of a column of smallest values, the largest of largest ones. */
+function bestOf(rows, column, values) {
+  if (!/:(min|max)$/.test(column)) return null;
+  const found = rows.map((run) => values(run, column)).filter((value) => typeof value === "number");
+  return found.length < 2 ? null : found.reduce((a, b) => (column.endsWith(":min") === b < a ? b : a));
+}
+
+/** `rows`: runs in order. `columns`: of metrics, "key:part", or "params.lr", "tags.team". `values`: (run, column) =>
+ * value. */
 export function RunsTable({ rows, selected, looks, columns, values, sort, cursor, now, experiments, on }) {
   const box = useRef(null);
   const [range, setRange] = useState([0, 60]);
@@ -24,20 +39,21 @@ export function RunsTable({ rows, selected, looks, columns, values, sort, cursor
     else if ((at + 2) * ROW > scrollTop + clientHeight) box.current.scrollTop = (at + 2) * ROW - clientHeight;
   }, [cursor]);
   const [from, to] = [Math.min(range[0], rows.length), Math.min(range[1], rows.length)];
-  const head = (name, title, right) => html`
+  const titles = columns.map((column) => ({ column, ...titleOf(column), best: bestOf(rows, column, values) }));
+  const head = (name, title, removable, right) => html`
     <th scope="col" class=${right ? "right" : ""} aria-sort=${sort.name === name ? (sort.down ? "descending" : "ascending") : "none"}>
       <button onClick=${() => on.sort(name)} title=${`sort by ${title}`}>
         <bdi>${title}</bdi>${sort.name === name ? (sort.down ? " ↓" : " ↑") : ""}
       </button>
-      ${right && html`<button class="remove" title=${`remove the column ${title}`} aria-label=${`remove the column ${title}`}
+      ${removable && html`<button class="remove" title=${`remove the column ${title}`} aria-label=${`remove the column ${title}`}
         onClick=${() => on.removeColumn(name)}>×</button>`}
     </th>`;
   return html`
     <div class="rows" ref=${box} onScroll=${seen} tabindex="0" aria-label="runs">
       <table>
         <thead><tr>
-          ${head("name", "run")}${head("start", "started")}${head("time", "took")}
-          ${columns.map((column) => head(column, column.endsWith(":last") ? column.slice(0, -5) : column.replace(/:(min|max)$/, " $1"), true))}
+          ${head("name", "run")}${head("start", "age")}${head("time", "took")}
+          ${titles.map(({ column, title, isText }) => head(column, title, true, !isText))}
         </tr></thead>
         <tbody>
           ${from > 0 && html`<tr style=${{ height: `${from * ROW}px` }}></tr>`}
@@ -53,11 +69,17 @@ export function RunsTable({ rows, selected, looks, columns, values, sort, cursor
                   style=${{ accentColor: chosen && look ? look.colour : "" }} />
                 <span class=${`dot ${run.alive || status === "running" ? "running" : status}`} title=${status}></span>
                 <bdi>${run.name || run.id.slice(0, 12)}</bdi>
+                <button class="plain open" tabindex="-1" title="notes, tags, metrics, files (i)" aria-label=${`open ${run.name || run.id}`}
+                  onClick=${(event) => { event.stopPropagation(); on.open(run.id); }}>›</button>
                 ${run.waiting > 0 && html`<span class="waiting" title="events that the store does not have yet">${run.waiting.toLocaleString("en-US")}</span>`}
               </td>
-              <td>${ago(run.start, now)}</td>
+              <td>${run.start ? duration(now - run.start) : ""}</td>
               <td>${run.end || run.alive || status === "running" ? duration((run.end || now) - run.start) : ""}</td>
-              ${columns.map((column) => html`<td class="right">${number(values(run, column))}</td>`)}
+              ${titles.map(({ column, isText, best }) => {
+                const value = values(run, column);
+                return isText ? html`<td class="text"><bdi title=${value}>${value}</bdi></td>`
+                  : html`<td class=${best !== null && value === best ? "right best" : "right"}>${number(value)}</td>`;
+              })}
             </tr>`;
           })}
           ${to < rows.length && html`<tr style=${{ height: `${(rows.length - to) * ROW}px` }}></tr>`}

@@ -3,6 +3,10 @@
 async function asked(path, query, signal) {
   const response = await fetch(`${path}?${query}`, { signal, credentials: "same-origin" });
   if (response.ok) return response;
+  throw await errorOf(response);
+}
+
+async function errorOf(response) {
   const text = await response.text();
   let said = text;
   try {
@@ -10,7 +14,7 @@ async function asked(path, query, signal) {
   } catch {
     // not of ours: a proxy's page, say
   }
-  throw new Error(said.slice(0, 500) || `${response.status} ${response.statusText}`);
+  return new Error(said.slice(0, 500) || `${response.status} ${response.statusText}`);
 }
 
 export async function runs(columns, filter) {
@@ -23,8 +27,36 @@ export async function keys(ids) {
   return (await (await asked("api/keys", new URLSearchParams({ runs: ids.join(".") }))).json()).keys;
 }
 
-export async function step(run, at) {
-  return (await asked("api/step", new URLSearchParams({ run, step: at }))).json();
+/** What a run has logged at the step of a point: {run, step, values}. `point`: {key, x, at, half, value}. */
+export async function step(run, point) {
+  return (await asked("api/step", new URLSearchParams({ run, ...point }))).json();
+}
+
+/** A run: {tags, metrics: [[key, last, min, step, max, step], ...], editable}. */
+export async function run(id) {
+  return (await asked("api/run", new URLSearchParams({ run: id }))).json();
+}
+
+/** The files in a folder of a run: [{path, folder, size}]. */
+export async function files(id, path) {
+  return (await (await asked("api/files", new URLSearchParams({ run: id, path }))).json()).files;
+}
+
+/** What a file is: {kind: "image", "text" or "other", text, cut, why}. */
+export async function file(id, path) {
+  return (await asked("api/file", new URLSearchParams({ run: id, path }))).json();
+}
+
+export function imageAddress(id, path) {
+  return `api/image?${new URLSearchParams({ run: id, path })}`;
+}
+
+/** Set a tag of a run; a value of null deletes it. */
+export async function tag(run, key, value) {
+  const response = await fetch("api/tag", {
+    method: "POST", credentials: "same-origin", headers: { "content-type": "application/json" }, body: JSON.stringify({ run, key, value }),
+  });
+  if (!response.ok) throw await errorOf(response);
 }
 
 export function csvAddress(key, ids) {
@@ -54,6 +86,7 @@ export function unpacked(buffer) {
       line.cells = cells(line.at, values);
       line.raw = line.rawat ? cells(line.rawat, values) : null;
       line.band = line.band ? line.band.map(values) : null;
+      line.counts = line.counts === undefined ? null : new Float32Array(buffer, start + line.counts, chart.places);
       line.marks = line.marks === undefined ? null : new Uint8Array(buffer, start + line.marks, chart.places);
     }
   }

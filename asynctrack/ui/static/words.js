@@ -82,3 +82,10 @@ const CLAUSE = /^\s*((metrics?|params?|parameters?|tags?|attributes?|attr|runs?|
 export function isFilter(text) {
   return CLAUSE.test(text);
 }
+
+/** 12 kB. */
+export function bytes(count) {
+  if (count === null || count === undefined) return "";
+  const at = Math.min(Math.floor(Math.log10(Math.max(count, 1)) / 3), 4);
+  return `${number(count / 1000 ** at, 3)} ${["B", "kB", "MB", "GB", "TB"][at]}`;
+}

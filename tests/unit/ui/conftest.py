@@ -31,6 +31,8 @@ def unpacked(data: bytes) -> dict[str, Any]:
             for name in ("at", "rawat", "band"):
                 if name in line:
                     line[name] = [np.frombuffer(body, kind, places, at) for at in line[name]]
+            if "counts" in line:
+                line["counts"] = np.frombuffer(body, "<f4", places, line["counts"])
             if "marks" in line:
                 line["marks"] = np.frombuffer(body, "u1", places, line["marks"])
     return header
@@ -65,7 +67,7 @@ def board() -> Board:
 def get(board: Board) -> Get:
     """Ask the server of the board as a browser that has the cookie."""
 
-    def get(path: str, **query: Any) -> Answer:
+    def get(path: str, /, **query: Any) -> Answer:
         async def asked() -> httpx.Response:
             transport = httpx.ASGITransport(app=page_app(board, TOKEN))
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost:7007") as client:

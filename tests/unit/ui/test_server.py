@@ -146,6 +146,34 @@ def test_the_values_of_a_step_are_those_of_all_metrics(get: Get, runs: list[str]
     assert get("/api/step", run="none", step=3).response.status_code == 404
 
 
+def test_outliers_are_left_out_of_y_only_and_counted(get: Get, runs: list[str]) -> None:
+    [chart] = get("/api/charts", key="loss", runs=runs[0], places=300, outliers=1).charts
+    sight = chart["sight"]
+    assert sight["high"] < 1
+    assert sight["over"] == sum(1 / (step + 1) > sight["high"] for step in range(10_000) if step != 4_321) + 1
+    assert (sight["most"], sight["under"]) == (1000.0, 0)
+    assert np.nanmax(chart["lines"][0]["at"][2]) == 1000  # it is marked where it is
+    [chosen] = get("/api/charts", key="loss", runs=runs[1], y_from=-1, y_to=0.9).charts
+    assert (chosen["sight"]["under"], chosen["sight"]["over"]) == (1, 1)
+    assert "sight" not in get("/api/charts", key="loss", runs=runs[0]).charts[0]
+    [log] = get("/api/charts", key="loss", runs=runs[1], outliers=1, log_y=1).charts
+    assert log["sight"]["low"] > 0
+
+
+def test_what_a_logarithmic_x_does_not_show_is_counted(get: Get, runs: list[str]) -> None:
+    [chart] = get("/api/charts", key="loss", runs=runs[0], log_x=1).charts
+    assert chart["hidden"] == 1
+    assert chart["low"] == 1
+
+
+def test_the_step_of_a_point_is_found_where_it_was_pointed_at(get: Get, runs: list[str]) -> None:
+    ask = {"run": runs[0], "key": "loss", "at": 4_300, "half": 50, "value": 990}
+    assert get("/api/step", **ask).json["step"] == 4_321  # the spike, and not what is beside it
+    assert get("/api/step", **{**ask, "half": 0}).json["step"] == 4_300
+    assert get("/api/step", run=runs[1], key="loss", x="val/acc", at=0.21).json["step"] == 2
+    assert get("/api/step", run=runs[1], key="none", at=0.21).response.status_code == 404
+
+
 def test_a_csv_holds_all_points_and_no_formula(get: Get, runs: list[str]) -> None:
     with asynctrack.start_run(run_name="=HYPERLINK(1)") as run:
         run.log_metric("-key", 1.5, 7)
@@ -167,6 +195,9 @@ def test_a_csv_holds_all_points_and_no_formula(get: Get, runs: list[str]) -> Non
         ("/api/charts", {"key": "loss", "smooth": "1"}),
         ("/api/charts", {"key": [str(n) for n in range(100)]}),
         ("/api/step", {"run": "x"}),
+        ("/api/step", {"run": "x", "at": "1"}),
+        ("/api/charts", {"key": "loss", "y_from": "1"}),
+        ("/api/charts", {"key": "loss", "y_from": "2", "y_to": "1"}),
         ("/api/runs", {"column": "loss"}),
         ("/api/runs", {"column": "loss:worst"}),
         ("/api/events", {"since": "-1"}),
