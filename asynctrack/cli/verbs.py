@@ -31,6 +31,7 @@ _MODULES = {
     "export": "export",
     "wait": "wait",
     "view": "view",
+    "top": "top",
     "doctor": "doctor",
     "spool": "spool",
     "sync": "sync",

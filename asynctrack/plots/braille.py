@@ -27,8 +27,10 @@ def draw(
     ascii_only: bool = False,
     title: str | None = None,
     x_label: str | None = None,
+    legend: bool = True,
 ) -> str:
-    """The lines as text: at most ``width`` characters wide, ``height`` rows with the axes, and below them a legend.
+    """The lines as text: at most ``width`` characters wide, ``height`` rows with the axes, and below them a legend and
+    what cannot be drawn, in words (not without ``legend``).
 
     ``colour``: with the escapes of 256 colours. ``ascii_only``: one mark a character, for terminals that know nothing
     else. Of the values that share a column the smallest and the largest are always drawn. The labels and the title are
@@ -51,6 +53,8 @@ def draw(
         shown.append(axis + "".join(_cells(cells, colour, ascii_only)))
     shown.append(" " * margin + corner + floor * columns)
     shown.append(" " * (margin + 1) + _x_axis(frame.x, columns, x_label))
+    if not legend:
+        return "\n".join(shown)
     shown += _legend(lines, width, colour, ascii_only)
     notes = frame.notes()
     return "\n".join([*shown, *([f"({'; '.join(notes)})"] if notes else [])])

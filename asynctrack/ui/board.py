@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asynctrack.entities import Run
     from asynctrack.stores.base import AbstractStore
     from asynctrack.stores.columns import Columns, Summary
+    from asynctrack.ui.tapes import Points
 
 __all__ = ["Board", "News"]
 
@@ -175,6 +176,14 @@ class Board:
                 found[matches[0]] = None
         return list(found)
 
+    def found(self) -> list[FoundRun]:
+        """The runs as they were listed last, those that go on first."""
+        return list(self._found.values())
+
+    def experiments(self) -> dict[str, str]:
+        """The name of each experiment by its id, as it was listed last."""
+        return self._experiments
+
     # ── points
 
     def charts(self, keys: Sequence[str], ids: Iterable[str], asked: Asked) -> bytes:
@@ -184,23 +193,36 @@ class Board:
         self._list_once()
         run_ids = self._whole_ids(ids)
         runs = {run_id: self._found[run_id].run for run_id in run_ids}
-        version, trouble = self._version, self._trouble
-        points = {}
+        version = self._version
         wanted = [*keys, asked.x] if asked.x not in ("step", "time", "relative") else keys
+        points, trouble = self._read(run_ids, wanted)
+        made = [chart_of(asked, key, runs, points) for key in dict.fromkeys(keys)]
+        return packed(made, {"version": version, "trouble": trouble})
+
+    def points(self, ids: Iterable[str], keys: Sequence[str]) -> dict[str, dict[str, Points]]:
+        """All points of some metrics of some runs, by run and key. What the store does not give now is left out; the
+        next `look` says why."""
+        self._list_once()
+        found, _ = self._read(self._whole_ids(ids), keys)
+        return {run_id: {key: points[key] for key in keys if key in points} for run_id, points in found.items()}
+
+    def _read(self, run_ids: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, dict[str, Points]], str | None]:
+        """What has been read of each run, these metrics included, and what troubles the store."""
+        trouble = self._trouble
+        points = {}
         for run_id in run_ids:
             tape = self._tapes.of(run_id)
-            metrics = runs[run_id].data.metrics
+            metrics = self._found[run_id].run.data.metrics
             try:
                 # A key that the list does not know yet may be of a run that goes on.
-                tape.want([key for key in wanted if key in metrics or not self._is_over(run_id)])
+                tape.want([key for key in keys if key in metrics or not self._is_over(run_id)])
             except NotFoundError:
                 pass  # it has been deleted, or moves from a spool to the store just now: the next list says
             except StoreError as error:
                 trouble = trouble or str(error)
             points[run_id] = tape.points
         self._tapes.trim(run_ids)
-        made = [chart_of(asked, key, runs, points) for key in dict.fromkeys(keys)]
-        return packed(made, {"version": version, "trouble": trouble})
+        return points, trouble
 
     def _is_over(self, run_id: str) -> bool:
         found = self._found.get(run_id)

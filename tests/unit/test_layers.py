@@ -50,7 +50,7 @@ LAYERS = (
     ("tracking", "experiments", "downloads", "aggregates", "histories"),
     ("tables",),
     ("fluent",),
-    ("", "cli", "ui", "integrations", "mlflow", "testing", "__main__"),
+    ("", "cli", "ui", "tui", "integrations", "mlflow", "testing", "__main__"),
 )
 LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
@@ -65,15 +65,26 @@ HOMES = {
     "mlflow": ("mlflow",),
     "mmap": ("journal",),
     "numpy": (
-        *("artifacts.images", "integrations", "stores.columns", "stores.file", "stores.sql", "plots", "reading", "ui"),
+        *(
+            "artifacts.images",
+            "integrations",
+            "stores.columns",
+            "stores.file",
+            "stores.sql",
+            "plots",
+            "reading",
+            "tui",
+            "ui",
+        ),
     ),
     "msgpack": ("journal",),
     "psycopg": ("stores.sql",),
-    "rich": ("cli", "engine"),
+    "rich": ("cli", "engine", "tui"),
     "socksio": ("stores.rest",),
     "sqlite3": ("stores.sql",),
     "starlette": ("ui",),
     "struct": ("journal", "stores.sql.postgres_session"),
+    "textual": ("tui",),
     "typer": ("cli",),
     "uvicorn": ("ui",),
     "yaml": ("stores.file", "artifacts"),

@@ -1,0 +1,1 @@
+"""The runs of a store in a terminal, live: ``asynctrack top`` (extra ``tui``)."""
