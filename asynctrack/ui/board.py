@@ -15,12 +15,13 @@ from asynctrack.reading.looking import look
 from asynctrack.reading.runs import FoundRun, find_runs
 from asynctrack.stores.io import drive
 from asynctrack.ui.charts import Asked, chart_of, nearest, packed, x_of
+from asynctrack.ui.extremes import Extremes
 from asynctrack.ui.tapes import Tapes
 
 if TYPE_CHECKING:
     from asynctrack.entities import Run
     from asynctrack.stores.base import AbstractStore
-    from asynctrack.stores.columns import Columns, Summary
+    from asynctrack.stores.columns import Columns
     from asynctrack.ui.tapes import Points
 
 __all__ = ["Board", "News"]
@@ -68,7 +69,7 @@ class Board:
         self._version = 0
         self._changes: dict[str, int] = {}
         self._finished: set[str] = set()
-        self._summaries: dict[tuple[str, str], tuple[Any, Summary | None]] = {}
+        self._extremes = Extremes(store)
 
     # ── runs
 
@@ -114,7 +115,7 @@ class Board:
             except StoreError as error:
                 trouble, found = str(error), []
         values = {
-            f"{key}:{part}": [self._value(each, key, part) for each in found] for key, part in columns
+            f"{key}:{part}": [self._extremes.value(each, key, part) for each in found] for key, part in columns
         }  # a list for each column, because most of it is the same text otherwise
         return {
             "store": self.store.uri,
@@ -124,33 +125,6 @@ class Board:
             "runs": [_described(each) for each in found],
             "columns": values,
         }
-
-    def _value(self, found: FoundRun, key: str, part: str) -> float | str | None:
-        value = found.run.data.metrics.get(key)
-        if value is None:
-            return None
-        if part != "last":
-            summary = self._summary(found, key)
-            spot = None if summary is None else getattr(summary, part)
-            if spot is None:
-                return None
-            value = spot.value
-        return value if math.isfinite(value) else str(value)
-
-    def _summary(self, found: FoundRun, key: str) -> Summary | None:
-        run_id = found.run.info.run_id
-        latest = found.run.data.latest.get(key)
-        at = (found.last_time,) if latest is None else (latest.step, latest.timestamp)
-        mark = found.run.data.metrics[key], at
-        known = self._summaries.get((run_id, key))
-        # A NaN is never equal to another: then the summary is made anew, which costs a look and nothing else.
-        if known is None or known[0] != mark:
-            try:
-                summary = drive(self.store.summarize(run_id, [key])).get(key)
-            except StoreError:
-                return None if known is None else known[1]  # the list says what troubles the store
-            known = self._summaries[run_id, key] = mark, summary
-        return known[1]
 
     def keys(self, ids: Iterable[str]) -> list[str]:
         """The metrics that at least one of some runs has, sorted."""
