@@ -104,8 +104,8 @@ class Simulated:
 
     async def _step(self, source: Source, lane: Lane, work: Work) -> None:
         try:
-            if await self._pump.step(source, lane, work):
-                self._journal.head = source.reader.head or self._journal.head
+            await self._pump.step(source, lane, work)
+            self._journal.head = source.reader.head or self._journal.head
         finally:
             if self._no_room:
                 self._look_at = 0.0

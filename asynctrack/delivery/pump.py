@@ -39,6 +39,8 @@ _CROWD = 1 << 18
 #: all of this process
 _pumps: list[weakref.ref[Pump]] = []
 
+_NOT_DELETED = "cannot delete what is delivered in {}"
+
 
 class Pump:
     """Sources and the store they go to. Belongs to one thread."""
@@ -223,6 +225,7 @@ class Pump:
     def _look(self, source: Source) -> Loaded:
         source.refresh()
         loaded = source.load()
+        self._attempt(source, _NOT_DELETED, source.retire, 0)  # for whoever waits for room, where nothing else is due
         if source.adopted and loaded is Loaded.ALL and source.end_orphans(*self._open_runs()):
             self.finish(source)
         return loaded
@@ -261,16 +264,15 @@ class Pump:
         others = [source for source in self.sources if source.adopted]
         return self.sender.due(chain(in_turn(own, self._turn), in_turn(others, self._turn)))
 
-    async def step(self, source: Source, lane: Lane, work: Work) -> bool:
-        """Carry out what is `due`, and tidy up after it; whether segments were deleted."""
+    async def step(self, source: Source, lane: Lane, work: Work) -> None:
+        """Carry out what is `due`, and tidy up after it."""
         try:
             await self.sender.step(source, lane, work)
         finally:
-            retired = self._attempt(source, "cannot delete what is delivered in {}", source.retire, 0)
+            self._attempt(source, _NOT_DELETED, source.retire, 0)
             if work.done:
                 self.moved += 1
                 self.intake.moved(source)
-        return bool(retired)
 
     def next_retry(self) -> float:
         """When something that was put off is to be tried again (monotonic seconds); infinity: nothing is."""

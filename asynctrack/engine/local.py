@@ -94,6 +94,7 @@ class Rounds:
             sync(self._context.journal)
         self._moved |= self._behind()
         found = self.pump.load()
+        self._note_room()
         self._no_room = Loaded.NO_ROOM in found
         if Loaded.MORE in found:
             self._look_at = monotonic() + self._rest(started)
@@ -103,11 +104,10 @@ class Rounds:
 
     async def carry_out(self, source: Source, lane: Lane, work: Work) -> None:
         """Do what is due."""
-        journal, started = self._context.journal, monotonic()
+        started = monotonic()
         try:
-            if await self.pump.step(source, lane, work) and source is self.own.source:
-                journal.head = source.reader.head or journal.head
-                journal.room_made()
+            await self.pump.step(source, lane, work)
+            self._note_room()
             if work.done and work.ends is not None and is_member(lane.spec) and not source.adopted:
                 self._look_for_dead(source)
         finally:
@@ -120,6 +120,14 @@ class Rounds:
                 self._look_at = 0.0  # nothing comes any more: its runs are ended, and it is deleted, at once
             elif self._no_room or self.pump.can_catch_up:
                 self._look_at = min(self._look_at, monotonic() + self._rest(started))
+
+    def _note_room(self) -> None:
+        """Tell whoever waits for room where segments were deleted."""
+        journal, own = self._context.journal, self.own.source
+        head = None if own is None else own.reader.head
+        if head is not None and head is not journal.head:
+            journal.head = head
+            journal.room_made()
 
     def _look_for_dead(self, source: Source) -> None:
         """Of those who share a run, one has ended here. Others may have died meanwhile, whose ends are still to come;

@@ -57,6 +57,8 @@ class Tree:
         self.unended: set[str] = set()
         self._metas: dict[str, tuple[_Stamp, dict[str, Any]]] = {}
         self._run_dirs: dict[str, str] = {}
+        #: the root's identity when a run was found in it
+        self._found_in: dict[str, tuple[int, int]] = {}
         self._guarded: set[str] = set()
         self._warned: set[str] = set()
         self._told_of_colon = False
@@ -203,7 +205,9 @@ class Tree:
             if is_file(os.path.join(run_dir, layout.META)) and is_file(os.path.join(folder, layout.META)):
                 if len(self._run_dirs) >= _REMEMBERED:
                     self._run_dirs.clear()
+                    self._found_in.clear()
                 self._run_dirs[run_id] = run_dir
+                self._found_in[run_id] = self._identity()
                 return run_dir
         return None
 
@@ -219,17 +223,22 @@ class Tree:
         return found
 
     def written_run_dir(self, run_id: str) -> str:
-        """The directory of a run that was created here. Raises `UnavailableError` where the whole store is gone, which
-        may pass, and `NotFoundError`."""
+        """The directory of a run that was created here. Raises `UnavailableError` where the whole store is gone, or
+        another one stands in its place, which may pass, and `NotFoundError`."""
         found = self.find_run(run_id)
-        if found is None and self.is_gone():
+        if found is None and (self.is_gone() or self._identity() != self._found_in.get(run_id, self._identity())):
             raise self.gone(self.root)
         return found or self.run_dir(run_id)
+
+    def _identity(self) -> tuple[int, int]:
+        about = os.stat(self.root)
+        return about.st_dev, about.st_ino
 
     def gone(self, path: str) -> UnavailableError:
         """What to raise where ``path`` was there a moment ago, or in this process's life."""
         return UnavailableError(
-            f"{path} is empty or gone; check that its file system is mounted. Nothing is lost: it is tried again"
+            f"{path} is empty or gone, or another one; check that its file system is mounted. Nothing is lost: it is "
+            f"tried again"
         )
 
     def is_gone(self) -> bool:

@@ -15,13 +15,13 @@ from asynctrack.delivery.progress import Front, RunProgress
 from asynctrack.delivery.pump import _CROWD, Pump
 from asynctrack.delivery.source import Loaded, Source
 from asynctrack.delivery.work import Part
-from asynctrack.errors import UnavailableError
+from asynctrack.errors import SpoolFullError, UnavailableError
 from asynctrack.journal.spool import Spool
 from asynctrack.journal.writer import Journal
 from asynctrack.settings import Settings
 from asynctrack.stores.base import Batch, Limits, RunSpec
 from asynctrack.stores.io import drive
-from tests.journals import ExactStore, die, journal_in, let_go, new_journal, register, uid
+from tests.journals import ExactStore, die, journal_in, let_go, new_journal, register, segment_bytes, uid
 
 RUNS = 64
 #: as the file store takes it
@@ -297,3 +297,32 @@ def test_long_params_and_tags_do_not_fill_the_memory(program: Program) -> None:
     assert sum(lane.load for lane in program.source.active) < 60_000
     program.deliver()
     assert sum(kind == "tag" for _, kind, _ in program.store.kept) == 200
+
+
+def test_a_segment_that_is_left_after_its_last_event_was_delivered_makes_room(tmp_path: Path) -> None:
+    """On a full disk a program waits for that room, so nothing comes whose delivery would be an occasion."""
+    pump = Pump(ExactStore(LIMITS), Settings())
+    with journal_in(tmp_path, slots=4, max_spool_bytes=segment_bytes(4) + 300, spool_full="raise") as journal:
+        source = Source(journal.spool, journal.head, LIMITS)
+        pump.sources.append(source)
+        run = register(journal)
+        journal.write_frame(["start", run])
+        stream = journal.register_stream(run, "m")
+        assert stream is not None
+        for step in range(3):
+            assert journal.write(1, step, 1.0, stream)
+        pump.load()
+        while works := list(pump.due()):
+            for work in works:
+                drive(pump.step(*work))
+        full = source.reader.head
+        assert full is journal.current[2]
+        assert source.low_water() == full.end
+        with pytest.raises(SpoolFullError):
+            journal.write(1, 3, 1.0, stream)
+        assert full.sealed
+        pump.load()
+        assert source.reader.head is not full
+        journal.head = source.reader.head or journal.head
+        journal.room_made()
+        assert journal.write(1, 3, 1.0, stream)

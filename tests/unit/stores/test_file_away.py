@@ -9,6 +9,7 @@ import builtins
 import contextlib
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -128,3 +129,22 @@ def _check(root: pathlib.Path, work: Any) -> None:
     else:
         (stored,) = root.glob("0/*/artifacts/folder/below/file.py")
         assert stored.read_bytes() == pathlib.Path(__file__).read_bytes()
+
+
+def test_another_store_in_the_place_of_a_runs_own_refuses_nothing(tmp_path: pathlib.Path) -> None:
+    """While it was not mounted, another program began a new one there. A run that was deleted in its own is refused."""
+    root = tmp_path / "mlruns"
+    store = FileStore(root, InlineIO())
+    drive(store.create_run(RunSpec(uid=UID)))
+    drive(store.log_batch(UID, Batch(params=[("a", "1")])))
+    root.rename(tmp_path / "away")
+    drive(FileStore(root, InlineIO()).create_run(RunSpec(uid=OTHER)))
+    with pytest.raises(UnavailableError, match="mounted"):
+        drive(store.log_batch(UID, Batch(params=[("b", "2")])))
+    shutil.rmtree(root)
+    (tmp_path / "away").rename(root)
+    drive(store.log_batch(UID, Batch(params=[("b", "2")])))
+    assert read_runs(root)[UID].params == {"a": "1", "b": "2"}
+    shutil.rmtree(root / "0" / UID)
+    with pytest.raises(NotFoundError):
+        drive(store.log_batch(UID, Batch(params=[("c", "3")])))
