@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from asynctrack.integrations.aggregator import Aggregator
     from asynctrack.reading.table import History
     from asynctrack.recovery.sync import Shipment, sync
+    from asynctrack.runs.viewer import Viewer, view
     from asynctrack.tracking import AsyncMLflowService, MlflowClient, MLflowService
     from asynctrack.ui.widget import live
 
@@ -128,6 +129,7 @@ __all__ = [
     "StoreError",
     "UnavailableError",
     "ViewType",
+    "Viewer",
     "__version__",
     "active_run",
     "attach",
@@ -177,6 +179,7 @@ __all__ = [
     "shutdown",
     "start_run",
     "sync",
+    "view",
 ]
 
 
@@ -206,4 +209,6 @@ _HOMES = {
     "MlflowClient": "asynctrack.tracking",
     "Shipment": "asynctrack.recovery.sync",
     "sync": "asynctrack.recovery.sync",
+    "Viewer": "asynctrack.runs.viewer",
+    "view": "asynctrack.runs.viewer",
 }

@@ -10,6 +10,7 @@ import typer
 from asynctrack.cli.asking import open_store
 from asynctrack.cli.options import not_blank
 from asynctrack.cli.verbs import FAILED, verb
+from asynctrack.runs.viewer import listening
 
 if TYPE_CHECKING:
     from asynctrack.ui.server import Server
@@ -51,7 +52,7 @@ def view(
     """
     try:
         from asynctrack.ui.board import Board
-        from asynctrack.ui.server import Server, listening
+        from asynctrack.ui.server import Server
     except ImportError as error:
         typer.echo(f"asynctrack: the page needs {error.name}: pip install 'asynctrack[view]'", err=True)
         raise typer.Exit(FAILED) from None

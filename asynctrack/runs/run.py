@@ -257,6 +257,7 @@ def start_run(
     shared: bool = False,
     per_rank: str | None = None,
     from_step: int | None = None,
+    view: bool = False,
 ) -> ActiveRun:
     """Open a run and make it the active run of this thread or task.
 
@@ -282,6 +283,8 @@ def start_run(
     and databases; a server cannot, and ``get_metric_history(…,
     branches="latest")`` leaves it out there. A param that has changed becomes
     a tag (see `log_param`). A new run has nothing to replace.
+    ``view=True`` prints the address of a page that shows the store's runs,
+    live, as long as this program runs (see `asynctrack.view`).
     ``log_system_metrics`` is not available yet; it logs a warning.
 
     In a notebook or at a prompt, a run that was left open is ended first.
@@ -298,6 +301,7 @@ def start_run(
         "strict": strict,
         "wait": wait,
         "shared": shared,
+        "view": view,
     }
     for name, flag in flags.items():
         flag_of(name, flag)
@@ -353,6 +357,10 @@ def start_run(
     elif wait and spec.run_id is not None and in_event_loop():
         tell_if_refused(state)
     activate(state)
+    if view:
+        from asynctrack.runs.viewer import announce
+
+        announce(engine.store.uri)
     return _face(state)
 
 

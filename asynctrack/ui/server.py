@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import re
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from asynctrack.entities import RunInfo
     from asynctrack.stores.base import AbstractStore
 
-__all__ = ["Server", "listening", "page_app"]
+__all__ = ["Server", "page_app"]
 
 T = TypeVar("T")
 logger = logging.getLogger("asynctrack")
@@ -332,24 +331,6 @@ def _harmless(text: str) -> str:
 
 
 # ── serving
-
-
-def listening(port: int | None) -> socket.socket:
-    """A socket on 127.0.0.1. ``port`` None: 7007, or another where that is taken. Raises OSError."""
-    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        try:
-            found.bind(("127.0.0.1", 7007 if port is None else port))
-        except OSError:
-            if port is not None:
-                raise
-            found.bind(("127.0.0.1", 0))
-        found.listen(128)
-    except BaseException:
-        found.close()
-        raise
-    return found
 
 
 class Server(uvicorn.Server):

@@ -121,6 +121,8 @@ ODD: list[Any] = [
 UNTRUE = [Ambiguous(), Failing()]
 #: what takes anything and means its truth, as in MLflow
 FLAGS = {
+    "browser",
+    "edit",
     "live",
     "log_x",
     "log_y",
@@ -128,6 +130,7 @@ FLAGS = {
     "shared",
     "strict",
     "synchronous",
+    "view",
     "log_system_metrics",
     "search_all_experiments",
     "wait",
@@ -275,6 +278,8 @@ def test_of_the_module(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
             got.detach()
         elif name == "live":
             got.close()
+        elif name == "view":
+            got.stop()
 
     check(tried(bench, functions_of(asynctrack, {"delete_experiment", "delete_run"}), put_back))
 
