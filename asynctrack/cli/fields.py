@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from asynctrack.reading.runs import FoundRun
     from asynctrack.stores.columns import Summary
 
-__all__ = ["PARTS", "RUN_FIELDS", "Asked", "Listed", "leading_key", "own_tags", "parse", "rate_of", "value_of"]
+__all__ = [
+    "PARTS", "RUN_FIELDS", "Asked", "Listed", "leading_key", "may_be_beside_metrics", "own_tags", "parse", "rate_of",
+    "value_of",
+]  # fmt: skip
 
 #: the fields that every run has
 RUN_FIELDS = (
@@ -79,6 +82,11 @@ def parse(text: str, runs: Iterable[FoundRun]) -> Asked:
         f"there is no field {text!r}; there are {', '.join([*RUN_FIELDS, *keys])}; of a metric also "
         f"{', '.join(f'KEY.{each}' for each in PARTS)}"
     )
+
+
+def may_be_beside_metrics(text: str) -> bool:
+    """Whether a field's text may be answered by params or tags: of all others a run's outline tells."""
+    return text in ("params", "tags") or not (text in RUN_FIELDS or text.startswith("metrics."))
 
 
 def value_of(asked: Asked, listed: Listed) -> Any:

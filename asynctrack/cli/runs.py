@@ -12,7 +12,7 @@ import typer
 
 from asynctrack.cli.amounts import ago, duration, exact, number
 from asynctrack.cli.asking import ask, experiment_names, open_store, summaries, tell
-from asynctrack.cli.fields import RUN_FIELDS, Asked, Listed, leading_key, parse, value_of
+from asynctrack.cli.fields import RUN_FIELDS, Asked, Listed, leading_key, may_be_beside_metrics, parse, value_of
 from asynctrack.cli.options import Fields, NoLive, NoPager, Output, Store
 from asynctrack.cli.output import Column, choose_form, show_rows, table
 from asynctrack.cli.terminal import Terminal, clean
@@ -149,17 +149,22 @@ class _Query(NamedTuple):
     def rows(self, fields: Sequence[str]) -> _Rows:
         """The runs, with the summaries that the fields and the order take."""
         limit = _ALL if self.sort else self.limit
+        first, descending = ("", False) if self.sort is None else _parse_sort(self.sort)
+        outlines = not any(map(may_be_beside_metrics, filter(None, (*fields, first))))
         try:
             every = ask(
-                find_runs(self.store, self.experiments, self.filter_string, (), limit, self.view_type, self.live)
-            )
+                find_runs(
+                    self.store, self.experiments, self.filter_string, (), limit, self.view_type, self.live,
+                    outlines=outlines,
+                )
+            )  # fmt: skip
         except NotFoundError as error:
             there = ", ".join(sorted(self.names.values())[:10])
             raise NotFoundError(f"{error}; there are {there}" if there else str(error)) from None
         found: list[FoundRun] = every
         now = time.time_ns() // 1_000_000
         if self.sort is not None:
-            by, descending = _parse_sort(self.sort, found)
+            by = parse(first, found)
             whole = [self._listed(now, each, [by]) for each in found]
             found = [each.found for each in ordered(whole, by, descending)[: self.limit]]
         asked = [parse(text, found) for text in fields]
@@ -173,14 +178,13 @@ class _Query(NamedTuple):
         return Listed(found, experiment, now, summaries(self.store, found, sorted(keys)) if keys else {})
 
 
-def _parse_sort(text: str, found: Sequence[FoundRun]) -> tuple[Asked, bool]:
+def _parse_sort(text: str) -> tuple[str, bool]:
+    """The field, and whether its largest is first."""
     name, _, direction = text.strip().rpartition(" ")
     if direction.lower() not in ("asc", "desc"):
         name, direction = text.strip(), "asc"
     descending = direction.lower() == "desc"
-    if name.startswith("-"):
-        name, descending = name[1:], not descending
-    return parse(name, found), descending
+    return (name[1:], not descending) if name.startswith("-") else (name, descending)
 
 
 def ordered(rows: Sequence[Listed], by: Asked, descending: bool = False) -> list[Listed]:

@@ -64,12 +64,13 @@ async def find_runs(
     live: bool = True,
     *,
     folder: str | None = None,
+    outlines: bool = False,
 ) -> FoundRuns:
     """The runs of a store, those that are alive first, then the latest start first; or in the order of ``order_by``.
 
     ``experiments``: names or ids (default: all that are not deleted). ``filter_string`` and ``order_by``: MLflow's.
     ``limit``: so many at most. ``live``: with what spools here hold and the store does not have yet. ``folder``: one
-    more folder where spools are looked for.
+    more folder where spools are looked for. ``outlines``: runs whose params and tags may be missing.
 
     Reads no more of a run's points than the store does for `search_runs`. Raises `NotFoundError` for an experiment that
     does not exist, `InvalidInputError` for a filter or an order that cannot be read, and what the store raises where no
@@ -77,7 +78,7 @@ async def find_runs(
     """
     if limit < 1:
         raise InvalidInputError(f"limit={limit}: it must be 1 or more")
-    search_for = _Search(filter_string, order_by, limit, view_type)
+    search_for = _Search(filter_string, order_by, limit, view_type, outlines)
     found = FoundRuns()
     held = await _held(store, folder, found) if live else []
     try:
@@ -112,7 +113,9 @@ async def _held(store: AbstractStore, folder: str | None, found: FoundRuns) -> l
 class _Search:
     """Which runs are asked for, and in which order. Raises `InvalidInputError`."""
 
-    def __init__(self, filter_string: str, order_by: Sequence[str], limit: int, view_type: int) -> None:
+    def __init__(self, filter_string: str, order_by: Sequence[str], limit: int, view_type: int, outlines: bool) -> None:
+        #: whether what the store finds may lack params and tags
+        self.outlines = outlines
         self._filter, self._order_by = filter_string, order_by
         self._limit, self._view_type = limit, view_type
         self._clauses = search.parse_run_filter(filter_string)
@@ -122,11 +125,10 @@ class _Search:
         """What the store finds."""
         found: list[Run] = []
         token = None
+        ask = store.outline_runs if self.outlines else store.search_runs
         while experiment_ids and len(found) < self._limit:
             most = min(self._limit - len(found), _PAGE)
-            page = await store.search_runs(
-                experiment_ids, self._filter, self._view_type, most, self._order_by, page_token=token
-            )
+            page = await ask(experiment_ids, self._filter, self._view_type, most, self._order_by, page_token=token)
             found += page.items
             if not page.token or page.token == token:
                 break
@@ -184,6 +186,8 @@ async def _merge(
     merged = {run.info.run_id: FoundRun.of(run, None) for run in stored}
     for pending in held:
         run = next((by_name[name] for name in sorted(pending.names) if name in by_name), None)
+        if search_for.outlines:
+            run = None  # whether it is one of them is asked of all of it
         try:
             run = run or await stored_run(store, pending.run_id or pending.uid, pending.names, pending)
         except NotFoundError:

@@ -205,6 +205,21 @@ class AbstractStore(ReadsColumns, ABC):
     ) -> Page:
         """Runs that match a filter in MLflow's syntax; the latest start first, unless ``order_by`` is given."""
 
+    async def outline_runs(
+        self,
+        experiment_ids: Sequence[str],
+        filter_string: str = "",
+        run_view_type: int = ViewType.ACTIVE_ONLY,
+        max_results: int = 1000,
+        order_by: Sequence[str] = (),
+        page_token: str | None = None,
+    ) -> Page:
+        """As `search_runs`, for a list that shows metrics: params, tags, inputs and outputs may be missing. Override it
+        if reading these takes long."""
+        return await self.search_runs(
+            experiment_ids, filter_string, run_view_type, max_results, order_by, page_token=page_token
+        )
+
     async def list_run_infos(
         self,
         experiment_id: str,

@@ -92,6 +92,7 @@ class FaultyStore(AbstractStore):
     update_run = _delegated("update_run")
     get_run = _delegated("get_run")
     search_runs = _delegated("search_runs")
+    outline_runs = _delegated("outline_runs")
     list_run_infos = _delegated("list_run_infos")
     get_metric_history = _delegated("get_metric_history")
     read_columns = _delegated("read_columns")

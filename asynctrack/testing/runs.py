@@ -207,6 +207,9 @@ class RunsContract(ContractHooks):
 
         def found(text: str, *order_by: str) -> list[int]:
             page = self.run(store.search_runs([experiment_id], text, order_by=order_by))
+            outlines = self.run(store.outline_runs([experiment_id], text, order_by=order_by))
+            for run, outline in zip(page.items, outlines.items, strict=True):
+                assert (run.info, run.data.metrics) == (outline.info, outline.data.metrics)
             return [ids.index(run.info.run_id) for run in page.items]
 
         assert found("") == [3, 2, 1, 0]

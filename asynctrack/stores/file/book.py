@@ -30,9 +30,9 @@ _WORTH, _PART = 1 << 20, 0.25
 #: of a metric file that may be known to the saved file: bytes from which on it is looked for there
 _LARGE = 256 << 10
 
-#: of any file: inode, size, st_mtime_ns, st_ctime_ns. Behind them, of a param or tag: its value. Of a metric file: the
-#: offset and the checksum of its mark, the number of points and, if there are any, the first, the latest, the least and
-#: the largest with three numbers each (None where there is none), and the newest time. Lists, as JSON has no tuples
+#: of any file: inode, size, st_mtime_ns, st_ctime_ns. Behind them, of a param or tag: its value; of a metric file:
+#: the offset and the checksum of its mark, the number of points and, if there are any, the first, the latest, the least
+#: and the largest with three numbers each (None where there is none), and the newest time
 _Known = list[Any]
 _STAMP = 4
 _POINTS = 6
@@ -49,6 +49,8 @@ class Book:
         self._folder = folder
         #: by run id and kind
         self._runs: dict[str, dict[str, _Files]] = {}
+        #: what was saved and nobody has asked about, as `cache.load` has found it; by run id and kind with a / between
+        self._saved: dict[str, bytes] = {}
         self._loaded = False
         #: bytes that were read and are not saved
         self._unsaved = 0
@@ -95,8 +97,13 @@ class Book:
     # ── the files
 
     def _known(self, run_dir: str, kind: str) -> _Files:
-        run = self._runs.setdefault(os.path.basename(run_dir), {})
-        return run.setdefault(kind, {})
+        run_id = os.path.basename(run_dir)
+        files = self._runs.setdefault(run_id, {}).setdefault(kind, {})
+        text = self._saved.pop(f"{run_id}/{kind}", None) if self._saved else None
+        if text is not None:
+            for key, known in cache.parsed(text).items():
+                files.setdefault(key, known)
+        return files
 
     def _files(self, tree: Tree, run_dir: str, kind: str) -> tuple[_Files, dict[str, str]]:
         """Every file of a kind that is known now, and the values of those that cannot be remembered."""
@@ -187,13 +194,7 @@ class Book:
         if self._loaded or self._path is None:
             return
         self._loaded = True
-        for run_id, kinds in (cache.load(self._path) or {}).items():
-            run = self._runs.setdefault(run_id, {})
-            for kind, files in kinds.items():
-                there = run.setdefault(kind, files)
-                if there is not files:
-                    for key, known in files.items():
-                        there.setdefault(key, known)
+        self._saved = cache.load(self._path)
 
     def keep(self, run_ids: Collection[str] | None = None) -> None:
         """Save what is known, if much of it is new. ``run_ids``: those that are there, all others are forgotten."""
@@ -203,10 +204,22 @@ class Book:
         if self._path is not None and self._unsaved >= max(_WORTH, cache.size_of(self._path) * _PART):
             self.load()
             self._unsaved = 0
-            cache.save(self._path, dict(self._runs))
+            cache.save(self._path, self._all(run_ids))
         if sum(len(files) for kinds in list(self._runs.values()) for files in list(kinds.values())) > _MOST_FILES:
-            self._runs = {}
-            self._loaded = False
+            self._runs, self._saved, self._loaded = {}, {}, False
+
+    def _all(self, run_ids: Collection[str] | None) -> dict[str, Any]:
+        """What is known, by run id and kind; the oldest first. ``run_ids``: of these runs only."""
+        there = None if run_ids is None else set(run_ids)
+        found: dict[str, Any] = {
+            name: text for name, text in self._saved.items() if there is None or name.partition("/")[0] in there
+        }
+        for run_id, kinds in list(self._runs.items()):
+            for kind in list(kinds):
+                name = f"{run_id}/{kind}"
+                found.pop(name, None)
+                found[name] = self._known(run_id, kind)
+        return found
 
 
 def _say_why(tree: Tree, path: str) -> None:

@@ -68,6 +68,11 @@ def _whole(tree: Tree, book: Book, run_dir: str, info: RunInfo) -> Run:
     )
 
 
+def _outline(tree: Tree, book: Book, run_dir: str, info: RunInfo) -> Run:
+    tag = None if info.run_name else book.value(tree, run_dir, "tag", layout.RUN_NAME_TAG)
+    return Run(named(info, tag), RunData.of(book.latest(tree, run_dir), {}, {}))
+
+
 def summarize(tree: Tree, run_id: str, keys: Collection[str] | None) -> dict[str, Summary]:
     """Raises `NotFoundError`, `DamagedError`, OSError."""
     run_dir = tree.run_dir(run_id)
@@ -147,8 +152,10 @@ def search_runs(
     max_results: int,
     order_by: Sequence[str],
     page_token: str | None,
+    outlines: bool = False,
 ) -> Page:
-    """Raises `InvalidInputError`, OSError. Experiments that do not exist have no runs."""
+    """Raises `InvalidInputError`, OSError. Experiments that do not exist have no runs. ``outlines``: runs without
+    params, tags, inputs and outputs."""
     clauses = search.parse_run_filter(filter_string)
     orders = search.parse_run_order(order_by)
     search.check_max_results(max_results)
@@ -169,7 +176,8 @@ def search_runs(
                 found.append(lazy)
     found.sort(key=lambda lazy: (-lazy.info.start_time, lazy.info.run_id))
     wanted, token = search.page(search.order([(lazy, lazy) for lazy in found], orders), max_results, page_token)
-    page = Page([_whole(tree, lazy.book, lazy.run_dir, lazy.info) for lazy in wanted], token)
+    read = _outline if outlines else _whole
+    page = Page([read(tree, lazy.book, lazy.run_dir, lazy.info) for lazy in wanted], token)
     for book, run_ids in books:
         book.keep(run_ids)
     return page

@@ -121,6 +121,21 @@ class FileStore(AbstractStore):
             self._tree, experiment_ids, filter_string, run_view_type, max_results, order_by, page_token,
         )  # fmt: skip
 
+    async def outline_runs(
+        self,
+        experiment_ids: Sequence[str],
+        filter_string: str = "",
+        run_view_type: int = ViewType.ACTIVE_ONLY,
+        max_results: int = 1000,
+        order_by: Sequence[str] = (),
+        page_token: str | None = None,
+    ) -> Page:
+        """Of params and tags it reads only those that are asked about."""
+        return await self._call(
+            reading.search_runs,
+            self._tree, experiment_ids, filter_string, run_view_type, max_results, order_by, page_token, True,
+        )  # fmt: skip
+
     async def list_run_infos(
         self,
         experiment_id: str,

@@ -46,6 +46,17 @@ def test_runs_are_sorted_by_any_field(call: Call, trials: list[str], sort: str, 
     assert [row["name"] for row in call("runs", "--sort", sort, "-n", "1").rows] == names[:1]
 
 
+def test_a_filter_asks_open_runs_for_what_the_list_does_not_show(call: Call) -> None:
+    with asynctrack.start_run(run_name="open") as run:
+        run.log_param("lr", 0.1)
+        run.flush()
+        run.log_metric("loss", 0.5)
+        assert [row["name"] for row in call("runs", "params.lr = '0.1'").rows] == ["open"]
+        assert call("runs", "params.lr = '0.2'").rows == []
+        assert [row["lr"] for row in call("runs", "-c", "lr", "--sort", "lr").rows] == ["0.1"]
+        assert [row["lr"] for row in call("runs", "-c", "lr", "--sort", "-started").rows] == ["0.1"]
+
+
 def test_the_filter_is_mlflows(call: Call, trials: list[str]) -> None:
     assert call("runs", "-q", "params.lr = '0.1'").out.split() == trials[:1]
     assert call("runs", "-q", "--filter", "metrics.`val/acc` > 0.8").out.split() == trials[1::-1]
