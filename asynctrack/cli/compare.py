@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from asynctrack.cli.amounts import exact, number
-from asynctrack.cli.asking import labels_of, named_all, open_store
+from asynctrack.cli.asking import labels_of, named_all, open_store, tell
 from asynctrack.cli.differences import aspects
 from asynctrack.cli.drawing import Axis, charts_of, chosen_keys
-from asynctrack.cli.options import Fields, NoLive, NoPager, Output, RunNames, Store, chosen_fields
+from asynctrack.cli.options import Fields, NoLive, NoPager, OnlyChanged, Output, RunNames, Store, chosen_fields
 from asynctrack.cli.output import Column, choose_form, show_rows, table
 from asynctrack.cli.plot import drawn
 from asynctrack.cli.terminal import Terminal, page
@@ -18,7 +18,8 @@ from asynctrack.cli.verbs import verb
 
 __all__ = ["app", "compare_runs"]
 
-_FIELDS = ("kind", "key", "values", "differs")
+#: what rows have besides a value for each run, by its name
+_FIELDS = ("kind", "key")
 app, _command = verb(*_FIELDS)
 
 #: rows of a chart, with its axes
@@ -33,9 +34,7 @@ def compare_runs(
         typer.Option("--key", "-k", metavar="REGEX", help="Draw these metrics, and show only them among metrics."),
     ] = None,
     store: Store = None,
-    only_changed: Annotated[
-        bool, typer.Option("--only-changed/--all", help="Only what differs, or everything.")
-    ] = True,
+    only_changed: OnlyChanged = True,
     no_live: NoLive = False,
     output: Output = None,
     fields: Fields = None,
@@ -51,7 +50,8 @@ def compare_runs(
     form = choose_form(output, fields, terminal)
     opened = open_store(store)
     found = named_all(opened, runs, not no_live)
-    labels = labels_of(found)
+    tell(next((each.trouble for each in found if each.trouble is not None), None))
+    labels = [f"{label} (run)" if label in _FIELDS else label for label in labels_of(found)]
     metrics = {key for each in found for key in each.run.data.metrics}
     wanted = chosen_keys(metrics, keys) if keys else sorted(metrics)
     shown = [

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import typer
 
 from asynctrack.cli.asking import named, open_store
 from asynctrack.cli.differences import aspects
-from asynctrack.cli.options import Fields, NoLive, NoPager, Output, RunName, Store, chosen_fields
+from asynctrack.cli.options import Fields, NoLive, NoPager, OnlyChanged, Output, RunName, Store, chosen_fields
 from asynctrack.cli.output import Column, choose_form, show_rows
-from asynctrack.cli.terminal import Terminal
-from asynctrack.cli.verbs import FAILED, verb
+from asynctrack.cli.terminal import Terminal, clean
+from asynctrack.cli.verbs import verb
+from asynctrack.errors import AsynctrackError, InvalidInputError, NotFoundError
+
+if TYPE_CHECKING:
+    from asynctrack.entities import Run
 
 __all__ = ["app", "diff_runs"]
 
 _FIELDS = ("kind", "key", "a", "b")
 app, _command = verb(*_FIELDS)
+
+#: exit statuses, as diff has them
+_DIFFERENT, _TROUBLE = 1, 2
 
 
 @_command
@@ -24,9 +33,7 @@ def diff_runs(
     a: RunName,
     b: RunName,
     store: Store = None,
-    only_changed: Annotated[
-        bool, typer.Option("--only-changed/--all", help="Only what differs, or everything.")
-    ] = True,
+    only_changed: OnlyChanged = True,
     no_live: NoLive = False,
     output: Output = None,
     fields: Fields = None,
@@ -34,15 +41,13 @@ def diff_runs(
 ) -> None:
     """Show what differs between two runs: params, last values of metrics, tags.
 
-    Exit status, as of diff: 0 if nothing differs, 1 if something does; 2 for
-    wrong usage, 3 if a run is not there. What fails otherwise is 1, too, with
-    a line on standard error.
+    Exit status, as of diff: 0 if nothing differs, 1 if something does, 2 for
+    wrong usage and where the store does not answer. 3 if a run is not there.
     """
     terminal = Terminal()
     form = choose_form(output, fields, terminal)
     names = chosen_fields(fields, _FIELDS)
-    opened = open_store(store)
-    pair = [named(opened, text, not no_live).run for text in (a, b)]
+    pair = _pair(store, (a, b), not no_live)
     found = aspects(pair)
     rows = [
         {"kind": each.kind, "key": each.key, "a": each.values[0], "b": each.values[1]}
@@ -52,4 +57,20 @@ def diff_runs(
     titles = {"a": pair[0].info.run_name or a, "b": pair[1].info.run_name or b}
     show_rows(rows, [Column(name, titles.get(name, "")) for name in names], form, terminal, not no_pager)
     if any(each.differs for each in found):
-        raise typer.Exit(FAILED)
+        raise typer.Exit(_DIFFERENT)
+
+
+def _pair(store: str | None, texts: Iterable[str], live: bool) -> list[Run]:
+    """The runs that are compared, as wholes. Else nothing is known of their difference, and the status must say so."""
+    try:
+        opened = open_store(store)
+        pair = [named(opened, text, live) for text in texts]
+        for each in pair:
+            if each.trouble is not None:
+                raise each.trouble
+    except (NotFoundError, InvalidInputError):
+        raise
+    except AsynctrackError as error:
+        print(f"asynctrack: {clean(error)}", file=sys.stderr, flush=True)
+        raise typer.Exit(_TROUBLE) from None
+    return [each.run for each in pair]

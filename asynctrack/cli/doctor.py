@@ -6,17 +6,18 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any
 
 import typer
 
 from asynctrack.cli.asking import store_uri
+from asynctrack.cli.installed import Package, installed
 from asynctrack.cli.options import Fields, Store, chosen_fields
 from asynctrack.cli.output import write_json
 from asynctrack.cli.terminal import Terminal, clean
 from asynctrack.cli.verbs import verb
 from asynctrack.clock import monotonic
+from asynctrack.constants import VERSION
 from asynctrack.current import store_for
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.survey import find_spools, read_spool
@@ -34,7 +35,7 @@ app, _command = verb(*_FIELDS)
 
 _PREFIX = "asynctrack+"
 #: what reading and writing use where it is there
-_LIBRARIES = ("numpy", "httpx", "anyio", "msgpack", "psycopg", "pyarrow", "pandas", "polars", "Pillow")
+_LIBRARIES = ("numpy", "httpx", "anyio", "msgpack", "psycopg", "pyarrow", "pandas", "polars", "pillow")
 
 
 @_command
@@ -47,8 +48,10 @@ def examine(store: Store = None, fields: Fields = None) -> None:
     Exit status: 0 if the store answers, 1 if it does not.
     """
     names = chosen_fields(fields, _FIELDS)
-    found = {"asynctrack": _version("asynctrack"), "python": platform.python_version(), "system": platform.platform()}
-    found |= _mlflow() | {"libraries": _libraries()} | _store(store) | _spools() | {"settings": settings_set()}
+    there = installed()
+    found = {"asynctrack": VERSION, "python": platform.python_version(), "system": platform.platform()}
+    found |= _mlflow(there) | {"libraries": {name: there[name].version for name in _LIBRARIES if name in there}}
+    found |= _store(store) | _spools() | {"settings": settings_set()}
     if fields is not None:
         write_json({name: found[name] for name in names if name in found}, 2 if Terminal().interactive else None)
     else:
@@ -85,28 +88,13 @@ def settings_set(environment: Mapping[str, str] = os.environ) -> dict[str, dict[
     }
 
 
-def _libraries() -> dict[str, str]:
-    found = {name: _version(name) for name in _LIBRARIES}
-    return {name: held for name, held in found.items() if held != "not installed"}
-
-
-def _version(*names: str) -> str:
-    for name in names:
-        try:
-            return f"{version(name)} ({name})" if len(names) > 1 else version(name)
-        except PackageNotFoundError:
-            pass  # the next name may be there
-    return "not installed"
-
-
-def _mlflow() -> dict[str, Any]:
+def _mlflow(there: Mapping[str, Package]) -> dict[str, Any]:
     """Which MLflow there is, and whether it is asked to log through asynctrack. It is not imported: that takes
     seconds."""
-    there = _version("mlflow", "mlflow-skinny")
-    if there == "not installed":
-        return {"mlflow": there}
-    known = any(each.name == "asynctrack" for each in entry_points(group="mlflow.tracking_store"))
-    if not known:
+    name = next((name for name in ("mlflow", "mlflow-skinny") if name in there), None)
+    if name is None:
+        return {"mlflow": "not installed"}
+    if "asynctrack" not in there or "[mlflow.tracking_store]" not in there["asynctrack"].read("entry_points.txt"):
         wrapped = "never: asynctrack was installed before it could; install it again"
     elif "_MLFLOW_SERVER_FILE_STORE" in os.environ:
         wrapped = "no: this is the environment of a server"
@@ -116,7 +104,7 @@ def _mlflow() -> dict[str, Any]:
         wrapped = "yes: ASYNCTRACK_MLFLOW is set"
     else:
         wrapped = f"not asked for: write {_PREFIX} before the tracking URI, or set ASYNCTRACK_MLFLOW=1"
-    return {"mlflow": there, "mlflow logs through asynctrack": wrapped}
+    return {"mlflow": f"{there[name].version} ({name})", "mlflow logs through asynctrack": wrapped}
 
 
 def _store(given: str | None) -> dict[str, Any]:
@@ -145,7 +133,7 @@ def _spools() -> dict[str, Any]:
     events, refused = sum(info.events for info in found), sum(info.rejected for info in found)
     each = [
         {
-            "path": info.path, "store": info.store, "events": info.events, "refused": info.rejected,
+            "path": info.path, "store": info.store, "events": info.events, "rejected": info.rejected,
             "owner": info.owner, "problems": info.problems,
         }
         for info in found

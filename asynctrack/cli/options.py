@@ -12,6 +12,7 @@ __all__ = [
     "Fields",
     "NoLive",
     "NoPager",
+    "OnlyChanged",
     "Output",
     "RunName",
     "RunNames",
@@ -68,6 +69,7 @@ NoLive = Annotated[
     bool, typer.Option("--no-live", help="Show only what the store has, and not what waits in spools here.")
 ]
 NoPager = Annotated[bool, typer.Option("--no-pager", help="Do not start a pager for what is longer than the screen.")]
+OnlyChanged = Annotated[bool, typer.Option("--only-changed/--all", help="Only what differs, or everything.")]
 _RUN = "Id, start of an id, or name; @ is the latest run, @1 the one before it, @live the latest that is running."
 RunName = Annotated[str, typer.Argument(metavar="RUN", help=_RUN, autocompletion=_runs)]
 RunNames = Annotated[list[str], typer.Argument(metavar="RUN...", help=_RUN, autocompletion=_runs)]

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from asynctrack.cli.options import not_blank
+from asynctrack.cli.terminal import Terminal, clean
+from asynctrack.errors import NotFoundError
 from asynctrack.journal.owner import lost_owner
 from asynctrack.journal.survey import RejectedEvent, SpoolInfo, find_ownerless, find_spools
 from asynctrack.settings import current_settings
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-__all__ = ["Dir", "Json", "Spools", "To", "meant", "show_rejected", "show_spools", "tell_ownerless"]
+__all__ = ["Dir", "Spools", "To", "meant", "rejected_text", "spools_text", "tell_ownerless"]
 
 _DIR = "Folder with the spools; default: $ASYNCTRACK_SPOOL_DIR, else ./.asynctrack and the user's state folder."
 
@@ -34,7 +33,6 @@ To = Annotated[
     str | None,
     typer.Option("--to", metavar="URI", help="Deliver to this store instead.", callback=not_blank),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Spools = Annotated[list[str] | None, typer.Argument(help="Spool folders, or their names; default: all.")]
 
 #: number of runs shown for one spool
@@ -42,7 +40,7 @@ _RUNS = 3
 
 
 def meant(wanted: list[str] | None, folder: str | None) -> list[str]:
-    """The folders of the spools that are named, or of all. Exits with status 1 if a name is not that of a spool."""
+    """The folders of the spools that are named, or of all. Raises NotFoundError for a name that is none of a spool."""
     there = list(find_spools(folder or current_settings().spool_dir))
     if not wanted:
         return there
@@ -51,9 +49,7 @@ def meant(wanted: list[str] | None, folder: str | None) -> list[str]:
         path = next((path for path in there if os.path.basename(path) == name), os.path.abspath(name))
         if not os.path.exists(os.path.join(path, "owner")):
             lost = lost_owner(path)
-            problem = f": {lost}" if lost else " is not a spool; `asynctrack spool` lists them"
-            typer.echo(f"asynctrack: {name}{problem}", err=True)
-            raise typer.Exit(1)
+            raise NotFoundError(f"{name}: {lost}" if lost else f"{name} is not a spool; `asynctrack spool` lists them")
         paths.append(path)
     return paths
 
@@ -61,27 +57,29 @@ def meant(wanted: list[str] | None, folder: str | None) -> list[str]:
 def tell_ownerless(folder: str | None) -> None:
     """Name the folders that were spools until their owner file was lost."""
     for path, problem in find_ownerless(folder or current_settings().spool_dir):
-        typer.echo(f"asynctrack: {path}: {problem}", err=True)
+        typer.echo(f"asynctrack: {clean(path)}: {clean(problem)}", err=True)
 
 
-def show_spools(found: list[SpoolInfo]) -> None:
-    """Show a few lines for each spool, under the folder it is in. Short lines fit a narrow terminal."""
-    console = _console()
+def spools_text(found: list[SpoolInfo], terminal: Terminal) -> str:
+    """A few lines for each spool, under the folder it is in. Short ones fit a narrow terminal."""
+    lines = []
     for home, spools in groupby(found, lambda info: os.path.dirname(info.path)):
-        console.print(home, style="bold", markup=False, soft_wrap=True)
+        lines.append(terminal.style(clean(home), "bold"))
         for info in spools:
-            _show_spool(console, info)
+            lines += _lines_of(info, terminal)
     events, refused = (sum(getattr(info, name) for info in found) for name in ("events", "rejected"))
-    console.print(f"\n{_count(len(found), 'spool')}, {_count(events, 'event')} to deliver", end="")
-    console.print(f", {refused:,} refused" if refused else "", end="")
-    console.print(". `asynctrack sync` delivers them." if any(info.runs for info in found) else ".")
+    sums = f"{_count(len(found), 'spool')}, {_count(events, 'event')} to deliver"
+    sums += f", {refused:,} refused" if refused else ""
+    sums += ". `asynctrack sync` delivers them." if any(info.runs for info in found) else "."
+    return "\n".join([*lines, "", sums]) + "\n"
 
 
-def _show_spool(console: Console, info: SpoolInfo) -> None:
-    def say(text: str, style: str | None = None) -> None:
-        console.print(f"    {text}", style=style, markup=False, soft_wrap=True)
+def _lines_of(info: SpoolInfo, terminal: Terminal) -> list[str]:
+    lines = [f"  {terminal.style(clean(os.path.basename(info.path)), 'cyan')}"]
 
-    console.print(f"  {os.path.basename(info.path)}", style="cyan", markup=False, soft_wrap=True)
+    def say(text: str, *style: str) -> None:
+        lines.append(f"    {terminal.style(clean(text), *style)}")
+
     owner = f"{info.owner}, pid {info.pid}" + (f" on {info.host}" if info.owner == "unknown" else "")
     facts = [_count(info.events, "event"), _size(info.bytes), f"{_age(info.age)} old", f"owner {owner}"]
     facts += ["being delivered"] if info.delivering else []
@@ -94,23 +92,18 @@ def _show_spool(console: Console, info: SpoolInfo) -> None:
         say(f"and {len(info.runs) - _RUNS:,} more runs", "dim")
     for problem in info.problems:
         say(problem, "red")
+    return lines
 
 
-def show_rejected(events: Iterable[RejectedEvent]) -> None:
-    """Show a line for each event, under its run."""
-    console = _console()
+def rejected_text(events: Iterable[RejectedEvent], terminal: Terminal) -> str:
+    """A line for each event, under its run."""
+    lines = []
     for (spool, run_id), found in groupby(events, lambda event: (event.spool, event.run_id)):
-        console.print(f"run {run_id}, kept in {spool}", style="bold", markup=False, soft_wrap=True)
+        lines.append(terminal.style(clean(f"run {run_id}, kept in {spool}"), "bold"))
         for event in found:
             step = "" if event.step is None else f" at step {event.step}"
-            what = f"{event.kind} {event.key} = {event.value}{step}"
-            console.print(f"  {what}: {event.reason}", markup=False, soft_wrap=True)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False)
+            lines.append(clean(f"  {event.kind} {event.key} = {event.value}{step}: {event.reason}"))
+    return "\n".join(lines) + "\n"
 
 
 def _count(number: int, what: str) -> str:

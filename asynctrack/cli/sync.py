@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from asynctrack.cli.options import not_blank
-from asynctrack.cli.spools import Dir, Json, Spools, To, meant, tell_ownerless
-from asynctrack.cli.verbs import verb
-from asynctrack.errors import AsynctrackError
+from asynctrack.cli.options import Fields, chosen_fields, not_blank
+from asynctrack.cli.output import write_json
+from asynctrack.cli.spools import Dir, Spools, To, meant, tell_ownerless
+from asynctrack.cli.terminal import clean
+from asynctrack.cli.verbs import FAILED, INTERRUPTED, verb
 from asynctrack.journal.survey import read_spool
 from asynctrack.recovery.sync import Shipment, spool_paths, sync
 from asynctrack.stores.uri import resolve_store_uri
 
 __all__ = ["app", "ship_spools"]
 
-app, _command = verb()
+#: what ``--json`` gives of each spool: of what was done, and with --dry-run of what would be
+_DONE, _PLAN = Shipment._fields, ("spool", "store", "events", "delivering")
+app, _command = verb(*dict.fromkeys(_DONE + _PLAN))
 
-#: exit statuses besides 0 (nothing is left to do) and 2 (wrong usage)
-_SOMETHING_LEFT, _INTERRUPTED = 1, 130
 _NOTHING = "Nothing waits: there are no spools here."
 
 
@@ -48,7 +48,7 @@ def ship_spools(
         float, typer.Option("--timeout", metavar="SECONDS", min=0.0, help="Give up after this time without progress.")
     ] = 60.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Deliver nothing; show what would be delivered.")] = False,
-    as_json: Json = False,
+    fields: Fields = None,
 ) -> None:
     """Deliver the spools of programs that have ended, and of running programs
     with mode=offline.
@@ -57,18 +57,20 @@ def ship_spools(
     delivered once.
 
     Exit status: 0 if nothing is left to do, 1 if events are left or were
-    refused, 2 for wrong usage, 130 after Ctrl-C. A spool that its own program
-    or another sync delivers counts as nothing left to do.
+    refused, 2 for wrong usage, 3 if a name is not that of a spool, 130 after
+    Ctrl-C. A spool that its own program or another sync delivers counts as
+    nothing left to do.
     """
+    names = None if fields is None else chosen_fields(fields, _PLAN if dry_run else _DONE)
     named = meant(spools, folder) if spools else None
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
     try:
         if dry_run:
-            _plan(spool_paths(folder) if named is None else named, to, as_json)
+            _plan(spool_paths(folder) if named is None else named, to, names)
             if named is None:
                 tell_ownerless(folder)
             return
-        with _bar(not as_json) as progress:
+        with _bar(names is None) as progress:
             results = sync(
                 named,
                 spool_dir=folder,
@@ -81,44 +83,41 @@ def ship_spools(
             )
     except KeyboardInterrupt:
         typer.echo("Interrupted: the rest stays where it is, and the next sync goes on from there.", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
-    except AsynctrackError as error:
-        typer.echo(f"asynctrack: {error}", err=True)
-        raise typer.Exit(_SOMETHING_LEFT) from None
-    _say(results, as_json)
-
-
-def _say(results: list[Shipment], as_json: bool) -> None:
-    """What became of each spool, in words and in the exit status."""
-    if as_json:
-        typer.echo(json.dumps([result._asdict() for result in results]))
+        raise typer.Exit(INTERRUPTED) from None
+    if names is not None:
+        _write([result._asdict() for result in results], names)
     else:
         _summary(results)
     if any(result.rejected or result.state not in ("delivered", "up to date", "busy") for result in results):
-        raise typer.Exit(_SOMETHING_LEFT)
+        raise typer.Exit(FAILED)
 
 
-def _plan(paths: list[str], to: str | None, as_json: bool) -> None:
+def _write(found: list[dict[str, Any]], names: tuple[str, ...]) -> None:
+    write_json([{name: each[name] for name in names} for each in found])
+
+
+def _plan(paths: list[str], to: str | None, names: tuple[str, ...] | None) -> None:
     found = [info for info in map(read_spool, paths) if info is not None]
     target = resolve_store_uri(to) if to else None
     plan = [
         {"spool": info.path, "store": target or info.store, "events": info.events, "delivering": info.delivering}
         for info in found
     ]
-    if as_json:
-        typer.echo(json.dumps(plan))
-    elif not plan:
+    if names is not None:
+        _write(plan, names)
+        return
+    if not plan:
         typer.echo(_NOTHING)
-    for entry in [] if as_json else plan:
-        how = "being delivered already" if entry["delivering"] else f"would go to {entry['store']}"
-        typer.echo(f"{entry['spool']}: {entry['events']:,} events, {how}")
+    for entry in plan:
+        how = "being delivered already" if entry["delivering"] else f"would go to {clean(entry['store'])}"
+        typer.echo(f"{clean(entry['spool'])}: {entry['events']:,} events, {how}")
 
 
 def _summary(results: list[Shipment]) -> None:
     if not results:
         typer.echo(_NOTHING)
     for result in results:
-        typer.echo(f"{result.spool}: {_said(result)}")
+        typer.echo(clean(f"{result.spool}: {_said(result)}"))
     if len(results) > 1:
         states = Counter(result.state for result in results)
         delivered = sum(result.delivered for result in results)

@@ -13,7 +13,9 @@ from typer.main import get_command
 
 from asynctrack.errors import AsynctrackError, InvalidInputError, NotFoundError
 
-__all__ = ["FAILED", "INTERRUPTED", "NOT_FOUND", "TIMED_OUT", "USAGE", "Verbs", "verb"]
+__all__ = [
+    "FAILED", "INTERRUPTED", "NOT_FOUND", "TIMED_OUT", "USAGE", "Verbs", "quicken", "taking", "verb", "with_fields",
+]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -99,16 +101,19 @@ def verb(*fields: str, any_field: bool = False) -> tuple[typer.Typer, Callable[[
     ``fields``: what ``--json`` can be asked for. ``any_field``: whether there are others, which only the runs tell.
     """
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    return app, app.command(cls=taking(*fields, any_field=any_field))
+
+
+def taking(*fields: str, any_field: bool = False) -> type[TyperCommand]:
+    """The class of a command that takes ``--json`` with a value and without."""
 
     class Command(TyperCommand):
-        """Takes ``--json`` with a value and without."""
-
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             for param in self.get_params(ctx):
                 quicken(param)
             return super().parse_args(ctx, with_fields(args, fields, any_field) if fields else args)
 
-    return app, app.command(cls=Command)
+    return Command
 
 
 def quicken(param: Any) -> None:

@@ -63,10 +63,13 @@ async def _by_id(store: AbstractStore, text: str, live: bool, folder: str | None
             await store.io.call(pending.refresh)
             held = pending.run({text})
         run_id = text if held is None else held.run_id or held.uid
+        run, trouble = None, None
         try:
             run = await stored_run(store, run_id, {text}, held)
-        except StoreError:
-            run = None  # not found by that; or what spools hold may do, and else the store says it once more
+        except NotFoundError:
+            pass  # what spools hold may do, or the text is no id
+        except StoreError as error:
+            trouble = error  # what spools hold may do, and else the store says it once more
         if run is not None and live:
             held = pending.run(names_of(run) | {text})
         if held is not None:
@@ -74,7 +77,7 @@ async def _by_id(store: AbstractStore, text: str, live: bool, folder: str | None
             held = pending.run(held.names)
     finally:
         pending.close()
-    return None if run is None and held is None else FoundRun.of(run, held)
+    return None if run is None and held is None else FoundRun.of(run, held, trouble=trouble)
 
 
 async def _by_text(store: AbstractStore, text: str, live: bool, folder: str | None) -> FoundRun:

@@ -24,16 +24,24 @@ _PAGE = 1000
 class FoundRun(NamedTuple):
     """One run. ``run``: as it is, or will be, in the store. ``waiting``: how many points, params, tags and artifacts
     spools here hold. ``alive``: a living process has it open. ``stored``: the store has it. ``last_time``: the last
-    sign of life, in ms since the epoch, where there was one."""
+    sign of life, in ms since the epoch, where there was one. ``trouble``: why the store could not be asked; then
+    this is only what spools here hold."""
 
     run: Run
     waiting: int = 0
     alive: bool = False
     stored: bool = True
     last_time: int | None = None
+    trouble: StoreError | None = None
 
     @classmethod
-    def of(cls, run: Run | None, held: PendingRun | None, experiment_id: str = "") -> FoundRun:
+    def of(
+        cls,
+        run: Run | None,
+        held: PendingRun | None,
+        experiment_id: str = "",
+        trouble: StoreError | None = None,
+    ) -> FoundRun:
         """What the store says of a run, and what spools hold of it; one of the two is not None. ``experiment_id``: of a
         run that the store does not have."""
         if held is None:
@@ -41,7 +49,7 @@ class FoundRun(NamedTuple):
             times = [point.timestamp for point in run.data.latest.values()]
             return cls(run, last_time=run.info.end_time or max(times, default=None))
         whole = held.over(run) if run is not None else held.alone(experiment_id)
-        return cls(whole, held.waiting, held.alive, run is not None, held.last_time)
+        return cls(whole, held.waiting, held.alive, run is not None, held.last_time, trouble)
 
 
 class FoundRuns(list[FoundRun]):
@@ -93,7 +101,7 @@ async def find_runs(
         found.trouble = error
         place = _Place(set(experiments or ()), experiments)
         alone = [(run, run.spec.experiment_id or "") for run in held]
-        merged = [FoundRun.of(None, run, id_) for run, id_ in alone if place.holds_new(run, id_)]
+        merged = [FoundRun.of(None, run, id_, error) for run, id_ in alone if place.holds_new(run, id_)]
         merged = [run for run in merged if search_for.is_met_by(run)]
     found += search_for.sorted(merged)[:limit]
     return found

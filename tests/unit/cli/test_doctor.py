@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 import asynctrack
 from asynctrack.cli import app
+from asynctrack.cli.installed import installed
 from tests.servers import free_port
 
 
@@ -85,3 +87,20 @@ def test_it_lists_the_spools_in_which_something_waits() -> None:
     (spool,) = doctor()["spools"]
     assert spool["events"] == 1
     assert spool["store"].endswith("/mlruns")
+
+
+def test_what_is_installed_is_what_pythons_own_library_finds() -> None:
+    mine = {name: package.version for name, package in installed().items()}
+    theirs: dict[str, str] = {}
+    for each in distributions():
+        theirs.setdefault(each.name.lower().replace("_", "-").replace(".", "-"), each.version)
+    assert {name: mine.get(name) for name in theirs} == theirs
+
+
+def test_of_two_installed_the_one_that_is_imported_is_named(tmp_path: Path) -> None:
+    for place, name in (("a", "some_thing-2.0.dist-info"), ("b", "Some.Thing-1.0-py3.11.egg-info")):
+        (tmp_path / place / name).mkdir(parents=True)
+    found = installed([str(tmp_path / "none.zip"), str(tmp_path / "a"), str(tmp_path / "b")])
+    assert {name: package.version for name, package in found.items()} == {"some-thing": "2.0"}
+    assert installed([str(tmp_path / "b")])["some-thing"].version == "1.0"
+    assert found["some-thing"].read("entry_points.txt") == ""

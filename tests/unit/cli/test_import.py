@@ -23,6 +23,9 @@ def test_a_folder_goes_into_a_database_and_the_second_time_there_is_nothing_to_d
     assert "3 experiments, 5 runs with 121 events imported, 0 runs were there already" in text
     told = json.loads(call("./mlruns", "--to", "sqlite:///mlflow.db", "--json"))
     assert (told["runs"], told["left"], told["problems"]) == (1, 0, [])  # the one that is running is looked at again
+    some = json.loads(call("./mlruns", "--to", "sqlite:///mlflow.db", "--json", "runs,present"))
+    assert some == {"runs": 1, "present": 4}
+    assert "the fields are source, store" in call("./mlruns", "--to", "sqlite:///b.db", "--json", "a,b", code=2)
 
 
 def test_damaged_files_are_named_at_the_end_and_the_status_says_so(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_damage_is_shown_and_no_traceback(tmp_path: Path, broken: dict[str, str]
 
 
 def test_what_is_no_spool_is_an_error() -> None:
-    assert "no-such is not a spool" in call("spool", "rejected", "no-such", code=1)
+    assert "no-such is not a spool" in call("spool", "rejected", "no-such", code=3)
 
 
 def test_the_command_is_installed_and_runs_as_a_module(tmp_path: Path) -> None:
@@ -251,6 +251,33 @@ def test_retry_tells_what_was_accepted_and_keeps_what_was_not_in_the_same_folder
     asynctrack.shutdown()
     assert len(taken.read_text().splitlines()) == 3
     assert listed(*here) == []
+
+
+def test_json_has_the_fields_that_are_asked_for(tmp_path: Path) -> None:
+    """As of the other verbs; times are RFC 3339, and what was done is said as well."""
+    run_program("import os" + REFUSED, tmp_path)
+    assert json.loads(call("spool", "--json", "rejected,events")) == [{"rejected": 3, "events": 0}]
+    assert json.loads(call("spool", "--dir", ".asynctrack", "--json=owner")) == [{"owner": "dead"}]
+    assert listed()[0]["created"].endswith("Z")
+    first, *_ = json.loads(call("spool", "rejected", "--json", "key,value,step,time"))
+    assert (first["key"], first["value"], first["step"]) == ("taken", "0.0", 0)
+    assert first["time"].endswith("Z")
+    assert "the fields are path, store" in call("spool", "--json", "path,nonsense", code=2)
+    (taken,) = (tmp_path / "mlruns").glob("0/*/metrics/taken")
+    again = json.loads(call("spool", "retry", "--json", code=1).splitlines()[-1])
+    assert again["accepted"] == 0
+    assert any("taken" in problem for problem in again["problems"])
+    asynctrack.shutdown()
+    assert "give --yes as well" in call("spool", "drop", "--json", code=2)
+    assert json.loads(call("spool", "drop", "--yes", "--json")) == {"dropped": 3}
+    assert json.loads(call("spool", "retry", "--json", "accepted")) == {"accepted": 0}
+    assert taken.is_dir()
+
+
+def test_a_name_from_a_spool_reaches_no_terminal_as_an_order(tmp_path: Path, broken: dict[str, str]) -> None:
+    run_program(DIES.replace('"baseline"', '"\\x1b]0;title\\x07"'), tmp_path, **broken)
+    assert "\\x1b]0;title\\x07" in call("spool")
+    assert "\x1b" not in call("spool")
 
 
 def test_help_says_what_the_exit_status_means() -> None:

@@ -99,6 +99,11 @@ def test_what_the_store_does_not_have_is_shown_from_the_spool_and_nothing_change
     assert [line.split("\t")[0] for line in call("tail", "@", "-n", "2").out.splitlines()] == ["8", "9"]
     assert "━━ waiting" in call("plot", "@", LANG="C.UTF-8").out
     call("wait", "@", "loss <= 0.1")
+    said = call("diff", "@", "waiting", status=2 if where == "server" else 0)
+    assert (said.out, "127.0.0.1" in said.err) == (("", True) if where == "server" else ("kind\tkey\ta\tb\n", False))
+    said = call("compare", "@", "--all", "--json", "kind,key")
+    assert {"kind": "param", "key": "lr"} in said.json
+    assert ("only what waits on this machine is shown" in said.err) is (where == "server")
     assert files_of(tmp_path) == before
     call("runs", "--no-live", status=1 if where == "server" else 0)
 

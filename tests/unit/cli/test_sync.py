@@ -87,6 +87,14 @@ def test_json_says_what_became_of_each(tmp_path: Path) -> None:
     assert only_run(tmp_path / "elsewhere").status == "FINISHED"
 
 
+def test_json_has_the_fields_that_are_asked_for(tmp_path: Path) -> None:
+    leave(tmp_path)
+    assert json.loads(call("--dry-run", "--json", "events")) == [{"events": 501}]
+    assert "the fields are spool, store, events, delivering" in apart().invoke(
+        app, ["sync", "--dry-run", "--json", "events,state"]).stderr  # fmt: skip
+    assert json.loads(call("--json", "state,delivered")) == [{"state": "delivered", "delivered": 501}]
+
+
 def test_status_1_when_something_is_left(broken: Path) -> None:
     """It says why, and the spool stays."""
     (entry,) = told("--timeout", "0.5", code=1)
@@ -102,20 +110,20 @@ def test_status_1_when_events_were_refused(tmp_path: Path) -> None:
     assert "501 refused (see `asynctrack spool rejected`)" in call(code=1)
 
 
-def test_status_1_for_what_is_no_spool(tmp_path: Path) -> None:
+def test_status_3_for_what_is_no_spool(tmp_path: Path) -> None:
     result = apart().invoke(app, ["sync", "nothing"])
     assert (result.exit_code, result.stderr) == (
-        1,
+        3,
         "asynctrack: nothing is not a spool; `asynctrack spool` lists them\n",
     )
 
 
 @pytest.mark.parametrize("arguments", [("--to", "mysql://host/mlflow"), ("--to", "mysql://host/mlflow", "--dry-run")])
-def test_status_1_for_a_store_of_no_known_kind(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_status_2_for_a_store_of_no_known_kind(arguments: tuple[str, ...], tmp_path: Path) -> None:
     """Said in one line."""
     leave(tmp_path)
     result = apart().invoke(app, ["sync", *arguments])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "mlflow server --backend-store-uri" in result.stderr
     assert "Traceback" not in result.stdout + result.stderr
 
