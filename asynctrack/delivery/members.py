@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from asynctrack.delivery.work import EndOfRun
     from asynctrack.entities import RunInfo
 
-__all__ = ["NotBegunError", "Standing", "begin_part", "end_of", "end_part", "is_member", "standings_in"]
+__all__ = ["NotBegunError", "Standing", "begin_part", "creates_run", "end_of", "end_part", "is_member", "standings_in"]
 
 logger = logging.getLogger("asynctrack")
 
@@ -73,6 +73,12 @@ class Standing(NamedTuple):
 def is_member(spec: RunSpec) -> bool:
     """Whether the process that has started ``spec`` shares the run with others."""
     return _own(spec) is not None
+
+
+def creates_run(spec: RunSpec) -> bool:
+    """Whether the process that has started ``spec`` creates the run. Of those who share one, one does."""
+    own = _own(spec)
+    return spec.run_id is None and (own is None or own[1].creates)
 
 
 def _own(spec: RunSpec) -> tuple[str, Standing] | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from asynctrack.constants import RunStatus
-from asynctrack.delivery.members import is_member
+from asynctrack.delivery.members import creates_run, is_member
 from asynctrack.entities import Metric, Run, RunData, RunInfo
 from asynctrack.journal.homes import spool_homes
 from asynctrack.journal.owner import READABLE_VERSIONS, Owner, read_owner
@@ -43,7 +43,7 @@ class PendingRun:
     @property
     def spec(self) -> RunSpec:
         """What it was created with, or else what it is logged to with."""
-        creators = [held.spec for _, held in self.parts if held.spec.run_id is None and not held.attached]
+        creators = [held.spec for _, held in self.parts if creates_run(held.spec) and not held.attached]
         return (creators or [held.spec for _, held in self.parts])[0]
 
     @property
@@ -64,7 +64,7 @@ class PendingRun:
     @property
     def creates(self) -> bool:
         """Whether its creation is among what waits."""
-        return any(held.begins and held.spec.run_id is None and not held.attached for _, held in self.parts)
+        return any(held.begins and creates_run(held.spec) and not held.attached for _, held in self.parts)
 
     @property
     def alive(self) -> bool:

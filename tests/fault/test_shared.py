@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from asynctrack.current import store_for
+from asynctrack.reading.looking import Look, look
+from asynctrack.reading.runs import find_runs
+from asynctrack.stores.io import drive
 from tests.fault.programs import LIMIT, finish, recover, spools, start
 from tests.mlruns import StoredRun, only_run, read_runs
 
@@ -207,3 +211,46 @@ def test_processes_without_a_launcher_share_the_run_that_is_named(tmp_path: Path
     assert only_run(tmp_path / "mlruns").status == "RUNNING"
     assert finish_with(second, "\n").returncode == 0
     assert only_run(tmp_path / "mlruns").status == "FINISHED"
+
+
+#: logs 100 points, says so, and ends after a line
+READ = """
+import asynctrack, os, sys
+asynctrack.configure(flush_interval=1000)
+with asynctrack.start_run(shared=True, run_name="together") as run:
+    for step in range(100):
+        run.log_metric("loss", float(os.environ["RANK"]), step)
+    if os.environ.get("FLUSH"):
+        run.flush()
+    print(run.run_id, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_ranks_are_read_as_one_run(tmp_path: Path, mode: str) -> None:
+    """Some of it is in the store, or none; the rest waits in the spools of three processes."""
+    where = {"MLFLOW_TRACKING_URI": "mlruns", "WORLD_SIZE": "3", "ASYNCTRACK_JOB": "job", "ASYNCTRACK_MODE": mode}
+    flush = {"FLUSH": "1"} if mode == "online" else {}
+    ranks = [start(READ, tmp_path, RANK=str(rank), **where, **({} if rank else flush)) for rank in range(3)]
+    (run_id,) = {rank.stdout.readline().strip() for rank in ranks if rank.stdout is not None}
+    store = store_for(str(tmp_path / "mlruns"))
+
+    def check(stored: int) -> Look:
+        found = drive(look(store, run_id))
+        points = sorted((value, step) for step, _, value in found["loss"].columns.rows())
+        assert points == [(float(rank), step) for rank in range(3) for step in range(100)]
+        assert found["loss"].stored == stored
+        return found
+
+    found = check(100 if flush else 0)
+    assert (found.run.info.status, found.run.info.run_name, found.ended) == ("RUNNING", "together", False)
+    (listed,) = drive(find_runs(store))
+    assert (listed.run.info.run_id, listed.alive, listed.stored) == (run_id, True, bool(flush))
+    finish(ranks[1])
+    assert not check(200 if flush else 0).ended, "the others go on"
+    for rank in (ranks[0], ranks[2]):
+        finish(rank)
+    recover(tmp_path)
+    found = check(300)
+    assert (found.run.info.status, found.ended) == ("FINISHED", True)

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 import asynctrack
+from asynctrack.current import store_for
+from asynctrack.reading.follower import Follower
+from asynctrack.stores.io import drive
 from tests.servers import MlflowServer, free_port
 from tests.unit.cli.conftest import Call, log_trials
 
@@ -57,11 +60,30 @@ def test_sqlite(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_server(call: Call, sqlite_server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_server.url)
+    check_a_shared_store(call, sqlite_server.url, monkeypatch)
+
+
+def test_postgresql(call: Call, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_a_shared_store(call, postgres_database, monkeypatch)
+    asynctrack.set_experiment("Default")
+    with asynctrack.start_run(run_name="growing") as run:
+        follower = Follower(store_for(), run.run_id)
+        for step in range(3):
+            run.log_metric("loss", step / 2, step)
+            drive(follower.look())
+            run.flush()
+            assert drive(follower.look()) == {"loss"}
+            assert list(follower.series["loss"].columns.rows())[-1][::2] == (step, step / 2)
+            assert follower.series["loss"].stored == step + 1
+    asynctrack.delete_run(run.run_id)
+
+
+def check_a_shared_store(call: Call, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     ids = log_trials()
     try:
         check_the_verbs(call, ids)
-    finally:  # other tests use the server, and count its runs
+    finally:  # other tests use it, and count its runs
         experiment = asynctrack.get_experiment_by_name("vision")
         assert experiment is not None
         for run_id in ids:
