@@ -60,7 +60,8 @@ class Settings(NamedTuple):
     a process of its own, which leaves the interpreter's lock to the program.
 
     ``spool_dir``: folder of the spools. None: ``.asynctrack/`` in the working
-    directory, or the user's state folder if that cannot be written.
+    directory; the user's state folder (``$XDG_STATE_HOME/asynctrack/``) where
+    nothing should be left in that directory. See docs/guarantees.md.
 
     ``max_spool_bytes``: bytes of undelivered events on disk, per process and
     store. Beyond it, and not counted: which runs and metrics the events are

@@ -36,6 +36,7 @@ def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     # Most tests look into files. Those of the default take it away.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "mlruns")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # where spools go that have no other place
+    monkeypatch.setenv("TMPDIR", "/var/tmp")  # the folder of a test is no temporary one, in which no spool is put
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # and what is remembered of file stores
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(current, "_uri_set_here", None)

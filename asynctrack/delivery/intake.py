@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from asynctrack.clock import monotonic
@@ -138,11 +138,11 @@ class Courtesy:
 
 
 class Orphans:
-    """What dead processes of this host have left in ``home`` for ``store``. ``add`` begins to deliver a spool."""
+    """What dead processes of this host have left in ``homes`` for ``store``. ``add`` begins to deliver a spool."""
 
-    def __init__(self, home: str, store: str, add: Callable[[Spool], Source | None]) -> None:
+    def __init__(self, homes: Iterable[str], store: str, add: Callable[[Spool], Source | None]) -> None:
         self._add = add
-        self._found = find_orphans(home, store, same_spelling)
+        self._found = (spool for home in dict.fromkeys(homes) for spool in find_orphans(home, store, same_spelling))
         self._again: deque[str] = deque()
 
     def take(self) -> Source | None:

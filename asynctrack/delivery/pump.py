@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import TypeVar
 
@@ -94,9 +94,9 @@ class Pump:
         self.sources.append(source)
         return source
 
-    def adopt_orphans(self, home: str) -> None:
-        """Deliver what dead processes of this host have left in ``home`` for this store."""
-        self.intake.add(Orphans(home, self.store.uri, self._add_orphan))
+    def adopt_orphans(self, homes: Iterable[str]) -> None:
+        """Deliver what dead processes of this host have left in ``homes`` for this store."""
+        self.intake.add(Orphans(homes, self.store.uri, self._add_orphan))
 
     def _add_orphan(self, spool: Spool) -> Source | None:
         source = self.add(spool)

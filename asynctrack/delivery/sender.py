@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from asynctrack.clock import monotonic
+from asynctrack.clock import chance, monotonic
 from asynctrack.delivery.creating import create_run
 from asynctrack.delivery.ending import end_run
 from asynctrack.delivery.isolation import Isolation, settings_are_wrong
@@ -238,10 +238,8 @@ class Sender:
         self._put_off.add(lane)
 
     def _wait(self, lane: Lane, backoff: Backoff, work: Work, error: StoreError) -> None:
-        from random import random  # late, as it is rarely needed: it loads hashlib
-
         self.waiting.add(lane)
-        backoff.put_off(error, begun=work.begun, now=self._clock(), random=random())
+        backoff.put_off(error, begun=work.begun, now=self._clock(), random=chance())
 
     # ── the spool
 

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
-from asynctrack.clock import monotonic
+from asynctrack.clock import chance, monotonic
 from asynctrack.delivery.retry import Backoff
 from asynctrack.errors import UnavailableError
 
@@ -65,9 +65,7 @@ class Supervision:
         return min((each.backoff.retry_at for each in troubles if each.backoff.waits(now)), default=float("inf"))
 
     def _failed(self, trouble: _Trouble, what: str, error: Exception, begun: float) -> None:
-        from random import random  # late, as it is rarely needed: it loads hashlib
-
-        trouble.backoff.put_off(UnavailableError(what), begun=begun, now=self._clock(), random=random())
+        trouble.backoff.put_off(UnavailableError(what), begun=begun, now=self._clock(), random=chance())
         expected = isinstance(error, OSError)  # else it is a bug: with its traceback
         trouble.said = f"{what}: {error if expected else repr(error)}"
         kind = type(error), getattr(error, "errno", None)

@@ -7,7 +7,6 @@ straight through, with plain blocking I/O, until everything is delivered or the 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Container
 from contextlib import suppress
 from importlib import import_module
@@ -133,7 +132,7 @@ class Rounds:
         """Of those who share a run, one has ended here. Others may have died meanwhile, whose ends are still to come;
         taken up at once, for this program may be ending."""
         if source.spool.path is not None:
-            self.pump.adopt_orphans(os.path.dirname(source.spool.path))
+            self.pump.adopt_orphans(self._context.journal.homes)
             self.pump.intake.fill()
 
     def nap(self) -> float:
@@ -313,7 +312,7 @@ class LocalConsumer:
         if path is None:
             return
         try:
-            self._rounds.pump.adopt_orphans(os.path.dirname(path))
+            self._rounds.pump.adopt_orphans(self._context.journal.homes)
         except Exception as error:  # whatever is wrong with what others have left, one's own events are delivered
             logger.exception("asynctrack: cannot look for what others have left beside %s: %s", path, error)
 

@@ -19,6 +19,7 @@ from asynctrack.clock import monotonic
 from asynctrack.delivery.pump import Pump
 from asynctrack.delivery.source import Source
 from asynctrack.engine.shipping import ship
+from asynctrack.journal.homes import spool_homes
 from asynctrack.journal.spool import Spool
 from asynctrack.platforms import fcntl
 from asynctrack.settings import current_settings
@@ -63,7 +64,7 @@ def main(path: str, owner: int = -1) -> int:
         return 2
     own.start_reporting()
     own.end_status = _Owner(spool.owner.pid, owner).status
-    pump.adopt_orphans(os.path.dirname(os.path.abspath(path)))
+    pump.adopt_orphans([os.path.dirname(os.path.abspath(path)), *spool_homes(settings.spool_dir, store.uri)])
     import anyio
 
     anyio.run(lambda: ship(pump, _stop(pump, own, settings.close_timeout), wake=_listen))

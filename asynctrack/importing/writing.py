@@ -11,11 +11,10 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
-from random import random
 from typing import TypeVar
 
 from asynctrack.artifacts.uri import open_artifacts
-from asynctrack.clock import monotonic
+from asynctrack.clock import chance, monotonic
 from asynctrack.constants import LONGEST_VALUE, PARENT_RUN_TAG, UID_TAGS, LifecycleStage, RunStatus
 from asynctrack.delivery.isolation import Isolation
 from asynctrack.delivery.outcome import SUSPECTED, as_store_error
@@ -74,7 +73,7 @@ class Target:
                 error, now = as_store_error(problem), monotonic()
                 if not error.retryable or now - begun > self._timeout:
                     raise error from problem
-                backoff.put_off(error, begun=now, now=now, random=random())
+                backoff.put_off(error, begun=now, now=now, random=chance())
                 if isolation is not None and error.suspicious and backoff.attempts >= SUSPECTED:
                     isolation.suspected = True
             self.cancelled.wait(max(0.0, min(backoff.retry_at, begun + self._timeout + 0.1) - monotonic()))

@@ -135,7 +135,9 @@ class Book:
         assert self._run is not None
         state = self._run._state
         name = hashlib.sha256(f"{state.run_id} {self._prefix} {self._every}".encode()).hexdigest()[:32]
-        self._workers = Workers(os.path.join(spool_homes(state.engine.settings.spool_dir)[0], f"workers-{name}"))
+        engine = state.engine
+        [home, *_] = spool_homes(engine.settings.spool_dir, engine.store.uri)
+        self._workers = Workers(os.path.join(home, f"workers-{name}"))
 
     def _tell(self, about: str, message: str, *values: Any) -> None:
         """Log a warning, once about one thing."""

@@ -13,7 +13,8 @@ from asynctrack.journal.registered import RegistryReader
 from asynctrack.journal.removal import DELETED, remove_deleted
 from asynctrack.journal.segment import Segment
 from asynctrack.journal.spool import Spool
-from asynctrack.platforms import check_file_name, why
+from asynctrack.platforms import check_file_name, unquoted_path, why
+from asynctrack.settings import switch
 
 __all__ = ["find_orphans", "left_alone", "open_spool", "remove_emptied", "spool_homes"]
 
@@ -23,17 +24,40 @@ logger = logging.getLogger("asynctrack")
 _said: dict[str, str] = {}
 
 
-def spool_homes(configured: str | None) -> list[str]:
-    """Folders for spools, best first: as configured, else ``.asynctrack/`` here, else the user's state folder. Raises
+def spool_homes(configured: str | None, store: str = "") -> list[str]:
+    """Folders for spools, best first. As configured; else ``.asynctrack/`` in the working directory, and the user's
+    state folder, which comes first where the spool of a program that logs to ``store`` should not stand here. Raises
     InvalidInputError for a name that no folder can have."""
     if configured:
         check_file_name("spool_dir", configured)
-    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    homes = [os.path.expanduser(configured)] if configured else [".asynctrack", os.path.join(state, "asynctrack")]
+        homes = [os.path.expanduser(configured)]
+    else:
+        state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+        homes = [".asynctrack", os.path.join(state, "asynctrack")]
+        if not os.path.isabs(homes[1]):
+            homes.pop()  # a user without a home
+        elif not _may_stand_here(store):
+            homes.reverse()
     try:
         return [os.path.abspath(home) for home in homes]
     except FileNotFoundError:
         return [home for home in homes if os.path.isabs(home)]  # somebody has deleted the working directory
+
+
+def _may_stand_here(store: str) -> bool:
+    """Whether the working directory is the place for a spool for ``store``: it stays when the program has ended,
+    programs that log to this store start there, and nobody takes it for the program's files."""
+    if switch("ASYNCTRACK_MLFLOW", default=False):
+        return False  # code that knows nothing of spools copies the directory: `log_model(code_paths=["."])`
+    try:
+        here = os.path.join(os.getcwd(), "")
+    except FileNotFoundError:
+        return False
+    kind, _, path = store.partition("://")
+    if kind in ("file", "sqlite"):  # such a store is deleted with the directory, or is elsewhere
+        return os.path.realpath(unquoted_path(path) if kind == "file" else path).startswith(here)
+    temporary = os.path.realpath(os.environ.get("TMPDIR") or "/tmp")
+    return not here.startswith(os.path.join(temporary, ""))
 
 
 def open_spool(

@@ -53,15 +53,13 @@ class Journal:
         #: the same one for life: the log calls hold it
         self.chain = Chain(self._room, rolled, self._open)
         #: of this process's children too, wherever they go before they log
-        self._homes = spool_homes(settings.spool_dir)
+        self.homes = spool_homes(settings.spool_dir, store_uri)
         self._open()
 
     def _open(self) -> None:
         slots = slots_for(FIRST_SEGMENT_BYTES, self.settings.segment_bytes)
         ships = self.settings.mode != "offline"
-        self.spool, head, problems = open_spool(
-            self._homes, self.store_uri, slots, consumed=self._consumed, ships=ships
-        )
+        self.spool, head, problems = open_spool(self.homes, self.store_uri, slots, consumed=self._consumed, ships=ships)
         if self.spool.path is None:
             _tell_memory_only(problems)
         #: what the journal takes; the spool's other users release what they delete

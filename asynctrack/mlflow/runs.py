@@ -121,8 +121,8 @@ class LoggedRuns:
             return found
 
     def with_inputs(self, run_id: Any) -> LoggedRun | None:
-        """A run for which it can be logged what it uses and has made: it is known what that is so far, and its store
-        takes it. A store that cannot be reached is asked again."""
+        """A run for which it can be logged what it uses and has made: it is known what that is so far, or its store was
+        away when the run was met; and the store takes it. A store that cannot be reached is asked again."""
         if self._takes_inputs is None:
             try:
                 self._takes_inputs = drive(store_to_ask(self.uri).takes_inputs())
@@ -131,7 +131,7 @@ class LoggedRuns:
         if self._takes_inputs is False:
             return None
         run = self.find(run_id)
-        return None if run is None or run.answer is None else run
+        return None if run is None or (run.answer is None and run.experiment_id is not None) else run
 
     def _meet(self, run_id: str) -> LoggedRun | None:
         params: dict[str, str] = {}

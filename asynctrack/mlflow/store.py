@@ -28,7 +28,7 @@ from asynctrack.runs.waiting import raise_refused, timed_out
 from asynctrack.stores.base import RunSpec
 from asynctrack.stores.keys import check_key
 
-__all__ = ["JournalStore"]
+__all__ = ["JournalStore", "drawn_name"]
 
 logger = logging.getLogger("asynctrack")
 
@@ -139,7 +139,7 @@ class JournalStore:
             spec = RunSpec(
                 uid=os.urandom(16).hex(),
                 experiment_id=str(experiment_id),
-                run_name=run_name or labels.get(MLFLOW_RUN_NAME),
+                run_name=run_name or labels.get(MLFLOW_RUN_NAME) or drawn_name(inner),
                 user_id=str(user_id or ""),
                 start_time=int(start_time),
                 tags=labels,
@@ -290,6 +290,14 @@ class _Delivery(Future[None]):
                 raise_refused(state)
         except AsynctrackError as error:
             raise MlflowException(f"asynctrack: {error}") from None
+
+
+def drawn_name(inner: Any) -> str | None:
+    """A name for a run that was given none, where MLflow's store draws one from Python's `random`; None where a server
+    does. A program that seeds that gets the names, and later the numbers, that it gets without asynctrack."""
+    maker = next(cls for cls in type(inner).__mro__ if "create_run" in vars(cls))
+    draw = getattr(sys.modules.get(maker.__module__), "_generate_random_name", None)
+    return None if draw is None else str(draw())
 
 
 def _as_mlflow_has_it(run: Any) -> Any:

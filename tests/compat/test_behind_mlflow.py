@@ -5,10 +5,14 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import os
 import pickle
+import random
 import time
+import uuid
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,8 @@ import pytest
 
 import asynctrack
 from asynctrack.mlflow import installed, quick, wrapping
-from asynctrack.mlflow.store import JournalStore
+from asynctrack.mlflow.store import JournalStore, drawn_name
+from asynctrack.recovery.sync import spool_paths
 from tests import servers
 from tests.compat import behind_mlflow as behind
 from tests.compat.behind_mlflow import mlflow
@@ -88,6 +93,50 @@ def test_a_program_leaves_what_it_would_leave_without_asynctrack(uri: str) -> No
     assert len(plain[1]) == 4
     assert behind.after(uri, everyday, behind.PREFIX) == plain
     assert behind.after(uri, everyday, behind.INSTALLED) == plain
+
+
+@pytest.mark.filterwarnings("ignore")  # of MLflow's dependencies, while they are imported
+def test_names_come_from_python_s_random_as_without_asynctrack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a program that seeds it has the same run names, and draws the same numbers later."""
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = str(tmp_path / "mlruns")
+
+    def program(client: Any, experiment_id: str) -> list[Any]:
+        random.seed(7)
+        with mlflow.start_run(experiment_id=experiment_id) as run:
+            mlflow.log_metric("loss", 1.0)
+        made = client.create_run(experiment_id)
+        named = client.create_run(experiment_id, run_name="named")
+        return [run.info.run_name, made.info.run_name, named.info.run_name, random.random()]
+
+    names, _ = behind.after(uri, program)
+    assert behind.after(uri, program, behind.PREFIX)[0] == names
+    for module, name, draws in (
+        ("file_store", "FileStore", True),
+        ("sqlalchemy_store", "SqlAlchemyStore", True),
+        ("rest_store", "RestStore", False),
+    ):
+        random.seed(7)
+        of_mlflow: Any = getattr(import_module(f"mlflow.store.tracking.{module}"), name)
+        assert drawn_name(of_mlflow.__new__(of_mlflow)) == (names[0] if draws else None)
+
+
+def test_what_copies_the_working_directory_does_not_copy_the_spool(
+    server: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``log_model(code_paths=[os.getcwd()])`` does; the spool is in the user's state folder, and is found there."""
+    state = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
+    (tmp_path / "train.py").write_text("")
+    with behind.tracking(f"asynctrack+{server}") as client:
+        experiment_id = client.create_experiment(f"copies-{uuid.uuid4().hex}")
+        with mlflow.start_run(experiment_id=experiment_id) as run:
+            mlflow.log_metric("loss", 1.0)
+            [spool] = spool_paths()
+            assert Path(spool).parent == state / "asynctrack"
+            assert os.stat(spool).st_mode & 0o777 == 0o700
+            mlflow.log_artifacts(".", "code")
+        assert [file.path for file in client.list_artifacts(run.info.run_id, "code")] == ["code/train.py"]
 
 
 def statements(client: Any, experiment_id: str) -> list[tuple[Callable[[], Any], str]]:

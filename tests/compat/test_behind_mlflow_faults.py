@@ -46,7 +46,7 @@ def started(code: str, folder: Path, **environment: str) -> subprocess.Popen[str
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code],
         cwd=folder,
-        env={**os.environ, **environment},
+        env={**os.environ, "XDG_STATE_HOME": str(folder), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -65,7 +65,7 @@ def test_a_killed_program_loses_nothing_and_a_failed_one_is_called_failed(
     said, errors = failed.communicate(timeout=120)
     assert "no such thing" in errors
     failed_run = said.split()[0]
-    [shipment] = sync(spool_dir=str(tmp_path / "killed/.asynctrack"))
+    [shipment] = sync(spool_dir=str(tmp_path / "killed/asynctrack"))
     assert shipment.problem is None
     with behind.tracking(url) as client:
         run = client.get_run(killed_run)
@@ -73,7 +73,7 @@ def test_a_killed_program_loses_nothing_and_a_failed_one_is_called_failed(
         assert len(client.get_metric_history(killed_run, "loss")) == 500
         run = client.get_run(failed_run)
         assert (run.info.status, run.data.metrics) == ("FAILED", {"loss": 1.0, "child": 1.0})
-    assert not [path for path in (tmp_path / "failed/.asynctrack").iterdir() if path.is_dir()]
+    assert not [path for path in (tmp_path / "failed/asynctrack").iterdir() if path.is_dir()]
 
 
 def test_training_goes_on_without_the_server_and_nothing_is_lost(

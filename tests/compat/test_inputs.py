@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import asynctrack
 from asynctrack.current import store_for
 from asynctrack.delivery.inputs import send_batch
 from asynctrack.journal.inputs import dataset_entry, input_of, model_entry, output_entry
@@ -117,6 +118,33 @@ def test_it_costs_no_request(server: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert [each.dataset.name for each in found.inputs.dataset_inputs] == ["train"]
 
 
+def test_what_is_said_while_the_server_is_away_is_there_when_it_is_back(sqlite_server: servers.MlflowServer) -> None:
+    """Of a run that began before, of one that another program began, and of one that begins meanwhile."""
+    asynctrack.configure(connect_timeout=0.5)
+    theirs = drive(store_for(sqlite_server.url).create_run(RunSpec(uid=uuid.uuid4().hex))).run_id
+    with behind.tracking(f"asynctrack+{sqlite_server.url}") as client:
+        model_id = client.create_logged_model("0").model_id
+        made = [mlflow.entities.LoggedModelOutput(model_id, 7)]
+        before = client.create_run("0").info.run_id
+        sqlite_server.stop()
+        try:
+            meanwhile = client.create_run("0").info.run_id
+            for run_id in (before, theirs, meanwhile):
+                client.log_inputs(run_id, [used("train", context="training"), used("test")])
+                client.log_inputs(run_id, [used("train", other="tag")])
+            client.log_outputs(before, made)
+            client.log_outputs(meanwhile, made)
+        finally:
+            sqlite_server.start()
+        found = [says(client.get_run(run_id), {model_id: "it"}) for run_id in (before, meanwhile, theirs)]
+        there = client.create_run("0").info.run_id  # with the server there
+        client.log_inputs(there, [used("train", context="training"), used("test")])
+        client.log_inputs(there, [used("train", other="tag")])
+        client.log_outputs(there, made)
+        expected = says(client.get_run(there), {model_id: "it"})
+    assert found == [expected, expected, (*expected[:2], [])]
+
+
 def test_a_killed_program_loses_none(server: str, tmp_path: Path) -> None:
     died = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", f"import os; os.environ['MLFLOW_TRACKING_URI'] = {server!r}\n{DIES}"],
@@ -127,7 +155,7 @@ def test_a_killed_program_loses_none(server: str, tmp_path: Path) -> None:
         timeout=120,
     )
     assert died.returncode == -9, died.stderr
-    [shipment] = sync(spool_dir=str(tmp_path / ".asynctrack"))
+    [shipment] = sync()
     assert shipment.problem is None
     with behind.tracking(server) as client:
         run = client.get_run(died.stdout.split()[0])

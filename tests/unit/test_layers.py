@@ -79,6 +79,7 @@ HOMES = {
     ),
     "msgpack": ("journal",),
     "psycopg": ("stores.sql",),
+    "random": ("stores.file.layout", "stores.names"),  # with a generator of their own: a program may seed Python's
     "rich": ("cli", "engine", "tui"),
     "socksio": ("stores.rest",),
     "sqlite3": ("stores.sql",),

@@ -6,8 +6,8 @@ They are read at each request, so a change counts from the next one on.
 from __future__ import annotations
 
 import os
-import random
 
+from asynctrack.clock import chance
 from asynctrack.errors import InvalidInputError
 from asynctrack.settings import switch
 
@@ -50,7 +50,7 @@ def pause_before(attempt: int, retry_after: float | None) -> float:
         return retry_after
     factor = _number("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", 2.0, "seconds, at least 0", least=0.0)
     jitter = _number("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", 1.0, "seconds, at least 0", least=0.0)
-    return min(factor * 2.0 ** min(attempt - 1, 60) + random.uniform(0.0, jitter), _LONGEST_PAUSE)
+    return min(factor * 2.0 ** min(attempt - 1, 60) + jitter * chance(), _LONGEST_PAUSE)
 
 
 def _number(variable: str, default: float, what: str, *, least: float | None = None) -> float:

@@ -6,10 +6,9 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from random import uniform
 from typing import Any
 
-from asynctrack.clock import monotonic
+from asynctrack.clock import chance, monotonic
 from asynctrack.errors import UnavailableError
 from asynctrack.reentrant import RLock
 from asynctrack.stores.sql import forking, postgres_links
@@ -134,7 +133,7 @@ class PostgresDatabase:
             except psycopg.OperationalError as error:
                 if not postgres_links.is_full(error) or monotonic() + step > until:
                     raise
-            time.sleep(uniform(step / 2, step))
+            time.sleep(step * (0.5 + 0.5 * chance()))
             step = min(step * 1.5, _LONGEST_STEP)
 
     def _connect(self, wait: float) -> Link:

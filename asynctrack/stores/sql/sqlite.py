@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from random import uniform
 from urllib.parse import quote
 
-from asynctrack.clock import monotonic
+from asynctrack.clock import chance, monotonic
 from asynctrack.errors import UnavailableError, WrongServerError
 from asynctrack.reentrant import RLock
 from asynctrack.stores.file.files import unavailable
@@ -148,7 +147,7 @@ class SqliteDatabase:
                 if not is_busy(error) or monotonic() >= until:
                     raise
             refused(until)
-            time.sleep(uniform(step / 2, step))
+            time.sleep(step * (0.5 + 0.5 * chance()))
             step = min(step * 1.5, _LONGEST_STEP)
 
     def _roll_back(self) -> None:

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import os
 import time
-from random import uniform
 
-from asynctrack.clock import monotonic
+from asynctrack.clock import chance, monotonic
 from asynctrack.platforms import CLOSE_ON_EXEC, fcntl
 
 __all__ = ["Turnstile"]
@@ -53,7 +52,7 @@ class Turnstile:
                     self._without_until = monotonic() + _WITHOUT
                     self.leave()
                     return
-                time.sleep(min(uniform(0.5, 1.0) * _STEP / (1.0 + waited) ** 2, left))
+                time.sleep(min((0.5 + 0.5 * chance()) * _STEP / (1.0 + waited) ** 2, left))
         except BaseException:
             self.leave()
             raise

@@ -207,7 +207,7 @@ def test_the_end_of_a_program_leaves_what_others_have_left_after_a_moment(progra
         run = register(neighbour, 900)
         neighbour.write_frame(["start", run])
         dead = die(neighbour, tmp_path / "dead")
-    program.pump.adopt_orphans(str(tmp_path))
+    program.pump.adopt_orphans([str(tmp_path)])
     program.down = True
     program.store.before_batch = None
     spool = Spool.adopt(str(dead))

@@ -52,7 +52,7 @@ def test_trouble_with_what_others_have_left_stops_nobody(
 ) -> None:
     """No lock to be had, a disk that fails: one's own events are delivered, and nothing is raised into the program."""
 
-    def adopt(_self: Pump, _home: str) -> NoReturn:
+    def adopt(_self: Pump, _homes: list[str]) -> NoReturn:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(Pump, "adopt_orphans", adopt)

@@ -150,6 +150,27 @@ def test_homes_are_the_configured_one_or_here_or_the_user_s(monkeypatch: pytest.
     assert spool_homes(None)[1] == "/state/asynctrack"
 
 
+def test_a_spool_stands_here_only_where_it_is_found_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    here, state = str(tmp_path / ".asynctrack"), "/state/asynctrack"
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    inside = [f"file://{tmp_path}/of%20runs/mlruns", f"sqlite:///{tmp_path}/mlflow.db"]
+    elsewhere = ["file:///data/mlruns", f"file://{tmp_path}-2/mlruns", "sqlite:////data/mlflow.db"]
+    assert {tuple(spool_homes(None, store)) for store in [*inside, "http://host:5000"]} == {(here, state)}
+    assert {tuple(spool_homes(None, store)) for store in elsewhere} == {(state, here)}
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path.parent))  # a temporary folder, as Ray's actors are started in
+    assert {tuple(spool_homes(None, store)) for store in inside} == {(here, state)}
+    assert spool_homes(None, "http://host:5000") == [state, here]
+
+    monkeypatch.setenv("ASYNCTRACK_MLFLOW", "1")
+    assert {tuple(spool_homes(None, store)) for store in inside} == {(state, here)}
+    assert spool_homes("spools", inside[0]) == [str(tmp_path / "spools")]
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", str)  # a user without a home
+    assert spool_homes(None, inside[0]) == [here]
+
+
 def test_the_first_home_that_can_be_written_is_taken(tmp_path: Path) -> None:
     """Why the others could not is said; after the last one, memory."""
     (tmp_path / "file").write_text("")
