@@ -1,4 +1,5 @@
-"""What is known of the files of an experiment's runs: the summaries of metric files, and the values of params and tags.
+"""What is known of the files of an experiment's runs: what their meta.yaml say, the summaries of metric files, and the
+values of params and tags.
 
 A file that has not changed since it was read, by its stat, is not read again, and of a metric file that has grown only
 the new lines are. All of it may be kept in the user's cache folder from one program to the next (see `cache`).
@@ -21,6 +22,7 @@ from asynctrack.stores.file.tree import Tree
 __all__ = ["Book", "book_of"]
 
 _LONGEST = 1000  # characters of a value that is remembered
+_LARGEST_META = 4096  # bytes of a meta.yaml that is remembered
 _MOST_FILES = 400_000  # of an experiment that are remembered; each costs about 300 bytes
 _MOST_BOOKS = 64
 #: bytes for which a file is opened, at the price of reading as many
@@ -30,9 +32,10 @@ _WORTH, _PART = 1 << 20, 0.25
 #: of a metric file that may be known to the saved file: bytes from which on it is looked for there
 _LARGE = 256 << 10
 
-#: of any file: inode, size, st_mtime_ns, st_ctime_ns. Behind them, of a param or tag: its value; of a metric file:
-#: the offset and the checksum of its mark, the number of points and, if there are any, the first, the latest, the least
-#: and the largest with three numbers each (None where there is none), and the newest time
+#: of any file: inode, size, st_mtime_ns, st_ctime_ns. Behind them, of a param or tag: its value; of a
+#: meta.yaml: its mapping; of a metric file: the offset and the checksum of its mark, the number of points and, if there
+#: are any, the first, the latest, the least and the largest with three numbers each (None where there is none), and the
+#: newest time
 _Known = list[Any]
 _STAMP = 4
 _POINTS = 6
@@ -93,6 +96,19 @@ class Book:
             found = {key: self._file(tree, run_dir, "metric", key) for key in wanted}
         summaries = {key: _summary(known) for key, known in found.items() if known is not None}
         return {key: summary for key, summary in summaries.items() if summary is not None}
+
+    def meta(self, run_dir: str, about: os.stat_result) -> dict[str, Any] | None:
+        """What a run's meta.yaml says, if that is known of the file with this stat; to be copied before it is
+        changed."""
+        known = self._known(run_dir, "meta").get("")
+        return known[_STAMP] if known is not None and known[:_STAMP] == _stamp(about) else None
+
+    def note_meta(self, run_dir: str, about: os.stat_result, found: dict[str, Any]) -> None:
+        """What was read of it. ``about`` is older, so that what is written in between will be noticed."""
+        self._unsaved += _OPENING
+        plain = all(not value or isinstance(value, str | int | float) for value in found.values())
+        if plain and about.st_size <= _LARGEST_META and is_settled(about):
+            self._known(run_dir, "meta")[""] = [*_stamp(about), found]
 
     # ── the files
 

@@ -105,10 +105,17 @@ class Tree:
         known = self._metas.get(path)
         if known is not None and known[0] == stamp:
             return known[1]
+        run_dir = os.path.dirname(path)
+        book = self.books.get(os.path.dirname(run_dir))
+        found = None if book is None else book.meta(run_dir, about)
+        if found is not None:
+            return found
         data = read_regular(path, _MOST_META)
         if not data.strip(b"\0 \r\n"):
             raise _BlankError("it is empty")
         found = meta.load(data)
+        if book is not None:
+            book.note_meta(run_dir, about, found)
         if _age(about) > _RACY:
             if len(self._metas) >= _REMEMBERED:
                 self._metas.clear()

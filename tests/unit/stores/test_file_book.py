@@ -17,8 +17,9 @@ import asynctrack
 from asynctrack.entities import Run
 from asynctrack.stores.base import RunSpec
 from asynctrack.stores.columns import Columns, Summary
-from asynctrack.stores.file import FileStore, book, cache, columns
+from asynctrack.stores.file import FileStore, book, cache, columns, tree
 from asynctrack.stores.file.entries import read_entry
+from asynctrack.stores.file.files import read_regular
 from asynctrack.stores.io import InlineIO, drive
 
 
@@ -98,6 +99,43 @@ def test_another_program_opens_no_file_that_has_not_changed(
     folder.search(store)
     assert repr(drive(store.summarize(folder.run_id))) == repr(dict(sorted(expected.items())))
     assert folder.search(filter_string="metrics.`group/b` > 0.1 and params.p = '1' and tags.t = 'x'")
+
+
+@pytest.mark.usefixtures("eager")
+def test_another_program_reads_no_meta_yaml_that_has_not_changed(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.search()
+    read: list[str] = []
+    real = read_regular
+
+    def noted(path: str, most: int) -> bytes:
+        read.append(os.path.relpath(path, folder.root))
+        return real(path, most)
+
+    monkeypatch.setattr(tree, "read_regular", noted)
+    [run] = folder.search()
+    assert run.info.run_id == folder.run_id
+    assert read == []
+    drive(folder.store.update_run(folder.run_id, run_name="changed"))
+    read.clear()
+    assert [run.info.run_name for run in folder.search()] == ["changed"]
+    assert f"0/{folder.run_id}/meta.yaml" in read
+    meta = folder.run_dir / "meta.yaml"
+    before = meta.stat()
+    meta.write_text(meta.read_text().replace("changed", "altered"))
+    os.utime(meta, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert [run.info.run_name for run in folder.search()] == ["altered"]
+
+
+def test_a_meta_yaml_that_is_not_plain_is_not_kept(folder: Folder, cache_dir: Path, eager: None) -> None:
+    path = folder.run_dir / "meta.yaml"
+    path.write_text(path.read_text() + "note: 2024-01-01\nlist: [1, 2]\n")
+    folder.write("params/p", "1")
+    for _ in range(2):
+        assert folder.data()[1] == {"p": "1"}
+    [kept] = cache_dir.iterdir()
+    assert cache.parsed(cache.load(str(kept))[f"{folder.run_id}/meta"]) == {}
 
 
 @pytest.mark.usefixtures("eager")
