@@ -20,7 +20,10 @@ from benchmarks.command import Options, default_cache
 from benchmarks.plots import draw
 from benchmarks.report import Report, figure_of
 
-NAMES = ("startup", "hot_path", "file_store", "rest", "sql", "read", "training", "cpu", "memory", "recovery", "fleet")
+NAMES = (
+    *("startup", "hot_path", "behind_mlflow", "file_store", "rest", "sql", "read", "training", "cpu", "memory"),
+    *("recovery", "fleet"),
+)
 #: seconds for one of them
 LIMIT = 1200
 

@@ -28,10 +28,12 @@ def mistaken_module() -> str | None:
     if theirs is None or fluent is None or not _last_run(fluent) or _is_behind():
         return None
     for name, module in list(sys.modules.items()):
-        path = getattr(module, "__file__", None)
+        # Not by getattr: a module that loads its parts when they are asked for (optuna.integration) may have none.
+        names = module.__dict__ if isinstance(module, ModuleType) else {}
+        path = names.get("__file__")
         if name == "__main__":
             path = path or (sys.argv or [""])[0]  # Python takes it away when the script is through
-        if name.partition(".")[0] == "mlflow" or not path or getattr(module, "mlflow", None) is not theirs:
+        if name.partition(".")[0] == "mlflow" or not path or names.get("mlflow") is not theirs:
             continue
         try:
             with open(path, encoding="utf-8") as file:

@@ -33,6 +33,10 @@ def _autologging_off() -> Iterator[None]:
     mlflow.autolog(disable=True)
 
 
+#: metrics that are another each time
+TIMES = ("_time", "_runtime", "_per_second")
+
+
 def digits() -> tuple[Any, Any]:
     random = np.random.default_rng(7)
     features = random.normal(size=(60, 3))
@@ -53,7 +57,7 @@ def left_by(server: str, program: Callable[[], Any], way: str) -> Any:
     experiment_id, runs = behind.after(server, run, way)
     for each in runs:
         each["tags"].pop("mlflow.log-model.history", None)  # it names runs
-        for key in [key for key in each["points"] if key.endswith("_time")]:
+        for key in [key for key in each["points"] if key.endswith(TIMES)]:
             each["latest"][key], each["points"][key] = "seconds", Counter({"points": each["points"][key].total()})
     with behind.tracking(server) as client:
         return runs, behind.models(client, experiment_id)
@@ -100,6 +104,20 @@ def test_xgboost(server: str) -> None:
     """Its metrics belong to the model, one point a round."""
     pytest.importorskip("xgboost")
     compare(server, xgboost_program, least=10)
+
+
+def lightgbm_program() -> None:
+    lightgbm: Any = pytest.importorskip("lightgbm")
+
+    mlflow.lightgbm.autolog()
+    features, classes = digits()
+    data = lightgbm.Dataset(features, label=classes)
+    parameters = {"objective": "binary", "num_leaves": 3, "num_threads": 1, "verbose": -1, "metric": "binary_logloss"}
+    lightgbm.train(parameters, data, num_boost_round=5, valid_sets=[data], valid_names=["train"])
+
+
+def test_lightgbm(server: str) -> None:
+    compare(server, lightgbm_program, least=5)
 
 
 def optuna_program() -> None:

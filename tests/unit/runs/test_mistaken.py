@@ -73,3 +73,10 @@ def test_a_script_that_lost_the_name_to_the_real_mlflow_is_told(kept: str, impor
 )
 def test_nobody_else_is(then: str, run: str | None, head: str, tmp_path: Path) -> None:
     assert "real MLflow" not in said(tmp_path, then, run=run, head=head)
+
+
+def test_modules_that_load_their_parts_when_they_are_asked_for_are_not_asked(tmp_path: Path) -> None:
+    """One of Optuna's raises ModuleNotFoundError for ``mlflow`` where another package is missing."""
+    lazy = "lazy = sys.modules['lazy'] = types.ModuleType('lazy'); lazy.__getattr__ = lambda name: 1 / 0"
+    then = f"import mlflow.tracking.fluent, sys, types; {lazy}; lazy.__file__ = 'lazy.py'"
+    assert said(tmp_path, then, head="import asynctrack\n{then}\n") == ""
