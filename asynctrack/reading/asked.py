@@ -5,18 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asynctrack.arguments import given, several, step_of, text_of
-from asynctrack.errors import InvalidInputError
 from asynctrack.reading.frames import Format, check_format
+from asynctrack.reading.sampling import check_samples
 from asynctrack.stores.columns import check_steps
-from asynctrack.values import shortened
 
 if TYPE_CHECKING:
     from asynctrack.reading.table import History
 
 __all__ = ["Asked", "asked_of"]
-
-#: the fewest points that show what a series does: its ends, its smallest and its largest value
-_FEWEST = 4
 
 
 class Asked(NamedTuple):
@@ -37,11 +33,8 @@ class Asked(NamedTuple):
 def asked_of(keys: object, samples: object, x: object, min_step: object, max_step: object, format: object) -> Asked:
     """The arguments of `asynctrack.history`, checked. Raises InvalidInputError."""
     wanted = None if given(keys) is None else [text_of("keys", key) for key in several("keys", keys)]
-    if samples is not None and (isinstance(samples, bool) or not isinstance(samples, int) or samples < _FEWEST):
-        raise InvalidInputError(
-            f"samples: expected an integer of at least {_FEWEST}, or None for all, got {shortened(samples)}"
-        )
+    most = None if samples is None else check_samples(samples)
     low = None if min_step is None else step_of("min_step", min_step)
     high = None if max_step is None else step_of("max_step", max_step)
     check_steps(low, high)
-    return Asked(wanted, samples, text_of("x", x), low, high, check_format(format))
+    return Asked(wanted, most, text_of("x", x), low, high, check_format(format))

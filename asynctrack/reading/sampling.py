@@ -7,10 +7,22 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["sampled"]
+from asynctrack.errors import InvalidInputError
+from asynctrack.values import shortened
 
+__all__ = ["check_samples", "sampled"]
+
+#: the fewest points that show what a series does: its ends, its smallest and its largest value
+_FEWEST = 4
 #: points of one series from which on NumPy, if it is installed, pays for its import
 _MANY = 200_000
+
+
+def check_samples(points: object) -> int:
+    """How many points of a series are to be left. Raises InvalidInputError for fewer than 4."""
+    if isinstance(points, bool) or not isinstance(points, int) or points < _FEWEST:
+        raise InvalidInputError(f"samples: expected an integer of at least {_FEWEST}, got {shortened(points)}")
+    return points
 
 
 def sampled(x: Sequence[float], values: Sequence[float], most: int, low: float, high: float) -> list[int]:

@@ -13,7 +13,7 @@ from asynctrack.plots.lines import Line
 from asynctrack.plots.palette import places_of
 from asynctrack.reading.chunks import Chunk, Kind, Same
 from asynctrack.reading.frames import Table
-from asynctrack.reading.sampling import sampled
+from asynctrack.reading.sampling import check_samples, sampled
 from asynctrack.reading.series import Series
 from asynctrack.reading.smoothing import check_weight, smoothed
 from asynctrack.stores.columns import Columns
@@ -36,8 +36,6 @@ _KINDS: dict[str, Kind] = {
 }
 #: what every point has
 _AXES = ("step", "time")
-#: the fewest points that show what a series does: its ends, its smallest and its largest value
-_FEWEST = 4
 
 
 class Piece(NamedTuple):
@@ -155,8 +153,7 @@ class History(Table):
     def sample(self, points: int) -> History:
         """At most so many points of each series, 4 at least: its first, its last, and of equal stretches of x the
         smallest and the largest value, so that no spike is lost. Raises InvalidInputError."""
-        if isinstance(points, bool) or not isinstance(points, int) or points < _FEWEST:
-            raise InvalidInputError(f"samples: expected an integer of at least {_FEWEST}, got {shortened(points)}")
+        most = check_samples(points)
         bounds: dict[str, tuple[float, float]] = {}
         over = [self.x_of(piece) for piece in self.pieces]
         for piece, x in zip(self.pieces, over, strict=True):
@@ -168,7 +165,7 @@ class History(Table):
             low, high = bounds[piece.key]
             if low > high:
                 low = high = 0.0  # no point has an x
-            kept = sampled(x, piece.series.columns.values, points, low, high)
+            kept = sampled(x, piece.series.columns.values, most, low, high)
             pieces.append(piece if len(kept) == len(x) else piece.chosen(kept))
         return History(pieces, self.x)
 
