@@ -21,8 +21,8 @@ from benchmarks.plots import draw
 from benchmarks.report import Report, figure_of
 
 NAMES = (
-    *("startup", "hot_path", "behind_mlflow", "file_store", "rest", "sql", "read", "training", "cpu", "memory"),
-    *("recovery", "fleet"),
+    *("startup", "hot_path", "behind_mlflow", "file_store", "rest", "sql", "read", "view", "training", "cpu"),
+    *("memory", "recovery", "fleet"),
 )
 #: seconds for one of them
 LIMIT = 1200

@@ -12,14 +12,26 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.command import Options
 
-__all__ = ["IN_MEMORY", "NOTHING", "OURS", "PEERS", "Peer", "Subject", "available", "environment", "measure", "start"]
+__all__ = [
+    "IN_MEMORY",
+    "NOTHING",
+    "OURS",
+    "PEERS",
+    "Peer",
+    "Subject",
+    "available",
+    "environment",
+    "measure",
+    "start",
+    "viewers",
+]
 
 WORKER = Path(__file__).with_name("worker.py")
 REAPER = Path(__file__).with_name("reaper.py")
@@ -85,6 +97,11 @@ PEERS = (
     Peer("mlflow, synchronous", "mlflow", ("mlflow",), {"synchronous": True}),
     Peer("mlflow, asynchronous", "mlflow", ("mlflow",), {"synchronous": False}),
 )
+#: those that have a page
+VIEWERS = (
+    Peer("TensorBoard", "tensorboard-view", ("tensorboard", "crc32c")),
+    Peer("MLflow", "mlflow", ("mlflow",)),
+)
 #: whom --quick measures, unless it is told whom
 _QUICK_PEERS = ("trackio", "tensorboardX")
 NOTHING = Subject("no logging", sys.executable, {"client": "none"})
@@ -97,9 +114,19 @@ OURS = (
 
 def available(options: Options, notes: list[str]) -> list[Subject]:
     """The peers that can be had, installed where they were not; a line in ``notes`` for each that cannot."""
+    return _available(PEERS, _QUICK_PEERS if options.peers is None and options.quick else options.peers, options, notes)
+
+
+def viewers(options: Options, notes: list[str]) -> list[Subject]:
+    """The same of those that have a page."""
+    return _available(VIEWERS, options.peers, options, notes)
+
+
+def _available(
+    peers: Sequence[Peer], wanted: Sequence[str] | None, options: Options, notes: list[str]
+) -> list[Subject]:
     found = []
-    wanted = _QUICK_PEERS if options.peers is None and options.quick else options.peers
-    for peer in PEERS:
+    for peer in peers:
         if wanted is not None and peer.client not in wanted and peer.name not in wanted:
             continue
         try:

@@ -293,15 +293,15 @@ def beside(options: Options, report: Report, work: Path) -> None:
     report.goal("beside", "p99 of the log call while somebody reads, against alone", second.p99 / first.p99, 1.25)
 
 
-def paced(active: Any, length: float) -> list[int]:
-    """The durations of log calls in ns, 50 every millisecond."""
+def paced(active: Any, length: float, rate: int = RATE) -> list[int]:
+    """The durations of log calls in ns, ``rate`` a second, some every millisecond."""
     laps = []
     clock = time.perf_counter_ns
     log = active.log_metric
     due, end = clock(), clock() + int(length * 1e9)
     step = 0
     while due < end:
-        for _ in range(RATE // 1000):
+        for _ in range(rate // 1000):
             begun = clock()
             log("loss", 0.5 * step, step)
             laps.append(clock() - begun)

@@ -3,6 +3,9 @@ import { number, place } from "./words.js";
 
 const uPlot = window.uPlot;
 const FONT = "11px system-ui, -apple-system, 'Segoe UI', sans-serif";
+/** lines of a chart from which on they are as thin as a pixel, and without dashes: Chromium draws those five times as
+ * quickly, and so many that are thicker hide one another */
+const MANY = 25;
 /** rows of a tooltip at most */
 const MOST_ROWS = 10;
 const NAN = 1, INF = 2, NEGATIVE_INF = 4;
@@ -134,10 +137,11 @@ export class Plot {
   series(part) {
     const name = part.line.id ?? part.line.name;
     const { colour, dash } = this.look.looks.get(name) ?? { colour: ink("--quiet"), dash: [] };
+    const thin = part.pale || this.parts.length >= MANY;
     return {
       stroke: part.pale ? `${colour}55` : colour,
-      width: part.pale ? 1 : 1.5,
-      dash: part.pale || !dash.length ? undefined : dash,
+      width: thin ? 1 : 1.5,
+      dash: thin || !dash.length ? undefined : dash,
       fill: part.line.band && !part.pale ? `${colour}2b` : undefined,
       points: { show: false },
       spanGaps: true,
