@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from functools import lru_cache
 from typing import Any
 
 from asynctrack.errors import InvalidInputError
@@ -19,13 +20,17 @@ def moment(ms: int | None) -> str | int | None:
     """A time in RFC 3339, UTC, from ms since the epoch; the number itself where no calendar has it."""
     if ms is None:
         return None
+    at = _second(ms // 1000)
+    return ms if at is None else f"{at}.{ms % 1000:03d}Z"
+
+
+@lru_cache(64)  # points of a training loop come many in a second
+def _second(seconds: int) -> str | None:
     try:
-        at = time.gmtime(ms // 1000)
+        at = time.gmtime(seconds)
     except (OverflowError, ValueError, OSError):
-        return ms
-    if not 0 <= at.tm_year <= 9999:
-        return ms
-    return f"{at.tm_year:04d}-{time.strftime('%m-%dT%H:%M:%S', at)}.{ms % 1000:03d}Z"
+        return None
+    return f"{at.tm_year:04d}-{time.strftime('%m-%dT%H:%M:%S', at)}" if 0 <= at.tm_year <= 9999 else None
 
 
 def duration(seconds: float | None) -> str:

@@ -110,7 +110,7 @@ def _write_wide(store: AbstractStore, found: FoundRun, keys: Sequence[str], writ
     """One run at a time is in memory."""
     held = series(store, found, [key for key in keys if key in found.run.data.metrics], whole=True)
     rows = 0
-    for step in by_step({key: columns.rows() for key, columns in held.items()}):
+    for step in by_step({key: columns.rows_by_step() for key, columns in held.items()}):
         writer.write_step(found.run.info.run_id, step)
         rows += 1
     return rows

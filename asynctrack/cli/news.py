@@ -64,8 +64,8 @@ def _same(point: Point) -> Point:
 
 
 def by_step(points: Mapping[str, Iterable[Point]]) -> Iterator[Step]:
-    """The points of metrics, put together by step, in order of the steps. Where a metric has several values at one
-    step each has a line of its own: nothing that was logged is left out. Holds no more than the points themselves."""
+    """The points of metrics, each in order of its steps, put together by step. Where a metric has several values at one
+    step each has a line of its own: nothing that was logged is left out. Holds one step at a time."""
     lanes = [_numbered(key, points[key]) for key in sorted(points)]
     for (step, _), line in groupby(merge(*lanes, key=_place), _place):
         values, latest = {}, -(1 << 63)
@@ -76,16 +76,12 @@ def by_step(points: Mapping[str, Iterable[Point]]) -> Iterator[Step]:
 
 
 def _numbered(key: str, points: Iterable[Point]) -> Iterator[tuple[tuple[int, int], str, int, float]]:
-    """The points by step, each with how many of the metric came before it at the same step."""
+    """The points, each with how many of the metric came before it at the same step."""
     before, count = None, 0
-    for step, time, value in sorted(points, key=_step):
+    for step, time, value in points:
         count = count + 1 if step == before else 0
         before = step
         yield (step, count), key, time, value
-
-
-def _step(point: Point) -> int:
-    return point[0]
 
 
 def _place(numbered: tuple[tuple[int, int], str, int, float]) -> tuple[int, int]:

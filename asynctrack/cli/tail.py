@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Annotated
 
 import typer
@@ -80,7 +81,8 @@ def _tell(follower: Follower, told: str | None) -> str | None:
 
 
 def _new(follower: Follower, news: News) -> list[Step]:
-    return list(by_step({key: news.of(key, series) for key, series in follower.series.items()}))
+    new = {key: news.of(key, series) for key, series in follower.series.items()}
+    return list(by_step({key: sorted(points, key=itemgetter(0)) for key, points in new.items()}))
 
 
 def _write(steps: Iterable[Step], as_json: bool, names: Iterable[str], terminal: Terminal) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import filterfalse
+from itertools import filterfalse, islice
+from operator import le
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
@@ -72,6 +73,12 @@ class Columns:
     def rows(self) -> Iterator[tuple[int, int, float]]:
         """Step, time and value of each point."""
         return zip(self.steps, self.times, self.values, strict=True)
+
+    def rows_by_step(self) -> Iterator[tuple[int, int, float]]:
+        """The same in order of the steps; of equal steps in the order of the store."""
+        if all(map(le, self.steps, islice(self.steps, 1, None))):
+            return self.rows()
+        return self.at(sorted(range(len(self)), key=self.steps.__getitem__)).rows()
 
     def extend(self, other: Columns) -> None:
         """Put the points of another behind these."""

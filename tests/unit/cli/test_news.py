@@ -48,6 +48,6 @@ def test_what_was_written_anew_is_shown_anew() -> None:
 
 
 def test_metrics_are_put_together_by_step_and_nothing_is_left_out() -> None:
-    steps = list(by_step({"b": [(2, 5, 1.0), (1, 4, 2.0)], "a": [(2, 9, 3.0), (2, 10, 4.0)]}))
+    steps = list(by_step({"b": [(1, 4, 2.0), (2, 5, 1.0)], "a": [(2, 9, 3.0), (2, 10, 4.0)]}))
     assert steps == [Step(1, 4, {"b": 2.0}), Step(2, 9, {"a": 3.0, "b": 1.0}), Step(2, 10, {"a": 4.0})]
     assert list(by_step({})) == []

@@ -169,3 +169,21 @@ def test_a_metric_called_like_a_formula_is_none_in_a_csv(call: Call) -> None:
     asynctrack.shutdown()
     (row,) = csv.DictReader(call("export", "@").out.splitlines())
     assert (row["key"], row["value"]) == ("'-x", "-1.0")
+
+
+def test_odd_times_values_and_steps_that_go_back_are_exported_as_they_are(call: Call) -> None:
+    points = [(3, 10**17, math.inf), (1, 1, math.nan), (2, 1_700_000_000_999, 5e-324), (1, 0, -0.0)]
+    with asynctrack.start_run() as run:
+        for step, time, value in points:
+            run.log_metric("loss", value, step, timestamp=time)
+    asynctrack.shutdown()
+    times = [str(10**17), "1970-01-01T00:00:00.001Z", "2023-11-14T22:13:20.999Z", "1970-01-01T00:00:00.000Z"]
+    rows = list(csv.DictReader(call("export", "@").out.splitlines()))
+    assert [(int(row["step"]), row["time"], row["value"]) for row in rows] == [
+        (step, said, repr(value)) for (step, _, value), said in zip(points, times, strict=True)
+    ]
+    lines = [json.loads(line) for line in call("export", "@", "--format", "jsonl").out.splitlines()]
+    assert [line["time"] for line in lines] == [10**17, *times[1:]]
+    assert [line["value"] for line in lines] == ["Infinity", "NaN", 5e-324, -0.0]
+    wide = list(csv.DictReader(call("export", "@", "--wide").out.splitlines()))
+    assert [(row["step"], row["loss"]) for row in wide] == [("1", "nan"), ("1", "-0.0"), ("2", "5e-324"), ("3", "inf")]
