@@ -10,7 +10,8 @@ import typer
 
 from asynctrack.cli.asking import named, open_store
 from asynctrack.cli.differences import aspects
-from asynctrack.cli.options import Fields, NoLive, NoPager, OnlyChanged, Output, RunName, Store, chosen_fields
+from asynctrack.cli.drawing import chosen_keys
+from asynctrack.cli.options import Fields, NoLive, NoPager, OnlyChanged, OnlyKeys, Output, RunName, Store, chosen_fields
 from asynctrack.cli.output import Column, choose_form, show_rows
 from asynctrack.cli.terminal import Terminal, clean
 from asynctrack.cli.verbs import verb
@@ -33,6 +34,7 @@ def diff_runs(
     a: RunName,
     b: RunName,
     store: Store = None,
+    keys: OnlyKeys = None,
     only_changed: OnlyChanged = True,
     no_live: NoLive = False,
     output: Output = None,
@@ -49,6 +51,9 @@ def diff_runs(
     names = chosen_fields(fields, _FIELDS)
     pair = _pair(store, (a, b), not no_live)
     found = aspects(pair)
+    if keys:
+        wanted = chosen_keys({each.key for each in found if each.kind == "metric"}, keys)
+        found = [each for each in found if each.kind != "metric" or each.key in wanted]
     rows = [
         {"kind": each.kind, "key": each.key, "a": each.values[0], "b": each.values[1]}
         for each in found

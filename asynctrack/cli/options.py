@@ -13,6 +13,7 @@ __all__ = [
     "NoLive",
     "NoPager",
     "OnlyChanged",
+    "OnlyKeys",
     "Output",
     "RunName",
     "RunNames",
@@ -65,6 +66,7 @@ Output = Annotated[
         help="table, tsv, csv, json or jsonl; default: a table on a terminal, else tsv.",
     ),
 ]
+OnlyKeys = Annotated[list[str] | None, typer.Option("--key", "-k", metavar="REGEX", help="Of metrics only these.")]
 NoLive = Annotated[
     bool, typer.Option("--no-live", help="Show only what the store has, and not what waits in spools here.")
 ]

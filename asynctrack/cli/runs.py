@@ -94,7 +94,7 @@ def list_runs(
         ViewType.ALL if everything else ViewType.ACTIVE_ONLY,
         not no_live,
     )
-    asked = (columns or "") if fields is None else (fields or ",".join(RUN_FIELDS))
+    asked = fields or columns or ""
     texts = tuple(text.strip() for text in asked.split(",") if text.strip())
     if watch:
         from asynctrack.cli.watching import watch as watch_it

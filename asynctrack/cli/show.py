@@ -10,8 +10,9 @@ import typer
 
 from asynctrack.cli.amounts import ago, duration, number
 from asynctrack.cli.asking import experiment_names, named, open_store, series, summaries
+from asynctrack.cli.drawing import chosen_keys
 from asynctrack.cli.fields import RUN_FIELDS, Asked, Listed, value_of
-from asynctrack.cli.options import Fields, NoLive, NoPager, Output, RunName, Store, chosen_fields
+from asynctrack.cli.options import Fields, NoLive, NoPager, OnlyKeys, Output, RunName, Store, chosen_fields
 from asynctrack.cli.output import Column, choose_form, show_one, show_rows, table
 from asynctrack.cli.terminal import Terminal, clean, page
 from asynctrack.cli.verbs import verb
@@ -43,6 +44,7 @@ def show_run(
     window: Annotated[
         int, typer.Option("--window", metavar="N", min=0, help="So many steps to each side with --around.")
     ] = _WINDOW,
+    keys: OnlyKeys = None,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Also the tags that MLflow sets.")] = False,
     no_live: NoLive = False,
     output: Output = None,
@@ -61,17 +63,21 @@ def show_run(
     names = chosen_fields(fields, RUN_FIELDS)
     opened = open_store(store)
     found = named(opened, run, not no_live)
+    wanted = chosen_keys(found.run.data.metrics, keys) if keys else None
     if at is not None:
-        rows = snapshot(series(opened, found, max_step=at))
+        rows = snapshot(series(opened, found, wanted, max_step=at))
         show_rows(rows, [Column("key"), *map(_figure, ("step", "value")), Column("time")], form, terminal, not no_pager)
     elif centre is not None:
-        near = series(opened, found, min_step=centre - window, max_step=centre + window)
+        near = series(opened, found, wanted, min_step=centre - window, max_step=centre + window)
         columns = [_figure("step"), Column("time"), *(_figure(key) for key in near)]
         show_rows(around(near), columns, form, terminal, not no_pager)
     elif form == "table":
-        page(_page(opened, found, everything, terminal), terminal, not no_pager)
+        page(_page(opened, found, wanted, everything, terminal), terminal, not no_pager)
     else:
-        _for_programs(opened, found, everything, names, form, terminal)
+        whole = _fields(opened, found, everything, {}, names)
+        if "metrics" in whole:
+            whole["metrics"] = {key: summary_fields(each) for key, each in summaries(opened, found, wanted).items()}
+        _for_programs(whole, form, terminal)
 
 
 def snapshot(found: Mapping[str, Columns]) -> list[dict[str, Any]]:
@@ -112,12 +118,7 @@ def summary_fields(summary: Summary) -> dict[str, Any]:
     return said | {"first": summary.first.value, "points": summary.points}
 
 
-def _for_programs(
-    store: AbstractStore, found: FoundRun, everything: bool, names: Iterable[str], form: str, terminal: Terminal
-) -> None:
-    whole = _fields(store, found, everything, {}, names)
-    if "metrics" in whole:
-        whole["metrics"] = {key: summary_fields(each) for key, each in summaries(store, found).items()}
+def _for_programs(whole: Mapping[str, Any], form: str, terminal: Terminal) -> None:
     if form in ("json", "jsonl"):
         show_one(whole, form, terminal)
         return
@@ -147,10 +148,10 @@ def _fields(
     return whole
 
 
-def _page(store: AbstractStore, found: FoundRun, everything: bool, terminal: Terminal) -> str:
+def _page(store: AbstractStore, found: FoundRun, keys: list[str] | None, everything: bool, terminal: Terminal) -> str:
     """All of it, for people."""
     info, now = found.run.info, time.time_ns() // 1_000_000
-    points = series(store, found)
+    points = series(store, found, keys)
     made = _summaries(points)
     fields = _fields(store, found, everything, made)
     state = f"{info.status}, running here" if found.alive else info.status

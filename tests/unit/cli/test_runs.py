@@ -64,9 +64,12 @@ def test_the_filter_is_mlflows(call: Call, trials: list[str]) -> None:
     assert "metrics" in call("runs", "nonsense !", status=2).err
 
 
-def test_json_has_all_fields_or_those_that_are_asked_for(call: Call, trials: list[str]) -> None:
-    whole = call("runs", "--json").json
-    assert [each["id"] for each in whole] == trials[::-1]
+def test_json_has_what_a_pipe_gets_or_the_fields_that_are_asked_for(call: Call, trials: list[str]) -> None:
+    short = call("runs", "--json").json
+    assert [each["id"] for each in short] == trials[::-1]
+    assert list(short[0]) == list(call("runs").rows[0])
+    assert list(call("runs", "--json", "-c", "name,lr").json[0]) == ["name", "lr"]
+    whole = call("runs", "--json", "params,metrics,tags,started").json
     assert whole[2]["params"] == {"batch": "32", "lr": "0.1", "note": "n0"}
     assert whole[0]["metrics"]["loss"] == "NaN"
     assert whole[2]["tags"] == {"team": "a"}

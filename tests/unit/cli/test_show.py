@@ -80,6 +80,15 @@ def test_diff_says_what_differs_and_its_status_whether(call: Call, trials: list[
     assert {"kind": "tag", "key": "team", "a": "a", "b": "a"} in call("diff", "@", "@", "--all", "--json").json
 
 
+def test_of_many_metrics_some_are_shown(call: Call, trials: list[str]) -> None:
+    assert list(call("show", "good", "-k", "acc", "--json").json["metrics"]) == ["val/acc"]
+    assert [each["key"] for each in call("show", "good", "-k", "loss", "--at", "5", "--json").json] == ["loss"]
+    assert "val/acc" not in call("show", "good", "-k", "loss", "-o", "table").out
+    found = call("diff", "good", "failed", "-k", "acc", "--json", status=1).json
+    assert [(each["kind"], each["key"]) for each in found if each["kind"] == "metric"] == [("metric", "val/acc")]
+    assert "there are loss, val/acc" in call("show", "good", "-k", "nonsense", status=3).err
+
+
 def test_nan_is_no_difference_from_nan(call: Call) -> None:
     for _ in range(2):
         with asynctrack.start_run() as run:
