@@ -17,6 +17,7 @@ __all__ = ["CursorFile"]
 _CURSOR_BYTES = 256 * 1024
 #: room kept for the next file at least: two blocks, so that making a first cursor of it leaves one for the second
 _ROOM_BYTES = 8192
+_BLOCK = 4096
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -58,7 +59,7 @@ class CursorFile:
 
     def _append(self, frame: bytes, sync: bool) -> bool:
         """Whether there was room. Raises OSError for all else."""
-        if self._file is None or self._file.size() > _CURSOR_BYTES:
+        if self._file is None or self._file.size() > _CURSOR_BYTES or self._would_take_the_last_block(len(frame)):
             return False
         try:
             self._file.append(frame)
@@ -69,6 +70,19 @@ class CursorFile:
         if sync:
             self._file.sync()
         return True
+
+    def _would_take_the_last_block(self, more: int) -> bool:
+        """Whether the file would grow on a disk that is nearly full: what was made free there by a delivery is for the
+        events that wait for it."""
+        assert self._file is not None
+        size = self._file.size()
+        if size + more <= _ROOM_BYTES or size // _BLOCK == (size + more) // _BLOCK:
+            return False
+        try:
+            about = os.statvfs(self._path)
+        except (OSError, AttributeError):
+            return False
+        return about.f_bavail * about.f_frsize < _CURSOR_BYTES
 
     def _replace(self, frame: bytes, sync: bool) -> None:
         try:

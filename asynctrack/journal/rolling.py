@@ -35,8 +35,9 @@ logger = logging.getLogger("asynctrack")
 
 FIRST_SEGMENT_BYTES = 256 * 1024
 _GROWTH = 4
-#: tried where the disk, or the limit, has no room for a larger one
-_SMALLEST_SEGMENT_BYTES = 16 * 1024
+#: tried one after the other where the disk, or the limit, has no room for a larger one. The last is one block: of what
+#: was deleted on a full disk, others may have taken all the rest
+_SMALL_SEGMENT_BYTES = (16 * 1024, 4096)
 #: a slot's place has 32 bits
 _LARGEST_SEGMENT_BYTES = 2**31
 #: one block
@@ -145,7 +146,8 @@ class SegmentSupply:
     def prepare(self, current: Segment) -> None:
         """Have the segment behind ``current`` at hand, so that rolling need not make it. Never raises."""
         try:
-            self._keep_room()
+            if not current.aside:  # else the room that there is belongs to the segment for which a log call waits
+                self._keep_room()
         except (OSError, ValueError):
             pass  # tried again at the next look
         if self._prepared is not None:
@@ -190,7 +192,7 @@ class SegmentSupply:
         A program's first roll is quick: the call that meets it is one among a few thousand. Later ones come here only
         at full speed, when nobody has had the time to prepare one, and there the whole matters: pages that the
         writes make cost four times as much."""
-        sizes = [max(full.size * _GROWTH, FIRST_SEGMENT_BYTES), FIRST_SEGMENT_BYTES, _SMALLEST_SEGMENT_BYTES]
+        sizes = [max(full.size * _GROWTH, FIRST_SEGMENT_BYTES), FIRST_SEGMENT_BYTES, *_SMALL_SEGMENT_BYTES]
         for size in dict.fromkeys(slots_for(size, self._most) for size in sizes[:-1]):
             try:
                 return self._make(full.end, size, waited_for=full.first == 0)

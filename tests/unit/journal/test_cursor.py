@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -210,4 +211,21 @@ def test_what_stands_in_the_room_s_place_and_is_no_file_is_never_written_to(fold
         cursor.save({"front": front, "padding": "x" * 100})
     assert cursor.load() == {"front": 8, "padding": "x" * 100}
     assert (tmp_path / "mine").read_bytes() == b"mine"
+    cursor.close()
+
+
+@pytest.mark.parametrize("free", [0, 1 << 20])
+def test_a_cursor_takes_no_block_of_a_disk_that_is_nearly_full(
+    free: int, full: tuple[Path, CursorFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a delivery has made free there is for the events that wait for it."""
+    folder, cursor = full
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=free, f_frsize=4096))
+    sizes = []
+    for number in range(1000):
+        cursor.save({"front": number, "padding": "x" * 50})
+        sizes.append((folder / "cursor").stat().st_size)
+        assert cursor.load() == {"front": number, "padding": "x" * 50}
+    assert (max(sizes) > 50_000) == (free > 0), max(sizes)
+    assert max(sizes) <= 8192 or free
     cursor.close()

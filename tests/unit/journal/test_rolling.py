@@ -110,6 +110,8 @@ def test_a_segment_that_takes_no_event_needs_no_free_block(tmp_path: Path, monke
         assert found.next.read(0, 1) == aside.read(0, 1) != bytes(SLOT_SIZE)
         deliver(journal)
         assert journal.head is aside
+        journal.prepare()
+        assert not room.exists()  # it would be taken from what was just made for the segment that is waited for
         assert journal.write(1, 4, 0.5, stream)
         deliver(journal)
         journal.prepare()
@@ -254,3 +256,20 @@ def test_a_segment_whose_file_is_gone_is_kept_until_it_is_known_to_be_delivered(
     journal.look_for_deleted(lambda: first.end)
     assert journal.head is first.next
     journal.close()
+
+
+def test_where_one_block_is_free_a_segment_takes_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what was deleted on a full disk, others may have taken all the rest."""
+
+    def nearly_full(fd: int, size: int) -> None:
+        if size > 4096:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        allocate(fd, size)
+
+    with journal_in(tmp_path, slots=1000, spool_full="raise") as journal:
+        stream = journal.register_stream(register(journal), "loss")
+        assert stream is not None
+        monkeypatch.setattr(segment_module, "allocate", nearly_full)
+        for step in range(1100):
+            assert journal.write(1, step, 0.5, stream)
+        assert journal.current[2].size <= 4096
