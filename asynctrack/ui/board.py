@@ -68,7 +68,8 @@ class Board:
         self._fresh_at: float | None = None
         self._version = 0
         self._changes: dict[str, int] = {}
-        self._finished: set[str] = set()
+        #: runs that are over and have been read since, with the latest values that they had
+        self._finished: dict[str, tuple[Any, ...]] = {}
         self._extremes = Extremes(store)
 
     # ── runs
@@ -88,6 +89,10 @@ class Board:
             self._trouble = None if found.trouble is None else str(found.trouble)
             self._found = {each.run.info.run_id: each for each in found}
             self._sorted_ids = sorted(self._found)
+            for run_id, latest in list(self._finished.items()):
+                its = self._found.get(run_id)
+                if its is None or not self._is_over(run_id) or latest != _latest_of(its):
+                    self._finished.pop(run_id, None)  # it goes on, or somebody has logged to it afterwards
             shape = [
                 (each.run.info, each.waiting, each.alive, each.last_time, len(each.run.data.metrics)) for each in found
             ]
@@ -166,7 +171,9 @@ class Board:
             raise InvalidInputError(f"{len(keys)} keys: one request is for {MOST_KEYS} charts at most")
         self._list_once()
         run_ids = self._whole_ids(ids)
-        runs = {run_id: self._found[run_id].run for run_id in run_ids}
+        found = self._found
+        run_ids = [run_id for run_id in run_ids if run_id in found]  # else it has been deleted just now
+        runs = {run_id: found[run_id].run for run_id in run_ids}
         version = self._version
         wanted = [*keys, asked.x] if asked.x not in ("step", "time", "relative") else keys
         points, trouble = self._read(run_ids, wanted)
@@ -186,10 +193,15 @@ class Board:
         points = {}
         for run_id in run_ids:
             tape = self._tapes.of(run_id)
-            metrics = self._found[run_id].run.data.metrics
+            its = self._found.get(run_id)
+            if its is None:
+                continue  # it has been deleted just now
+            over = self._is_over(run_id)
             try:
                 # A key that the list does not know yet may be of a run that goes on.
-                tape.want([key for key in keys if key in metrics or not self._is_over(run_id)])
+                tape.want([key for key in keys if key in its.run.data.metrics or not over])
+                if over:
+                    self._finished.setdefault(run_id, _latest_of(its))
             except NotFoundError:
                 pass  # it has been deleted, or moves from a spool to the store just now: the next list says
             except StoreError as error:
@@ -209,9 +221,9 @@ class Board:
         self._refresh_soon()
         begun, trouble = monotonic(), None
         for run_id, tape in self._tapes.known(self._whole_ids(ids)):
-            if run_id in self._finished:
+            its, over = self._found.get(run_id), self._is_over(run_id)
+            if its is None or (over and run_id in self._finished):
                 continue
-            over = self._is_over(run_id)
             try:
                 changed = tape.look(_LOOK_EVERY)
             except NotFoundError:
@@ -223,7 +235,7 @@ class Board:
                 self._version += 1
                 self._changes.update(dict.fromkeys(changed, self._version))
             elif over:
-                self._finished.add(run_id)
+                self._finished[run_id] = _latest_of(its)
             if tape.trouble is not None:
                 trouble = str(tape.trouble)
         trouble = self._trouble or trouble
@@ -281,6 +293,11 @@ class Board:
             tape.want([key])
             if key in tape.points:
                 yield self._found[run_id].run, tape.points[key].series.columns
+
+
+def _latest_of(found: FoundRun) -> tuple[Any, ...]:
+    """The latest values of a run's metrics, as what is equal as long as they are."""
+    return tuple(value if value == value else None for value in found.run.data.metrics.values())
 
 
 def _described(found: FoundRun) -> dict[str, Any]:

@@ -57,6 +57,8 @@ class Book:
         self._loaded = False
         #: bytes that were read and are not saved
         self._unsaved = 0
+        #: files that were learned of since they were counted, and as many as there were then
+        self._added = 0
         self._path = cache.cache_path(folder)
 
     # ── asking
@@ -109,6 +111,7 @@ class Book:
         plain = all(not value or isinstance(value, str | int | float) for value in found.values())
         if plain and about.st_size <= _LARGEST_META and is_settled(about):
             self._known(run_dir, "meta")[""] = [*_stamp(about), found]
+            self._added += 1
 
     # ── the files
 
@@ -119,6 +122,7 @@ class Book:
         if text is not None:
             for key, known in cache.parsed(text).items():
                 files.setdefault(key, known)
+            self._added += len(files)
         return files
 
     def _files(self, tree: Tree, run_dir: str, kind: str) -> tuple[_Files, dict[str, str]]:
@@ -178,12 +182,14 @@ class Book:
             read = self._summarized(tree, path, about, there)
             if read is not None:
                 known[key] = read
+                self._added += 1
             return read
         value = read_entry(path, tree.warn_once)
         self._unsaved += _OPENING
         if value is None or len(value) > _LONGEST or not is_settled(about) or not stat.S_ISREG(about.st_mode):
             return value
         read = self._known(run_dir, kind)[key] = [*_stamp(about), value]
+        self._added += 1
         return read
 
     def _summarized(self, tree: Tree, path: str, about: os.stat_result, there: _Known | None) -> _Known | None:
@@ -221,8 +227,10 @@ class Book:
             self.load()
             self._unsaved = 0
             cache.save(self._path, self._all(run_ids))
-        if sum(len(files) for kinds in list(self._runs.values()) for files in list(kinds.values())) > _MOST_FILES:
-            self._runs, self._saved, self._loaded = {}, {}, False
+        if self._added > _MOST_FILES:  # at most: some may have been read several times
+            self._added = sum(len(files) for kinds in list(self._runs.values()) for files in list(kinds.values()))
+        if self._added > _MOST_FILES:
+            self._runs, self._saved, self._loaded, self._added = {}, {}, False, 0
 
     def _all(self, run_ids: Collection[str] | None) -> dict[str, Any]:
         """What is known, by run id and kind; the oldest first. ``run_ids``: of these runs only."""

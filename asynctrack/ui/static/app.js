@@ -9,7 +9,7 @@ import { html, render, useMemo } from "./vendor/htm-preact.js";
 import { digits, fromAddress, setTaste, taste, toAddress } from "./state.js";
 import { RunsTable } from "./table.js";
 import * as wire from "./wire.js";
-import { isFilter, looks, matcher } from "./words.js";
+import { isBegun, isFilter, looks, matcher } from "./words.js";
 
 /** runs that are shown at first, besides those that go on */
 const NEWEST = 10;
@@ -23,6 +23,7 @@ const state = {
   theme: taste("theme", "system"),
   side: taste("side", innerWidth > 760 ? "open" : "shut"),
   listed: null, // what the server says of runs
+  searched: "", // what the list was searched for last: a text is typed, and a filter asked for, before it is this
   filtered: null, // the ids that a filter leaves, in MLflow's language
   filterError: "",
   values: {}, // of columns, by run
@@ -65,6 +66,8 @@ const dark = () => (state.theme === "system" ? system.matches : state.theme === 
 // ── runs
 
 const all = () => state.listed?.runs ?? [];
+/** Whether the runs that are shown are those that the search leaves, whichever these are. */
+const isAll = () => state.runs?.[0] === "*";
 /** Those of the experiment that is chosen. */
 const here = () => (state.experiment ? all().filter((run) => run.experiment === state.experiment) : all());
 const isOn = (run) => run.alive || run.status === "RUNNING";
@@ -73,9 +76,12 @@ let chosenFor = [];
 let chosen = [];
 /** The runs whose lines are shown, in the order of the list. */
 function selected() {
-  if (chosenFor[0] === state.listed && chosenFor[1] === state.runs && chosenFor[2] === state.experiment) return chosen;
-  chosenFor = [state.listed, state.runs, state.experiment];
-  if (state.runs === null) {
+  const now = [state.listed, state.runs, state.experiment, isAll() && state.searched, isAll() && state.filtered];
+  if (now.every((each, n) => each === chosenFor[n])) return chosen;
+  chosenFor = now;
+  if (isAll()) {
+    chosen = searched();
+  } else if (state.runs === null) {
     const newest = new Set([...here()].sort((a, b) => b.start - a.start).slice(0, NEWEST));
     chosen = here().filter((run) => isOn(run) || newest.has(run)).slice(0, 50);
   } else {
@@ -100,33 +106,39 @@ function toggle(id) {
   update({ cursor: id });
 }
 
-/** The runs that the search leaves, in the order of the table. */
-function rows() {
+/** The runs that the search leaves. */
+function searched() {
   let found = here();
   if (state.filtered) found = found.filter((run) => state.filtered.has(run.id));
-  else if (state.search) {
-    const matches = matcher(state.search);
+  else if (state.searched) {
+    const matches = matcher(state.searched);
     const experiments = state.listed?.experiments ?? {};
     found = found.filter((run) => matches(run.name) || matches(run.id) || matches(experiments[run.experiment] ?? "")
       || Object.entries(run.params).some(([key, value]) => matches(`${key}=${value}`))
       || Object.entries(run.tags).some(([key, value]) => matches(`${key}=${value}`)));
   }
+  return found;
+}
+
+/** The same in the order of the table. */
+function rows() {
+  const left = searched();
   const { name, down } = sorting();
-  if (!name) return found;
+  if (!name) return left;
   if (isText(name)) {
     const key = name.slice(name.indexOf(".") + 1), kind = name.startsWith("params.") ? "params" : "tags";
-    const [known, none] = [found.filter((run) => run[kind][key] !== undefined), found.filter((run) => run[kind][key] === undefined)];
+    const [known, none] = [left.filter((run) => run[kind][key] !== undefined), left.filter((run) => run[kind][key] === undefined)];
     known.sort((a, b) => natural.compare(a[kind][key], b[kind][key]));
     return [...(down ? known.reverse() : known), ...none];
   }
   const of = { name: (run) => run.name || run.id, start: (run) => run.start, time: (run) => (run.end || state.now) - run.start }[name]
     ?? ((run) => valueOf(run, name));
-  const known = found.map((run) => [of(run), run]);
+  const known = left.map((run) => [of(run), run]);
   const there = known.filter(([value]) => typeof value === "number" ? !Number.isNaN(value) : typeof value === "string" && name === "name");
   there.sort(([a], [b]) => (typeof a === "string" ? a.localeCompare(b, undefined, { numeric: true }) : a - b));
   if (down) there.reverse();
   const sorted = new Set(there.map(([, run]) => run));
-  return [...sorted, ...found.filter((run) => !sorted.has(run))];
+  return [...sorted, ...left.filter((run) => !sorted.has(run))];
 }
 
 function sorting() {
@@ -169,9 +181,9 @@ async function loadRuns() {
     for (const [column, list] of Object.entries(found.columns)) {
       values[column] = new Map(found.runs.map((run, n) => [run.id, list[n]]));
     }
-    update({ listed: found, values, error: null, now: Date.now() });
+    const searched = state.search ? await searchFor(state.search) : null;
+    update({ listed: found, values, error: null, now: Date.now(), ...searched });
     loader.changed();
-    if (state.search) await filter();
   } catch (error) {
     update({ error: error.message });
   } finally {
@@ -181,25 +193,32 @@ async function loadRuns() {
 }
 
 let filtering = 0;
-async function filter() {
-  const mine = ++filtering;
-  if (!isFilter(state.search)) {
-    update({ filtered: null, filterError: "" });
-    return;
-  }
+/** What a search comes to: a change of the state, or null where the text is a filter that is still being typed. */
+async function searchFor(text) {
+  if (isBegun(text)) return null;
+  if (!isFilter(text)) return { searched: text, filtered: null, filterError: "" };
   try {
-    const found = await wire.runs([], state.search);
-    if (mine === filtering) update({ filtered: new Set(found.runs.map((run) => run.id)), filterError: found.trouble ?? "" });
+    const found = await wire.runs([], text);
+    return { searched: text, filtered: new Set(found.runs.map((run) => run.id)), filterError: found.trouble ?? "" };
   } catch (error) {
-    if (mine === filtering) update({ filterError: error.message });
+    return { filterError: error.message };
   }
 }
 
 let typing = 0;
 function search(text) {
-  show({ search: text });
+  update({ search: text });
   clearTimeout(typing);
-  typing = setTimeout(filter, 250);
+  typing = setTimeout(async () => {
+    show({});
+    const mine = ++filtering;
+    const found = await searchFor(text);
+    if (!found || mine !== filtering) return;
+    show(found);
+    if (!isAll()) return;
+    watch();
+    loadKeys();
+  }, 200);
 }
 
 /** layer2 before layer10. */
@@ -418,7 +437,7 @@ function App() {
             value=${state.search} onInput=${(event) => search(event.target.value)} />
           ${state.filterError && html`<p class="warn">${state.filterError}</p>`}
           <div class="bar">
-            <span class="quiet">${runs.length.toLocaleString("en-US")} of ${list.length.toLocaleString("en-US")} shown</span>
+            <span class="quiet" title="shown">${runs.length.toLocaleString("en-US")} of ${list.length.toLocaleString("en-US")}</span>
             <button class="plain" title="show all that are listed (a)" onClick=${selectAll}>all</button>
             <button class="plain" title="show the newest and those that go on" onClick=${() => { show({ runs: null }); watch(); loadKeys(); }}>newest</button>
             <button class="plain" onClick=${() => select([])}>none</button>
@@ -524,7 +543,9 @@ async function pick(key, line, point) {
 }
 
 function selectAll() {
-  select(rows());
+  show({ runs: ["*"] });
+  watch();
+  loadKeys();
 }
 
 function addColumn(event) {
@@ -573,7 +594,7 @@ function moveChart(by) {
 
 const KEYS = {
   j: () => moveRun(1), k: () => moveRun(-1), " ": () => state.cursor && toggle(state.cursor),
-  a: () => (selected().length === rows().length ? (show({ runs: null }), watch(), loadKeys()) : selectAll()),
+  a: () => (isAll() ? (show({ runs: null }), watch(), loadKeys()) : selectAll()),
   l: () => moveChart(1), h: () => moveChart(-1), ArrowRight: () => moveChart(1), ArrowLeft: () => moveChart(-1),
   "/": () => document.getElementById("keys").focus(),
   f: () => { if (state.side !== "open") sideways(); requestAnimationFrame(() => document.getElementById("search").focus()); },

@@ -14,6 +14,23 @@ function ink(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
+/** how far an axis goes: the distance of its ends is a number, too */
+const WIDEST = 8e307;
+
+/** Ticks at 1, 2 or 5 times a power of ten, whatever it is; uPlot's own end at 1e-16. */
+const TICKS = {
+  incrs: (u, axis, low, high) => {
+    const size = Math.floor(Math.log10(high - low));
+    return [-3, -2, -1, 0].flatMap((at) => [1, 2, 5].map((step) => step * 10 ** (size + at)));
+  },
+  splits: (u, axis, low, high, step) => {
+    const found = [];
+    const first = Math.ceil(low / step - 1e-9), count = Math.min(Math.floor(high / step + 1e-9) - first, 100);
+    for (let n = 0; n <= count; n++) found.push(Number(((first + n) * step).toPrecision(12)));
+    return found;
+  },
+};
+
 /** `on`: zoom(low, high), zoomY(low, high), reset(), pick(line, {at, half, value}). */
 export class Plot {
   constructor(element, on) {
@@ -92,7 +109,7 @@ export class Plot {
       return [low / room, high * room];
     }
     const room = (high - low) * 0.05 || Math.abs(high) * 0.1 || 1;
-    return [low - room, high + room];
+    return [Math.max(low - room, -WIDEST), Math.min(high + room, WIDEST)];
   }
 
   make() {
@@ -109,8 +126,9 @@ export class Plot {
         y: { distr: look.logY ? 3 : 1, range: () => this.shownY },
       },
       axes: [
-        { ...axis, gap: 2, size: 26, ...(look.x === "time" ? {} : { values: (_, splits) => splits.map(axisText) }) },
-        { ...axis, gap: 4, size: (_, texts) => 14 + 6.2 * Math.max(3, ...(texts ?? []).map((text) => (text ?? "").length)),
+        { ...axis, gap: 2, size: 26, ...(look.x === "time" ? {} : { ...(look.logX ? {} : TICKS), values: (_, splits) => splits.map(axisText) }),
+          ...(look.x === "step" && !look.logX ? { incrs: (...range) => TICKS.incrs(...range).filter((step) => step >= 1) } : {}) },
+        { ...axis, gap: 4, ...(look.logY ? {} : TICKS), size: (_, texts) => 14 + 6.2 * Math.max(3, ...(texts ?? []).map((text) => (text ?? "").length)),
           values: (_, splits) => splits.map(axisText) },
       ],
       series: [{}, ...this.parts.map((part) => this.series(part))],
@@ -214,7 +232,7 @@ export class Plot {
   marks() {
     const found = [];
     const [from, to] = this.around(), [bottom, top] = this.shownY;
-    const { x } = this.chart, cut = Boolean(this.look.y || (this.look.outliers && this.chart.sight));
+    const { x } = this.chart, cut = Boolean(this.look.y || (this.look.outliers && this.chart.sight)) || bottom === -WIDEST || top === WIDEST;
     for (const { line, cells, pale } of this.parts) {
       const raw = pale || !line.raw ? cells : null; // of a line that is smoothed, what was logged
       for (let i = from; i <= to; i++) {

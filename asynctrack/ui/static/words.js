@@ -83,6 +83,11 @@ export function isFilter(text) {
   return CLAUSE.test(text);
 }
 
+/** Whether a text is the beginning of such a filter. */
+export function isBegun(text) {
+  return /^\s*(metrics?|params?|parameters?|tags?|attributes?)\s*\./i.test(text) && !isFilter(text);
+}
+
 /** 12 kB. */
 export function bytes(count) {
   if (count === null || count === undefined) return "";

@@ -273,6 +273,21 @@ def test_what_is_new_is_told_by_key(board: Board, get: Get) -> None:
     asynctrack.end_run()
 
 
+def test_what_is_logged_to_a_run_after_its_end_is_seen(board: Board, get: Get, runs: list[str]) -> None:
+    def points() -> int:
+        [chart] = get("/api/charts", key="val/acc", runs=runs[1]).charts
+        return chart["lines"][0]["points"]  # type: ignore[no-any-return]
+
+    assert points() == 5
+    version = board.look(runs, 0).version
+    asynctrack.MlflowClient().log_metric(runs[1], "val/acc", 0.9, step=9)
+    asynctrack.shutdown()
+    board.refresh()
+    while "val/acc" not in board.look(runs, version).keys:  # it looks five times a second at most
+        pass
+    assert points() == 6
+
+
 def test_a_run_that_only_a_spool_knows_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nothing listens there
     asynctrack.configure(spool_dir=str(tmp_path / "spools"), close_timeout=0.1)
