@@ -30,7 +30,7 @@ __all__ = ["Board", "News"]
 MOST_RUNS = 10_000
 #: seconds between two looks at a run's points, and between two listings; a look that takes long is not repeated before
 #: it has taken a part of the time only
-_LOOK_EVERY, _LIST_EVERY, _PART = 0.2, 2.0, 10
+_LOOK_EVERY, _LIST_EVERY, _PART = 0.1, 2.0, 10
 #: keys of one request for charts
 MOST_KEYS = 64
 

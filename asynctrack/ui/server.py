@@ -45,7 +45,7 @@ logger = logging.getLogger("asynctrack")
 _STATIC = os.path.join(os.path.dirname(__file__), "static")
 _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 #: seconds between two looks for the page; as a part of how long a look takes, where that is more
-_EVERY, _PART = 0.25, 4
+_EVERY, _PART = 0.12, 4
 #: seconds after which a page that there is no news for hears that the server is there
 _QUIET = 3.0
 #: bytes of a request that changes a tag

@@ -42,23 +42,26 @@ def page_on(address: str, query: str = "") -> Iterator[Page]:
     complaints: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme="light")
+        context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
+        page = context.new_page()
         page.set_default_timeout(WAIT * 1000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
         page.goto(address + query)
+        page.wait_for_selector("#search")  # what answers to the token leads on to the page
         yield page
         browser.close()
     assert complaints == []
 
 
 def drawn(page: Page, key: str, condition: str = "true") -> None:
-    """Wait until a chart is on the screen, and ``condition`` holds of its ``label`` and its ``x`` (from, to)."""
+    """Wait until a chart is on the screen, and ``condition`` holds of its ``label``, ``x`` and ``y`` (from, to)."""
     page.wait_for_function(
         f"""key => {{
           const box = document.querySelector(`.card[data-key="${{key}}"] .canvas`);
           if (!box || !box.querySelector("canvas") || !box.dataset.x) return false;
-          const label = box.getAttribute("aria-label"), x = box.dataset.x.split(" ").map(Number);
+          const label = box.getAttribute("aria-label");
+          const [x, y] = [box.dataset.x, box.dataset.y].map((text) => text.split(" ").map(Number));
           return {condition};
         }}""",
         arg=key,

@@ -1,15 +1,19 @@
-"""The page in a real browser: the spike is on the canvas, a new point comes, and hands find their way."""
+"""The page in a real browser: the spike is on the canvas, hands find their way, and what it exports works."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 import asynctrack
 from tests.compat.browser import CHROMIUM, coloured, drawn, page_on
-from tests.unit.ui.viewing import Writer, two_runs, viewer
+from tests.unit.ui.viewing import two_runs, viewer
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here: apt-get install chromium")
 
@@ -41,32 +45,6 @@ def test_a_spike_among_ten_thousand_points_is_on_the_canvas_and_zoom_is_kept(run
         page.keyboard.press("Escape")
         drawn(page, "loss", "x[0] === 0 && x[1] === 9999")
         assert "from=" not in page.url
-
-
-def test_a_point_that_is_logged_comes_to_the_screen_and_zoom_and_choice_stay() -> None:
-    writer = Writer()
-    try:
-        for step in range(50):
-            writer.log("loss", step, 1 + step / 100)
-        with viewer("mlruns") as (address, _), page_on(address) as page:
-            drawn(page, "loss", "x[1] >= 49")
-            page.wait_for_selector(".health.good")
-            assert "1 running" in page.inner_text(".health")
-            writer.log("loss", 50, 77.0)
-            drawn(page, "loss", "label.includes('last 77') && x[1] === 50")
-            high = coloured(page, "loss", 0.2)
-            assert high
-            assert high[0] > 0.9, "the new point is at the right"
-            zoomed = page.url.partition("?")[0] + "?from=10&to=20"
-            page.goto(zoomed)
-            drawn(page, "loss", "x[0] === 10 && x[1] === 20")
-            writer.log("loss", 51, 88.0)
-            drawn(page, "loss", "label.includes('last 88') && x[0] === 10 && x[1] === 20")
-            assert page.url == zoomed
-            writer.close()
-            page.wait_for_function("() => !document.querySelector('.health').textContent.includes('running')")
-    finally:
-        writer.kill()
 
 
 def test_everything_can_be_done_by_keys_and_the_address_holds_it(runs: list[str]) -> None:
@@ -165,3 +143,121 @@ def test_hostile_names_are_text(runs: list[str]) -> None:
         drawn(page, "loss", "label.includes('onerror')")
         found: Any = page.evaluate("[window.hacked, document.querySelectorAll('img, #app script').length]")
         assert found == [None, 0]
+
+
+def test_a_chart_has_axes_of_its_own_and_no_spike_disappears_silently(runs: list[str]) -> None:
+    with viewer("mlruns") as (address, _), page_on(address, f"&runs={runs[0][:8]}&k=loss") as page:
+        drawn(page, "loss", "y[1] > 1000")
+        page.keyboard.press("o")
+        drawn(page, "loss", "y[1] < 1")
+        notes = page.inner_text(".card .notes")
+        assert "outside, up to 1000" in notes
+        assert any(0.3 < at < 0.6 for at in coloured(page, "loss", 0.1)), "the spike is marked at the top"
+        page.keyboard.press("o")
+        drawn(page, "loss", "y[1] > 1000")
+        box = page.locator(".card .u-over").bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] / 2 + 2, box["y"] + box["height"] * 0.7, steps=5)
+        page.mouse.up()
+        drawn(page, "loss", "y[0] > 200 && y[1] < 900 && x[1] === 9999")
+        page.wait_for_function("() => document.querySelector('.card .notes').textContent.includes('10,000 outside')")
+        page.locator(".card").focus()
+        page.keyboard.press("p")
+        page.wait_for_selector(".section h2:has-text('pinned')")
+        page.keyboard.press("e")
+        page.fill("#y-low", "-1")
+        page.fill("#y-high", "3000")
+        page.select_option(".panel select[aria-label='log y']", "1")
+        page.keyboard.press("Escape")
+        drawn(page, "loss", "y[0] > 0 && y[1] > 1000")  # a logarithmic axis cannot begin at -1
+        page.reload()
+        drawn(page, "loss", "y[0] > 0 && y[1] > 1000")
+        assert page.locator(".section h2").all_inner_texts()[0].split() == ["▾", "pinned", "1"]
+        assert "pin=loss" in page.url
+        page.locator(".card").focus()
+        page.keyboard.press("0")
+        page.keyboard.press("]")
+        page.wait_for_selector(".tip >> text=spiky")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".panel h2:has-text('step')")
+
+
+def test_what_is_copied_from_a_chart_works(runs: list[str]) -> None:
+    with viewer("mlruns") as (address, _), page_on(address, "&s=0.6&ly=1&from=10&to=2000") as page:
+        drawn(page, "loss")
+        page.locator('.card[data-key="loss"]').focus()
+        page.keyboard.press("e")
+        python = page.inner_text(".code[data-kind=Python]")
+        shell = page.inner_text(".code[data-kind=shell]")
+        with page.expect_download() as svg:
+            page.click("text=SVG")
+        with page.expect_download() as png:
+            page.click("text=PNG")
+        with page.expect_download() as table:
+            page.click("text=CSV")
+        assert svg.value.suggested_filename == "loss.svg"
+        tree = ElementTree.parse(svg.value.path())  # the page has made it
+        texts = {each.text for each in tree.iter("{http://www.w3.org/2000/svg}text")}
+        assert {"loss", "spiky", "odd"} <= texts
+        assert len(list(tree.iter("{http://www.w3.org/2000/svg}path"))) > 4
+        assert png.value.path().read_bytes().startswith(b"\x89PNG")
+        assert table.value.path().read_text().count("\n") == 10_006
+        page.keyboard.press("Escape")
+        page.keyboard.press("g")
+        page.check("text=runs that differ only in:")
+        page.check(".names label:has-text('lr')")
+        page.keyboard.press("Escape")
+        drawn(page, "loss", "label.includes('all runs (2)')")
+        page.locator('.card[data-key="loss"]').focus()
+        page.keyboard.press("e")
+        grouped = page.inner_text(".code[data-kind=Python]")
+    for text in (python, grouped):
+        program = (
+            f"{text.rpartition('history.plot')[0]}\nprint(history.plot(log_y=True))\nprint(len(history.to_pandas()))"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert "loss" in done.stdout
+    assert 'mean_over(besides=["lr"])' in grouped
+    assert "smooth(0.6)" in python
+    assert "min_step=10, max_step=2000" in python
+    command = shell.replace("asynctrack plot", f"{sys.executable} -m asynctrack plot", 1)
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=True)
+    assert "loss" in done.stdout
+    for part in ("--smooth 0.6", "--log-y", "--from=10", "--to=2000"):
+        assert part in shell
+
+
+def test_files_of_a_run_are_shown_and_notes_changed_where_that_is_allowed(tmp_path: Path) -> None:
+    evil = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
+    (tmp_path / "pixel.gif").write_bytes(
+        b"GIF89a\1\0\1\0\x80\0\0\xff\0\0\0\0\0!\xf9\4\1\0\0\0\0,\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
+    )
+    with asynctrack.start_run(run_name="files") as run:
+        run.log_metric("loss", 1.0, 0)
+        run.log_artifact(str(tmp_path / "pixel.gif"), "images")
+        run.log_text(evil, "page.html")
+        run.set_tag("mlflow.note.content", evil)
+    asynctrack.shutdown()
+    with viewer("mlruns", "--edit") as (address, _), page_on(address) as page:
+        drawn(page, "loss")
+        page.keyboard.press("j")
+        page.keyboard.press("i")
+        page.click(".files >> text=images")
+        page.click(".files >> text=pixel.gif")
+        page.wait_for_function("() => document.querySelector('img.shown')?.naturalWidth === 1")
+        page.click(".files >> text=page.html")
+        page.wait_for_selector("pre.shown")
+        assert page.inner_text("pre.shown") == evil
+        assert page.input_value("#note") == evil
+        page.fill("#note", "a note")
+        page.click("#save-note")
+        page.wait_for_selector("#save-note", state="detached")
+        page.fill("#tag-key", "stage")
+        page.fill("#tag-value", evil)
+        page.keyboard.press("Enter")
+        page.click("[aria-label='delete the tag stage'] >> visible=true")
+        page.wait_for_selector("[aria-label='delete the tag stage']", state="detached")
+        assert page.evaluate("window.hacked") is None
+    assert asynctrack.get_run(run.run_id).data.tags["mlflow.note.content"] == "a note"

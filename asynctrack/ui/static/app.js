@@ -47,6 +47,7 @@ function update(patch) {
 }
 
 function draw() {
+  cancelAnimationFrame(asked);
   asked = 0;
   document.documentElement.dataset.theme = dark() ? "dark" : "light";
   render(html`<${App} />`, document.getElementById("app"));
@@ -597,7 +598,7 @@ const KEYS = {
   a: () => (isAll() ? (show({ runs: null }), watch(), loadKeys()) : selectAll()),
   l: () => moveChart(1), h: () => moveChart(-1), ArrowRight: () => moveChart(1), ArrowLeft: () => moveChart(-1),
   "/": () => document.getElementById("keys").focus(),
-  f: () => { if (state.side !== "open") sideways(); requestAnimationFrame(() => document.getElementById("search").focus()); },
+  f: () => { if (state.side !== "open") sideways(); draw(); document.getElementById("search").focus(); },
   s: () => show({ smooth: SMOOTH[Math.min(smoothAt() + 1, SMOOTH.length - 1)] }),
   S: () => show({ smooth: SMOOTH[Math.max(smoothAt() - 1, 0)] }),
   y: () => show({ logY: !state.logY }), x: () => show({ logX: !state.logX, zoom: null }),
@@ -632,6 +633,7 @@ document.addEventListener("keydown", (event) => {
   if (!act) return;
   event.preventDefault();
   act();
+  draw(); // at once: the next key may be for what it has opened
 });
 
 addEventListener("resize", () => loader.changed());

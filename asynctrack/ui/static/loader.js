@@ -4,7 +4,7 @@ import * as wire from "./wire.js";
 /** charts of one request */
 const AT_ONCE = 6;
 /** ms between two requests for news, and as a multiple of what one takes */
-const REST = 180, SHARE = 2;
+const REST = 100, SHARE = 2;
 
 export class Loader {
   /** `query`: (key) => what is asked for of a chart, or null for nothing yet; one request is for charts that ask alike. `done`: (key, chart, query), `failed`: (error or null),

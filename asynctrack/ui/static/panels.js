@@ -1,5 +1,5 @@
 // What opens over the page: help, what differs between runs, the values of a step.
-import { html, useEffect, useRef } from "./vendor/htm-preact.js";
+import { html, useLayoutEffect, useRef } from "./vendor/htm-preact.js";
 import { number } from "./words.js";
 
 export const KEYS = [
@@ -14,7 +14,7 @@ export const KEYS = [
 
 export function Panel({ title, close, children }) {
   const box = useRef(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const before = document.activeElement;
     box.current.focus();
     return () => before?.focus?.();

@@ -21,7 +21,7 @@ WAIT = 90
 _WRITER = """
 import sys
 import asynctrack
-run = asynctrack.start_run(run_name="live")
+run = asynctrack.start_run(run_name=sys.argv[1])
 print(run.run_id, flush=True)
 for line in sys.stdin:
     key, step, value = line.split()
@@ -57,9 +57,9 @@ def viewer(*arguments: str | Path) -> Iterator[tuple[str, subprocess.Popen[str]]
 class Writer:
     """A program with a run that logs what it is told, and keeps it in its spool until then."""
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(self, name: str = "live", /, **environment: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _WRITER],
+            [sys.executable, "-c", _WRITER, name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

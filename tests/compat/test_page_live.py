@@ -1,0 +1,95 @@
+"""The page while a program logs: on files, on a real MLflow server, and on a spool whose store is down."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.compat.browser import CHROMIUM, coloured, drawn, page_on
+from tests.servers import MlflowServer
+from tests.unit.ui.viewing import Writer, viewer
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here: apt-get install chromium")
+
+
+@pytest.fixture(params=["files", "server", "down"])
+def store(request: pytest.FixtureRequest) -> str:
+    """The URI of a store of each kind; at the last one nothing listens."""
+    if request.param == "server":
+        server: MlflowServer = request.getfixturevalue("sqlite_server")
+        return server.url
+    return "mlruns" if request.param == "files" else "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def writer(store: str) -> Iterator[Writer]:
+    """A run with 200 points and a spike, of a name that no other run of the store has."""
+    writer = Writer(f"live-{uuid.uuid4().hex[:8]}", MLFLOW_TRACKING_URI=store, ASYNCTRACK_CLOSE_TIMEOUT="0.1")
+    try:
+        for step in range(200):
+            writer.log("loss", step, 1000.0 if step == 60 else 1 + step / 100)
+        yield writer
+    finally:
+        writer.kill()
+
+
+def test_a_run_is_followed_while_it_logs(store: str, writer: Writer) -> None:
+    with viewer(store) as (address, _), page_on(address) as page:
+        keys = page.keyboard
+        keys.press("f")
+        keys.type(f"attributes.run_id = '{writer.run_id}'" if store != "http://127.0.0.1:9" else "^live-")
+        page.wait_for_function("() => document.querySelectorAll('.rows tbody tr').length === 1")
+        keys.press("Escape")
+        keys.press("a")
+        drawn(page, "loss", "label.includes('max 1000') && x[1] === 199")
+        high = coloured(page, "loss", 0.25)
+        assert high
+        assert 0.2 < high[0] <= high[-1] < 0.4, "the spike, and nothing else, is that high"
+        assert page.inner_text(".health").startswith("trouble" if store.endswith(":9") else "live, ")
+        writer.log("loss", 200, 1700.0)
+        drawn(page, "loss", "label.includes('last 1700') && x[1] === 200")
+        assert coloured(page, "loss", 0.2)[-1] > 0.9, "the new point is at the right"
+        if store.endswith(":9"):
+            assert "not delivered" in page.inner_text(".health")
+        keys.press("l")
+        keys.press("+")
+        drawn(page, "loss", "x[0] === 50 && x[1] === 150")
+        keys.press("d")
+        keys.press("d")
+        page.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
+        writer.log("loss", 201, 3.0)
+        drawn(page, "loss", "label.includes('last 3') && x[0] === 50 && x[1] === 150")  # zoom stays
+        keys.press("g")
+        for key in ("Tab", "Tab", "ArrowDown", "Escape"):
+            keys.press(key)
+        drawn(page, "loss", "label.includes('all runs (1)')")
+        page.reload()
+        drawn(page, "loss", "label.includes('all runs (1)') && x[0] === 50 && x[1] === 150")
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_tabs_share_one_stream_and_another_takes_over(tmp_path: Path) -> None:
+    writer = Writer()
+    opened = "() => performance.getEntriesByType('resource').filter((each) => each.name.includes('api/events')).length"
+    try:
+        writer.log("loss", 0, 1.0)
+        with viewer("mlruns") as (address, _), page_on(address) as first:
+            drawn(first, "loss")
+            first.wait_for_selector(".health.good")
+            second = first.context.new_page()
+            second.goto(address)
+            second.wait_for_selector("#search")
+            drawn(second, "loss")
+            second.wait_for_selector(".health.good")
+            writer.log("loss", 1, 7.0)
+            for page in (first, second):
+                drawn(page, "loss", "label.includes('last 7')")
+            assert second.evaluate(opened) == 0
+            first.goto("about:blank")
+            writer.log("loss", 2, 8.0)
+            drawn(second, "loss", "label.includes('last 8')")
+    finally:
+        writer.kill()
