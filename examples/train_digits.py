@@ -1,11 +1,12 @@
 """Train a small neural network on 1,797 real handwritten digits and log everything about it, every step.
 
-    pip install 'asynctrack[examples]'
+    pip install 'asynctrack[examples,view]'
     python examples/train_digits.py
 
 Logging 16 metrics at each of 9,000 steps is what one usually does not dare, because it would slow the loop
 down. Here a log call writes a few bytes into a memory-mapped file and returns; a background thread brings them to
-./mlflow.db, where `mlflow ui` looks for them. The last lines say what that cost, and how to look at the result.
+./mlflow.db, where `asynctrack view` and `mlflow ui` look for them. The last lines say what that cost, and how to look
+at the result; `asynctrack view` in another terminal shows it meanwhile.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,23 +162,13 @@ def train(run: asynctrack.ActiveRun, options: argparse.Namespace, stopwatch: Sto
 
 
 def how_to_open(tracking_uri: str) -> str:
-    """The command that shows the run."""
-    here = Path.cwd()
-    if tracking_uri == f"sqlite:///{here}/mlflow.db":
-        return "Open it: mlflow ui"
-    if tracking_uri.startswith("sqlite:"):
-        return f"Open it: mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
-    if not tracking_uri.startswith("file:"):
-        return f"Open it: {tracking_uri}"
-    folder = Path(url2pathname(urlsplit(tracking_uri).path))
-    shown = shlex.quote(f"./{folder.relative_to(here)}" if folder.is_relative_to(here) else str(folder))
-    return (
-        "Open it, in place:\n"
-        f"  MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {shown}\n"
-        "or in a database:\n"
-        f"  asynctrack import {shown} --to sqlite:///mlflow.db\n"
-        "  mlflow ui --backend-store-uri sqlite:///mlflow.db"
-    )
+    """The commands that show the run."""
+    if tracking_uri == f"sqlite:///{Path.cwd()}/mlflow.db":
+        return "See it: asynctrack view (in the terminal: asynctrack top; with MLflow: mlflow ui)"
+    shown = shlex.quote(tracking_uri)
+    if not tracking_uri.startswith("sqlite:"):
+        return f"See it: asynctrack view {shown} (in the terminal: asynctrack top {shown})"
+    return f"See it: asynctrack view {shown} (with MLflow: mlflow ui --backend-store-uri {shown})"
 
 
 def main() -> None:
