@@ -54,8 +54,6 @@ def main(path: str, owner: int = -1) -> int:
     if spool is None:
         return 2
     settings = current_settings()
-    # httpx's own command line, with rich and all, is half of what importing httpx takes; it does without.
-    sys.modules["httpx._main"] = None  # type: ignore[assignment]  # so that importing it is an ImportError
     store = open_store(spool.owner.store, ThreadedIO())
     store.durable = settings.durability == "system"
     pump = Pump(store, settings)

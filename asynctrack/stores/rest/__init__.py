@@ -1,1 +1,8 @@
 """An MLflow server over HTTP, and what Databricks adds to it."""
+
+import sys
+
+# httpx does without its own command line, which loads rich: that is half of what importing httpx takes, and draws a
+# number from Python's `random`, which the program may have seeded.
+if "httpx" not in sys.modules:
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]  # so that importing it is an ImportError
