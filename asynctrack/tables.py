@@ -21,7 +21,9 @@ def runs_table(runs: list[Run], output_format: str = "pandas") -> Any:
     """The runs in one of `FORMATS`: but for the list, MLflow's columns, with a row for each run: the info fields, then
     ``metrics.*``, ``params.*`` and ``tags.*``. Raises ImportError where the library is not installed."""
     if output_format == "list":
-        return runs
+        from asynctrack.entities import PagedList
+
+        return PagedList(runs)  # which a notebook shows as a table
     from asynctrack.reading.chunks import needed
 
     if output_format == "pandas":

@@ -210,8 +210,10 @@ def lists(options: Options, report: Report, work: Path) -> None:
 #: each with what it needs to end by itself
 VERBS = {
     "runs": [], "show": ["@"], "tail": ["@"], "plot": ["@"], "compare": ["@", "@1"], "diff": ["@", "@1"],
-    "export": ["@", "-o", "-"], "wait": ["@", "ended"], "doctor": [], "spool": [],
+    "export": ["@", "-o", "-"], "wait": ["@", "ended"], "doctor": [], "spool": [], "sync": [],
+    "import": ["one", "--to", "other"],
 }  # fmt: skip
+_WITHOUT_STORE = ("spool", "sync", "import")
 
 
 def starts(options: Options, report: Report, work: Path) -> None:
@@ -221,21 +223,20 @@ def starts(options: Options, report: Report, work: Path) -> None:
         folder = new_run(store, each)
         drive(store.update_run(folder.name, status="FINISHED", end_time=10**12 + each + 1))
         write_points(folder / "metrics" / "loss", 100)
+    one = FileStore(work / "one", InlineIO())
+    drive(one.update_run(new_run(one).name, status="FINISHED", end_time=10**12 + 1))
     time.sleep(2.5)
     rounds = 2 if options.quick else 10
     nothing = _least(["-c", "pass"], work, rounds)
     table = Table("start of a verb, beyond Python's own", ["verb", "CPU ms", "wall ms"])
     slowest = 0.0
     for verb, arguments in VERBS.items():
-        where = [] if verb == "spool" else ["--store", store.root]
+        where = [] if verb in _WITHOUT_STORE else ["--store", store.root]
         cpu, wall = _least(["-m", "asynctrack", verb, *arguments, *where], work, rounds)
         table.add(verb, f"{(cpu - nothing[0]) * 1000:.0f}", f"{(wall - nothing[1]) * 1000:.0f}")
-        if verb in ("runs", "show", "tail", "diff"):
-            slowest = max(slowest, wall - nothing[1])
+        slowest = max(slowest, cpu - nothing[0])
     report.tables.append(table)
-    report.goal(
-        "start", "start of runs, show, tail and diff, the slowest, beyond Python's own", slowest * 1000, 150.0, "ms"
-    )
+    report.goal("start", "start of the slowest verb, beyond Python's own", slowest * 1000, 150.0, "CPU ms")
     many = work / f"runs-{LISTED}"
     if many.exists():
         command = ["-m", "asynctrack", "runs", "--store", str(many), "-n", str(LISTED), "-o", "tsv"]

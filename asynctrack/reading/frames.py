@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from asynctrack.errors import InvalidInputError
-from asynctrack.markup import table_markup
+from asynctrack.markup import moment, table_markup
 from asynctrack.reading.arrow import stream_of
 from asynctrack.reading.chunks import Chunk, Kind, Same, needed
 from asynctrack.values import shortened
@@ -130,7 +130,15 @@ class Table(ABC):
         """The first rows, for notebooks."""
         total = len(self)
         more = f"<p>{total:,} rows, the first {_SHOWN} of them shown</p>" if total > _SHOWN else ""
-        return table_markup(self.columns, islice(self.rows(), _SHOWN)) + more
+        kinds = self.kinds.values()
+        rows = (
+            [_shown(kind, value) for kind, value in zip(kinds, row, strict=True)] for row in islice(self.rows(), _SHOWN)
+        )
+        return table_markup(self.columns, rows) + more
+
+
+def _shown(kind: Kind, value: Any) -> Any:
+    return f"{moment(value)}.{value % 1000:03d}" if kind == "time" else value
 
 
 def _values(kind: Kind, column: Any, rows: int) -> list[Any]:

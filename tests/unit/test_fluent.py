@@ -12,6 +12,7 @@ import pytest
 
 import asynctrack
 import asynctrack as mlflow
+from asynctrack.entities import PagedList
 from asynctrack.errors import AlreadyExistsError, InvalidInputError, NotFoundError, UnavailableError
 from asynctrack.tracking import get_service
 from tests.mlruns import only_run, read_runs
@@ -46,6 +47,7 @@ def test_a_plain_mlflow_script(tmp_path: Path) -> None:
     assert stored.data.tags["b"] == "2"
     assert [point.step for point in mlflow.get_metric_history(run.run_id, "loss")] == [0, 1, 2]
     found = mlflow.search_runs(filter_string="metrics.acc > 0.5", output_format="list")
+    assert isinstance(found, PagedList), "a notebook shows it as a table"
     assert [item.info.run_id for item in found] == [run.run_id]
     assert mlflow.search_runs(filter_string="metrics.acc > 0.95", output_format="list") == []
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from asynctrack.entities import Run, RunData, RunInfo
 from asynctrack.errors import InvalidInputError
+from asynctrack.markup import moment
 from asynctrack.reading.sampling import _by_numpy, sampled
 from asynctrack.reading.series import Series
 from asynctrack.reading.smoothing import smoothed
@@ -290,4 +291,5 @@ def test_a_notebook_shows_the_first_rows_and_escapes_them() -> None:
     assert "&lt;b&gt;" in shown
     assert "<b>" not in shown
     assert "30 rows, the first 10 of them shown" in shown
+    assert f"<td>{moment(START + 9000)}.{START % 1000:03d}</td>" in shown, "a time as people read it"
     assert repr(HISTORY) == "<History: 9 rows of run_id, key, step, time, value, delivered>"
