@@ -98,7 +98,8 @@ def chart_of(asked: Asked, key: str, runs: Mapping[str, Run], points: Mapping[st
         lines = [_line(asked, grid, run, its[key], x, with_raw) for (run, its), x in zip(there, xs, strict=True)]
         logged = [(x, its[key].values) for (_, its), x in zip(there, xs, strict=True)]
     else:
-        lines = _groups(asked, grid, key, there, xs)
+        names = dict(zip(runs, group_names(list(runs.values()), asked.group or (), asked.besides), strict=True))
+        lines = _groups(asked, grid, key, there, xs, [names[run.info.run_id] for run, _ in there])
         logged = [(grid.x, each) for line in lines for each in (line.cells.low, line.cells.high)]
     hidden = int(sum(np.count_nonzero(x <= 0) for x in xs)) if asked.log_x else 0
     return Chart(key, grid, low, high, lines, _shown_y(asked, shown_low, shown_high, logged), hidden)
@@ -173,9 +174,13 @@ def _plain(value: Any) -> float | str:
 
 
 def _groups(
-    asked: Asked, grid: Grid, key: str, there: Sequence[tuple[Run, Mapping[str, Points]]], xs: Sequence[Array]
+    asked: Asked,
+    grid: Grid,
+    key: str,
+    there: Sequence[tuple[Run, Mapping[str, Points]]],
+    xs: Sequence[Array],
+    names: Sequence[str],
 ) -> list[Line]:
-    names = group_names([run for run, _ in there], asked.group or (), asked.besides)
     if asked.x == "step":
         groups = by_step(names, [points[key] for _, points in there], asked.spread)
     else:

@@ -36,9 +36,9 @@ class Grouped(NamedTuple):
 
 
 def group_names(runs: Sequence[Run], by: Sequence[str], besides: Sequence[str] | None) -> list[str]:
-    """What the group of each run is called. ``besides``: the runs of a group have all params in common but these."""
+    """What the group of each run is called, in the charts of all metrics. ``besides``: the runs of a group have all
+    params in common but these."""
     if besides is None:
-        # A metric may be one of runs that do not have the param at all.
         names = [name for name in by if any(name in run.data.params or name in run.data.tags for run in runs)]
         return [named(run, names) or "all runs" for run in runs]
     known = sorted({name for run in runs for name in run.data.params} - set(besides))

@@ -88,6 +88,20 @@ def test_runs_that_differ_in_nothing_but_some_params_are_a_group(get: Get, seeds
     assert [line["runs"] for line in lines(get, seeds, besides="none")] == [1, 1, 1, 1]
 
 
+def test_a_group_is_called_the_same_in_all_charts(get: Get, seeds: str) -> None:
+    with asynctrack.start_run() as run:
+        run.log_param("model", "other")
+        run.log_metric("loss", 1.0, 0)
+    asynctrack.shutdown()
+    first = seeds.partition(".")[0]
+    with asynctrack.start_run(first) as run:
+        run.log_metric("acc", 1.0, 0)
+    asynctrack.shutdown()
+    runs = ".".join(each.info.run_id for each in asynctrack.search_runs(output_format="list"))
+    [acc, loss] = get("/api/charts", key=["acc", "loss"], runs=runs, besides="seed").charts
+    assert {line["name"] for line in acc["lines"]} <= {line["name"] for line in loss["lines"]}
+
+
 def test_a_group_may_be_shown_by_its_median_and_quartiles(get: Get, seeds: str) -> None:
     [line] = lines(get, seeds, group="", spread="quartiles")
     assert line["at"][0].tolist() == [1.5, 11.5, 21.5]
