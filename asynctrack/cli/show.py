@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from asynctrack.stores.base import AbstractStore
     from asynctrack.stores.columns import Columns, Summary
 
-__all__ = ["app", "around", "show_run", "snapshot", "summary_fields"]
+__all__ = ["app", "around", "nan_from", "show_run", "snapshot", "summary_fields"]
 
 app, _command = verb(*RUN_FIELDS)
 
@@ -76,7 +77,7 @@ def show_run(
     else:
         whole = _fields(opened, found, everything, {}, names)
         if "metrics" in whole:
-            whole["metrics"] = {key: summary_fields(each) for key, each in summaries(opened, found, wanted).items()}
+            whole["metrics"] = _summaries_for_programs(opened, found, wanted)
         _for_programs(whole, form, terminal)
 
 
@@ -109,13 +110,38 @@ def around(found: Mapping[str, Columns]) -> list[dict[str, Any]]:
     return [rows[step] for step in sorted(rows)]
 
 
-def summary_fields(summary: Summary) -> dict[str, Any]:
-    """What is said of a metric: few words, so that a model that reads it has room for others. Pure."""
+def nan_from(columns: Columns) -> int | None:
+    """The step from which on a metric is NaN; None where its last value is a number. Pure."""
+    begun: int | None = None
+    for step, _, value in columns.rows_by_step():
+        if not math.isnan(value):
+            begun = None
+        elif begun is None:
+            begun = step
+    return begun
+
+
+def summary_fields(summary: Summary, lost: int | None = None) -> dict[str, Any]:
+    """What is said of a metric: few words, so that a model that reads it has room for others. ``lost``: `nan_from`.
+    Pure."""
     said: dict[str, Any] = {"last": summary.latest.value, "step": summary.latest.step}
+    if lost is not None:
+        said["nan_from"] = lost
     for name, spot in (("min", summary.min), ("max", summary.max)):
         if spot is not None:
             said |= {name: spot.value, f"{name}_step": spot.step}
     return said | {"first": summary.first.value, "points": summary.points}
+
+
+def _summaries_for_programs(store: AbstractStore, found: FoundRun, keys: list[str] | None) -> dict[str, Any]:
+    if found.waiting:
+        points = series(store, found, keys)
+        made = _summaries(points)
+    else:
+        made = summaries(store, found, keys)
+        lost = [key for key, each in made.items() if math.isnan(each.latest.value)]
+        points = series(store, found, lost) if lost else {}
+    return {key: summary_fields(each, nan_from(points[key]) if key in points else None) for key, each in made.items()}
 
 
 def _for_programs(whole: Mapping[str, Any], form: str, terminal: Terminal) -> None:
@@ -195,6 +221,8 @@ def _metrics(points: Mapping[str, Columns], made: Mapping[str, Summary], termina
         _figure("points"),
     ]
     for row in rows:
+        if math.isnan(row["last"]):
+            row["last"] = f"nan from {nan_from(points[row['metric']])}"
         for name in ("min", "max"):
             row[name] = f"{number(row[name])}@{row[f'{name}_step']}" if name in row else ""
     return f"\n{table(rows, columns, terminal)}" if rows else ""

@@ -76,7 +76,8 @@ def test_ten_questions_are_answered_in_less_than_four_kilobytes_each(call: Call,
     assert [each["name"] for each in every if each["loss"] == "NaN"] == ["trial-17"]
     # 3. Where did it diverge? Its last good points, and how far the metric goes.
     found = ask("show", "trial-17", "--json", "status,metrics")
-    assert found["metrics"]["loss"]["last"] == "NaN"
+    assert (found["metrics"]["loss"]["last"], found["metrics"]["loss"]["nan_from"]) == ("NaN", 120)
+    assert "nan_from" not in found["metrics"]["val/acc"]
     points = ask("plot", "trial-17", "-k", "loss", "--json")[0]["points"]
     bad = [x for x, y in points if y == "NaN"]
     good = max(x for x, y in points if y != "NaN")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -15,8 +16,8 @@ def test_a_run_is_shown_in_summaries(call: Call, trials: list[str]) -> None:
     assert (found["id"], found["name"], found["status"]) == (trials[2], "diverged", "FINISHED")
     assert found["params"] == {"batch": "32", "lr": "3.0", "note": "n2"}
     assert found["metrics"]["loss"] == {
-        "last": "NaN", "step": 19, "min": 1 / 12 + 2, "min_step": 11, "max": 3.0, "max_step": 0, "first": 3.0,
-        "points": 20,
+        "last": "NaN", "nan_from": 12, "step": 19, "min": 1 / 12 + 2, "min_step": 11, "max": 3.0, "max_step": 0,
+        "first": 3.0, "points": 20,
     }  # fmt: skip
     assert found["tags"] == {"team": "a"}
     assert "mlflow.user" in call("show", "diverged", "--json", "--all").json["tags"]
@@ -127,3 +128,14 @@ def test_what_a_name_holds_is_not_obeyed(call: Call) -> None:
     for arguments in (["show", "@", "-o", "table"], ["show", "@"], ["compare", "@", "--all"], ["tail", "@"]):
         assert not set(call(*arguments).out) & set("\x1b\u202e")
     assert json.loads(call("show", "@", "--json").out)["name"] == hostile
+
+
+def test_it_says_where_a_metric_became_nan(call: Call) -> None:
+    """In order of the steps; NaN that a number follows is none of that."""
+    with asynctrack.start_run() as run:
+        for step in (0, 3, 2, 1, 5, 4):
+            run.log_metrics({"gone": math.nan if step >= 3 else 1.0, "back": math.nan if step == 3 else 1.0}, step)
+    assert "nan from 3" in call("show", "@", "-o", "table").out
+    metrics = call("show", "@", "--json").json["metrics"]
+    assert metrics["gone"]["nan_from"] == 3
+    assert "nan_from" not in metrics["back"]
