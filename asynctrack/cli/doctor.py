@@ -21,7 +21,7 @@ from asynctrack.constants import VERSION
 from asynctrack.current import store_for
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.survey import find_spools, read_spool
-from asynctrack.settings import Settings, current_settings
+from asynctrack.settings import Settings, current_settings, switch
 from asynctrack.stores.io import drive
 from asynctrack.stores.sql.places import sqlite_path
 
@@ -34,6 +34,9 @@ _FIELDS = (
 app, _command = verb(*_FIELDS)
 
 _PREFIX = "asynctrack+"
+#: what goes through it, in short: docs/behind-mlflow.md
+_THROUGH = "metrics, params, tags, inputs, outputs, starts and ends of runs do, the rest goes MLflow's own way"
+_UNUSABLE = "unusable"
 #: what reading and writing use where it is there
 _LIBRARIES = ("numpy", "httpx", "anyio", "msgpack", "psycopg", "pyarrow", "pandas", "polars", "pillow")
 
@@ -49,9 +52,11 @@ def examine(store: Store = None, fields: Fields = None) -> None:
     """
     names = chosen_fields(fields, _FIELDS)
     there = installed()
-    found = {"asynctrack": VERSION, "python": platform.python_version(), "system": platform.platform()}
-    found |= _mlflow(there) | {"libraries": {name: there[name].version for name in _LIBRARIES if name in there}}
-    found |= _store(store) | _spools() | {"settings": settings_set()}
+    found: dict[str, Any] = {"asynctrack": VERSION, "python": platform.python_version(), "system": platform.platform()}
+    logged = _store(store)
+    found |= _mlflow(there, logged["tracking URI"])
+    found |= {"libraries": {name: there[name].version for name in _LIBRARIES if name in there}}
+    found |= logged | _spools() | {"settings": settings_set()}
     if fields is not None:
         write_json({name: found[name] for name in names if name in found}, 2 if Terminal().interactive else None)
     else:
@@ -88,9 +93,9 @@ def settings_set(environment: Mapping[str, str] = os.environ) -> dict[str, dict[
     }
 
 
-def _mlflow(there: Mapping[str, Package]) -> dict[str, Any]:
-    """Which MLflow there is, and whether it is asked to log through asynctrack. It is not imported: that takes
-    seconds."""
+def _mlflow(there: Mapping[str, Package], uri: str) -> dict[str, Any]:
+    """Which MLflow there is, whether it is asked to log through asynctrack, and what of it then does. It is not
+    imported: that takes seconds."""
     name = next((name for name in ("mlflow", "mlflow-skinny") if name in there), None)
     if name is None:
         return {"mlflow": "not installed"}
@@ -99,11 +104,16 @@ def _mlflow(there: Mapping[str, Package]) -> dict[str, Any]:
     elif "_MLFLOW_SERVER_FILE_STORE" in os.environ:
         wrapped = "no: this is the environment of a server"
     elif os.environ.get("MLFLOW_TRACKING_URI", "").startswith(_PREFIX):
-        wrapped = f"yes: MLFLOW_TRACKING_URI begins with {_PREFIX}"
-    elif os.environ.get("ASYNCTRACK_MLFLOW", "").lower() in ("1", "true", "yes", "on"):
-        wrapped = "yes: ASYNCTRACK_MLFLOW is set"
+        wrapped = f"yes: MLFLOW_TRACKING_URI begins with {_PREFIX}; {_THROUGH}"
+    elif switch("ASYNCTRACK_MLFLOW", default=False):
+        wrapped = f"yes: ASYNCTRACK_MLFLOW is set; {_THROUGH}"
     else:
-        wrapped = f"not asked for: write {_PREFIX} before the tracking URI, or set ASYNCTRACK_MLFLOW=1"
+        wrapped = (
+            f"not asked for: write {_PREFIX} before the tracking URI, or set ASYNCTRACK_MLFLOW=1; a program that calls "
+            "asynctrack.mlflow.install() cannot be seen from here"
+        )
+    if wrapped.startswith("yes") and uri == _UNUSABLE:
+        wrapped = "no: asynctrack has no store for the tracking URI, so MLflow logs as without it"
     return {"mlflow": f"{there[name].version} ({name})", "mlflow logs through asynctrack": wrapped}
 
 
@@ -114,7 +124,7 @@ def _store(given: str | None) -> dict[str, Any]:
     try:
         uri = store_uri(given)
     except AsynctrackError as error:
-        return {"tracking URI": "unusable", "from": source, "no answer": str(error)}
+        return {"tracking URI": _UNUSABLE, "from": source, "no answer": str(error)}
     shown = uri if source != "default" else f"{uri} (MLFLOW_TRACKING_URI is not set)"
     said: dict[str, Any] = {"tracking URI": shown, "from": source}
     if uri.startswith("sqlite:") and not os.path.exists(sqlite_path(uri)):

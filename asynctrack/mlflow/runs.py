@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from asynctrack.clock import monotonic
+from asynctrack.constants import LONGEST_VALUE
 from asynctrack.current import store_to_ask
 from asynctrack.engine.lifecycle import after_fork
 from asynctrack.errors import AsynctrackError, InvalidInputError, NotFoundError, RefusedError, StoreError
@@ -69,8 +70,10 @@ class LoggedRun:
             log.check_key("param", key)
             if known.get(key, value) != value:
                 raise InvalidInputError(f"param {key!r} has another value already")
-        for key in tags:
+        for key, text in tags.items():
             log.check_key("tag", key)
+            if len(text) > LONGEST_VALUE["tag"]:  # some of MLflow's stores cut it, some do not
+                raise InvalidInputError(f"tag {key!r} has {len(text)} characters")
         if params:
             log.log_params(params)
         moved: tuple[tuple[str, int, int], int] | None = None

@@ -66,6 +66,8 @@ def everyday(client: Any, experiment_id: str) -> list[Any]:
         mlflow.log_metric("when", 1.0, step=-3, timestamp=1_000)
         mlflow.set_tags({"a": 1, "b": "two"})
         mlflow.set_tag("a", "changed")
+        mlflow.set_tag("long", "x" * 9_000)
+        mlflow.set_tags({"longer": "x" * 9_000})
         mlflow.log_text("text", "notes/file.txt")
         mlflow.log_metric("later", 1.0, synchronous=False).wait()
         client.log_metric(run.info.run_id, "by id", 2.0)

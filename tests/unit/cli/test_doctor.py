@@ -53,6 +53,15 @@ def test_it_shows_no_credentials_of_a_server_that_does_not_answer(monkeypatch: p
     assert "s3cret" not in json.dumps(found)
 
 
+def test_it_says_where_mlflow_is_asked_for_a_store_that_asynctrack_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASYNCTRACK_MLFLOW", "1")
+    assert doctor()["mlflow logs through asynctrack"].startswith("yes")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mysql://me:s3cret@host/runs")
+    found = doctor(status=1)
+    assert found["mlflow logs through asynctrack"].startswith("no: asynctrack has no store")
+    assert "s3cret" not in json.dumps(found)
+
+
 def test_it_counts_what_waits() -> None:
     asynctrack.configure(mode="offline")
     with asynctrack.start_run() as run:
