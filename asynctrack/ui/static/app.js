@@ -13,8 +13,10 @@ import { isBegun, isFilter, looks, matcher } from "./words.js";
 
 /** runs that are shown at first, besides those that go on */
 const NEWEST = 10;
-/** keys up to which all sections are open at first */
+/** charts of sections that are open at first, the first section's besides */
 const OPEN = 60;
+/** keys that lists offer */
+const OFFERED = 300;
 const SMOOTH = [0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999];
 const THEMES = ["system", "light", "dark"];
 
@@ -70,7 +72,7 @@ const all = () => state.listed?.runs ?? [];
 /** Whether the runs that are shown are those that the search leaves, whichever these are. */
 const isAll = () => state.runs?.[0] === "*";
 /** Those of the experiment that is chosen. */
-const here = () => (state.experiment ? all().filter((run) => run.experiment === state.experiment) : all());
+const here = () => (state.listed?.experiments[state.experiment] ? all().filter((run) => run.experiment === state.experiment) : all());
 const isOn = (run) => run.alive || run.status === "RUNNING";
 
 let chosenFor = [];
@@ -402,8 +404,11 @@ function App() {
   }), [grouped ? null : runLooks, groups, names, state.x, state.zoom, isDark]);
   const keys = useMemo(() => state.keys.filter(matcher(state.keysSearch)), [state.keys, state.keysSearch]);
   const parts = useMemo(() => sections(keys.filter((key) => !state.pins.includes(key))), [keys, state.pins]);
-  const open = (name) => state.folded.has(name) ? !state.folded.get(name) : state.keysSearch ? true
-    : keys.length <= OPEN ? true : name === parts[0]?.[0];
+  const few = useMemo(() => {
+    let count = 0;
+    return new Set(parts.filter(([, its], n) => (count += its.length) <= OPEN || !n).map(([name]) => name));
+  }, [parts]);
+  const open = (name) => (state.folded.has(name) ? !state.folded.get(name) : few.has(name));
   const list = rows();
   const [params, groupable] = useMemo(() => namesOf(runs), [runs]);
   const on = useMemo(() => ({
@@ -412,7 +417,10 @@ function App() {
     focus: (key) => { if (state.focus !== key) update({ focus: key }); },
     fold: (name, isOpen) => update({ folded: new Map(state.folded).set(name, !isOpen) }),
   }), []);
-  const kinds = ["step", "time", "relative"];
+  const xOffered = useMemo(() => [...new Set(["step", "time", "relative", ...state.keys.slice(0, OFFERED), state.x])]
+    .map((kind) => html`<option value=${kind}>${kind}</option>`), [state.keys, state.x]);
+  const columnsOffered = useMemo(() => html`<datalist id="columns">${offered(params, groupable).map((name) => html`<option value=${name}></option>`)}</datalist>`,
+    [state.keys, params, groupable]);
   const experiments = Object.entries(state.listed?.experiments ?? {}).sort((a, b) => natural.compare(a[1], b[1]));
   const pinned = state.pins.filter((key) => state.keys.includes(key));
   const card = (key) => html`<${Card} key=${key} id=${key} chart=${state.charts.get(key)} look=${look} view=${viewOf(key)} loader=${loader} on=${on}
@@ -444,7 +452,7 @@ function App() {
             <button class="plain" onClick=${() => select([])}>none</button>
             <button class="plain" title="what differs between them (c)" disabled=${!runs.length} onClick=${() => update({ panel: "compare" })}>compare</button>
             <input id="column" list="columns" placeholder="+ column" aria-label="add a column: a metric's last, min or max value, a param or a tag" onChange=${addColumn} />
-            <datalist id="columns">${offered(params, groupable).map((name) => html`<option value=${name}></option>`)}</datalist>
+            ${columnsOffered}
           </div>
         </div>
         <${RunsTable} rows=${list} selected=${ids} looks=${runLooks} columns=${columns()} values=${valueOf} sort=${sorting()} cursor=${state.cursor}
@@ -455,7 +463,7 @@ function App() {
           <input id="keys" type="search" placeholder="metrics   /" aria-label="search metrics, a regular expression" value=${state.keysSearch}
             onInput=${(event) => show({ keysSearch: event.target.value })} />
           <label>x <select id="x" value=${state.x} onChange=${(event) => show({ x: event.target.value, zoom: null })}>
-            ${[...new Set([...kinds, ...state.keys.slice(0, 300), state.x])].map((kind) => html`<option value=${kind}>${kind}</option>`)}
+            ${xOffered}
           </select></label>
           <label>smooth <input id="smooth" type="range" min="0" max=${SMOOTH.length - 1} step="1" value=${smoothAt()}
             onInput=${(event) => show({ smooth: SMOOTH[Number(event.target.value)] })} /><output>${state.smooth || "off"}</output></label>
@@ -527,7 +535,7 @@ function inExperiment(experiment) {
 
 /** What a column may be of. */
 function offered(params, groupable) {
-  const metrics = state.keys.slice(0, 1000).flatMap((key) => ["last", "min", "max"].map((part) => `${key}:${part}`));
+  const metrics = state.keys.slice(0, OFFERED).flatMap((key) => ["last", "min", "max"].map((part) => `${key}:${part}`));
   return [...metrics, ...params.map((name) => `params.${name}`), ...groupable.filter((name) => !params.includes(name)).map((name) => `tags.${name}`)];
 }
 
