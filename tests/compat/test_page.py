@@ -109,7 +109,8 @@ def test_a_click_shows_the_values_of_a_step_and_compare_what_differs(runs: list[
 
 
 def test_axes_change_while_the_page_is_open(runs: list[str]) -> None:
-    with viewer("mlruns") as (address, _), page_on(address, f"&runs={runs[0][:8]}") as page:
+    typed = f"&runs={runs[0][:8]}&c=lr&c=loss:min"  # the first is no column
+    with viewer("mlruns") as (address, _), page_on(address, typed) as page:
         drawn(page, "loss", "x[0] === 0")
         for key, condition in (
             ("x", "x[0] === 1 && x[1] === 9999"),  # a logarithmic axis has no place for step 0

@@ -3,6 +3,9 @@
 /** Digits of an id in the address, at least. */
 const DIGITS = 8;
 
+/** of a metric, a param or a tag; what else stands in an address somebody has typed is left out */
+const COLUMN = /^(params|tags)\..|.:(last|min|max)$/;
+
 export function fromAddress(search) {
   const query = new URLSearchParams(search);
   const zoom = ["from", "to"].map((name) => (query.has(name) ? Number(query.get(name)) : NaN));
@@ -17,7 +20,7 @@ export function fromAddress(search) {
     logX: query.get("lx") === "1",
     logY: query.get("ly") === "1",
     zoom: zoom.every(Number.isFinite) && zoom[0] < zoom[1] ? zoom : null,
-    columns: query.has("c") ? query.getAll("c").filter(Boolean) : null,
+    columns: query.has("c") ? query.getAll("c").filter((column) => COLUMN.test(column)) : null,
     sort: query.get("sort") ?? "",
     experiment: query.get("e") ?? "",
     besides: query.has("gx") ? query.get("gx").split(",").filter(Boolean) : null,
