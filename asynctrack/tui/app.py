@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from textual.app import App, ComposeResult
 from textual.widgets import Input
 
+from asynctrack.clock import monotonic
 from asynctrack.plots.palette import places_of
 from asynctrack.tui import charts, panes
 from asynctrack.tui.panes import Pen
@@ -135,7 +136,7 @@ class Top(App[None]):
             self.view, size, shot.runs, shot.keys, shot.points, self._said, self._asked_for,
             shot.news and shot.news._replace(behind=0.0, version=0, keys=[]),
         )  # fmt: skip
-        before, now = self._drawn, time.monotonic()
+        before, now = self._drawn, monotonic()
         is_same = (
             before is not None and state[:2] == before[:2] and state[5:] == before[5:] and _same_data(state, before)
         )

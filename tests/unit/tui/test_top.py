@@ -85,11 +85,15 @@ async def screen(
         yield Screen(top, pilot)
 
 
+def upper_row(text: str, key: str) -> str:
+    """The upper row of a metric's chart."""
+    lines = text.split("\n")
+    return lines[1 + next(index for index, line in enumerate(lines) if f" {key}" in line[26:60])]
+
+
 def columns_of_a_peak(text: str, key: str) -> list[int]:
     """In which columns something is drawn in the upper row of a metric's chart."""
-    lines = text.split("\n")
-    at = next(index for index, line in enumerate(lines) if f" {key}" in line[26:60])
-    return [column for column, character in enumerate(lines[at + 1]) if "\u2800" < character <= "\u28ff"]
+    return [column for column, character in enumerate(upper_row(text, key)) if "\u2800" < character <= "\u28ff"]
 
 
 def test_the_spike_among_five_thousand_points_is_drawn(runs: list[str]) -> None:
@@ -101,7 +105,7 @@ def test_the_spike_among_five_thousand_points_is_drawn(runs: list[str]) -> None:
             assert all(len(line) == 80 for line in text.split("\n"))
             assert len(text.split("\n")) == 24
             [peak] = columns_of_a_peak(text, "loss")
-            axis = re.search("[│┤]", text.split("\n")[2][27:])
+            axis = re.search("[│┤]", upper_row(text, "loss")[27:])
             assert axis is not None
             left = 27 + axis.start()
             assert 0.8 < (peak - left) / (80 - left) < 0.92
