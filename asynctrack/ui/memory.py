@@ -11,8 +11,8 @@ _LARGE = 256 * 1024
 
 
 def give_back_large_blocks() -> bool:
-    """Have the C library give each freed block of 256 KiB or more back to the system. Whether it will: only glibc can be
-    told.
+    """Have the C library give each freed block of 256 KiB or more back to the system. Whether it will: only glibc can
+    be told.
 
     Arrays that grow with a run are replaced by slightly larger ones at each look. glibc would put them on its heaps,
     where the gap that one leaves is too small for the next: 1.5 GB for 1.2 million points after 40 minutes.

@@ -115,6 +115,8 @@ OURS_NOT_AT_IMPORT = (
     *("journal.frames", "journal.segment", "journal.spool", "journal.survey", "journal.writer"),
 )
 IMPORT_LIMIT_MS = 60.0
+#: on a slower machine than that is for: so many times what these take
+TIMES_STANDARD, STANDARD = 0.75, "asyncio, email.message, http.client, unittest.mock, xml.dom.minidom"
 
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_CLASS = 250
@@ -437,13 +439,13 @@ def test_each_dependency_has_a_lower_bound_and_no_upper_one() -> None:
     assert found == set[str]().union(*declared(project_table()).values())
 
 
-def import_in_a_fresh_interpreter(bytecode: Path) -> tuple[float, set[str]]:
+def import_in_a_fresh_interpreter(bytecode: Path, modules: str = "asynctrack") -> tuple[float, set[str]]:
     """Milliseconds of processor time that ``import asynctrack`` takes, and the names of the modules it loads.
 
     ``bytecode`` is where compiled modules are kept from one call to the next, as an installed package has them.
     """
     code = (
-        "import sys, time; before = set(sys.modules); begun = time.process_time(); import asynctrack; "
+        f"import sys, time; before = set(sys.modules); begun = time.process_time(); import {modules}; "
         "took = time.process_time() - begun; loaded = sorted(set(sys.modules) - before); "
         "import json; print(json.dumps([took * 1e3, loaded]))"
     )
@@ -480,6 +482,9 @@ def test_importing_asynctrack_loads_nothing_that_only_a_run_needs(tmp_path: Path
 
 def test_importing_asynctrack_takes_at_most_60_ms(tmp_path: Path) -> None:
     import_in_a_fresh_interpreter(tmp_path)
-    # The machine may be busy with something else: the best of five says what the import costs.
-    best = min(import_in_a_fresh_interpreter(tmp_path)[0] for _ in range(5))
-    assert best <= IMPORT_LIMIT_MS, f"`import asynctrack` took {best:.0f} ms at best; python -X importtime says where"
+    import_in_a_fresh_interpreter(tmp_path, STANDARD)
+    # The machine may be slow, or busy with something else: in turn with standard modules, and the best of five.
+    pairs = [[import_in_a_fresh_interpreter(tmp_path, each)[0] for each in ("asynctrack", STANDARD)] for _ in range(5)]
+    best, standard = map(min, zip(*pairs, strict=True))
+    said = f"`import asynctrack` took {best:.0f} ms at best, {STANDARD} {standard:.0f}; python -X importtime says where"
+    assert best <= max(IMPORT_LIMIT_MS, TIMES_STANDARD * standard), said
