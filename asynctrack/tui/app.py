@@ -51,10 +51,12 @@ class Top(App[None]):
         self._drawn_at = 0.0
         self._cells: dict[str, tuple[Any, list[str]]] = {}
         self._said = ""
+        # Not looked up when they are needed: what is still to come while the app closes finds no widget any more.
+        self._shown, self._prompt = Picture(), Input(id="prompt")
 
     def compose(self) -> ComposeResult:
-        yield Picture()
-        yield Input(id="prompt")
+        yield self._shown
+        yield self._prompt
 
     def on_mount(self) -> None:
         self._watcher.start()
@@ -92,7 +94,7 @@ class Top(App[None]):
 
     def _ask(self, what: str) -> None:
         self._asked_for = what
-        prompt = self.query_one("#prompt", Input)
+        prompt = self._prompt
         prompt.value = self.view.keys_filter if what == "/" else self.view.runs_filter
         prompt.placeholder = _PROMPTS[what]
         prompt.display = True
@@ -115,8 +117,7 @@ class Top(App[None]):
 
     def _close_prompt(self) -> None:
         self._asked_for = ""
-        prompt = self.query_one("#prompt", Input)
-        prompt.display = False
+        self._prompt.display = False
         self.set_focus(None)
         self.redraw()
 
@@ -130,7 +131,7 @@ class Top(App[None]):
         if self._watcher.failure is not None:
             self.exit()  # who has started it says why
             return
-        shot, picture = self._watcher.shot, self.query_one(Picture)
+        shot, picture = self._watcher.shot, self._shown
         size = picture.size.width, picture.size.height
         state = (
             self.view, size, shot.runs, shot.keys, shot.points, self._said, self._asked_for,

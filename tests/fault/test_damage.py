@@ -54,8 +54,8 @@ def test_damage_costs_what_is_damaged_and_no_more(lab: Lab) -> None:
 
 
 def damage(path: Path, chance: random.Random) -> str:
-    """Flip a bit, or cut; what was done."""
-    data = bytearray(path.read_bytes())
+    """Flip a bit, or cut; what was done. A segment that was being made at the kill is empty: it gets a byte."""
+    data = bytearray(path.read_bytes() or 1)
     at = chance.randrange(len(data))
     if chance.random() < 0.3:
         path.write_bytes(data[:at])

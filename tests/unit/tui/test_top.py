@@ -133,6 +133,20 @@ def test_names_that_would_command_the_terminal_are_text(runs: list[str]) -> None
     asyncio.run(looked())
 
 
+def test_what_is_still_to_come_while_the_app_closes_is_no_error(runs: list[str]) -> None:
+    """Its timer and its keys: the widgets are gone from the screen by then."""
+
+    async def looked() -> None:
+        async with screen(store_for()) as shown:
+            await shown.until(lambda text: "spiky" in text)
+            await shown.top.screen.query("*").remove()
+            shown.top._drawn = None
+            shown.top.redraw()
+            await shown.press("j", "slash", "escape")
+
+    asyncio.run(looked())
+
+
 def test_filters_are_typed_and_escape_closes_the_prompt(runs: list[str]) -> None:
     async def looked() -> None:
         async with screen(store_for(), (110, 40)) as shown:
