@@ -21,9 +21,11 @@ _ROWS = (256, 64, 16, 4, 1)
 @cache
 def _insert(rows: int, nan: int) -> str:
     # Without numbered placeholders, for which Python 3.12 warns. ("WHERE 1" tells ON CONFLICT from a join's ON.)
+    # OR FAIL: a row that no column takes leaves those before it, which the transaction takes back. Else SQLite would
+    # keep a copy of each page for each statement that changes it, in a file: with many runs half of the time.
     values = ",".join(["(?,?,?)"] * rows)
     return (
-        f"INSERT INTO metrics (key, run_uuid, timestamp, step, value, is_nan) "
+        f"INSERT OR FAIL INTO metrics (key, run_uuid, timestamp, step, value, is_nan) "
         f"SELECT ?, ?, column1, column2, column3, {nan} FROM (VALUES {values}) WHERE 1 ON CONFLICT DO NOTHING"
     )
 
