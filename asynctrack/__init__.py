@@ -81,7 +81,8 @@ if TYPE_CHECKING:
     from asynctrack.importing.runs import Import, import_runs
     from asynctrack.integrations.aggregator import Aggregator
     from asynctrack.reading.table import History
-    from asynctrack.recovery.sync import Shipment, sync
+    from asynctrack.recovery.shipment import Shipment
+    from asynctrack.recovery.sync import sync
     from asynctrack.runs.viewer import Viewer, view
     from asynctrack.tracking import AsyncMLflowService, MlflowClient, MLflowService
     from asynctrack.ui.widget import live
@@ -207,7 +208,7 @@ _HOMES = {
     "AsyncMLflowService": "asynctrack.tracking",
     "MLflowService": "asynctrack.tracking",
     "MlflowClient": "asynctrack.tracking",
-    "Shipment": "asynctrack.recovery.sync",
+    "Shipment": "asynctrack.recovery.shipment",
     "sync": "asynctrack.recovery.sync",
     "Viewer": "asynctrack.runs.viewer",
     "view": "asynctrack.runs.viewer",

@@ -211,9 +211,9 @@ def lists(options: Options, report: Report, work: Path) -> None:
 VERBS = {
     "runs": [], "show": ["@"], "tail": ["@"], "plot": ["@"], "compare": ["@", "@1"], "diff": ["@", "@1"],
     "export": ["@", "-o", "-"], "wait": ["@", "ended"], "doctor": [], "spool": [], "sync": [],
-    "import": ["one", "--to", "other"],
+    "import": ["one", "--to", "other"], "--help": [],
 }  # fmt: skip
-_WITHOUT_STORE = ("spool", "sync", "import")
+_WITHOUT_STORE = ("spool", "sync", "import", "--help")
 
 
 def starts(options: Options, report: Report, work: Path) -> None:

@@ -5,40 +5,34 @@ from __future__ import annotations
 import gc
 import sys
 
-import typer
-
-from asynctrack.cli.verbs import USAGE, Verbs
 from asynctrack.errors import InvalidInputError
 from asynctrack.settings import current_settings
 
-__all__ = ["app", "main"]
-
-#: Help is plain text: it is read through pipes, too, and the coloured one takes a third of a second to load.
-app = typer.Typer(
-    name="asynctrack", cls=Verbs, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
-)
-
-
-@app.callback()
-def _common() -> None:
-    """Show runs, and deliver the events that wait in spools on disk.
-
-    Exit status: 0 for success, 1 if something could not be done, 2 for wrong
-    usage, 3 if something was not found, 124 if the time of `wait` was up, 130
-    after Ctrl-C.
-    """
+__all__ = ["main"]
 
 
 def main() -> None:
     """Run the command, and exit with its status."""
-    # Loading modules and listing runs makes many objects and no garbage; looking for some takes a tenth of the time.
+    # Loading modules and listing runs makes many objects and no garbage, and at the end all of it goes with the
+    # process. Python would look through it for garbage meanwhile and then, which takes a third of a verb's time.
     gc.set_threshold(50_000)
+    try:
+        _run()
+    finally:
+        gc.freeze()
+
+
+def _run() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name may hold what the terminal's encoding does not
     try:
         current_settings()
     except InvalidInputError as error:
+        from asynctrack.cli.verbs import USAGE
+
         print(f"asynctrack: {error}", file=sys.stderr)
         sys.exit(USAGE)
+    from asynctrack.cli.command import app
+
     app()

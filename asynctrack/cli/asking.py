@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asynctrack.cli.terminal import clean
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asynctrack.stores.columns import Columns, Summary
 
 __all__ = [
-    "ask", "experiment_names", "labels_of", "looked", "named", "named_all", "open_store", "series",
+    "ask", "columns_of", "experiment_names", "labels_of", "looked", "named", "named_all", "open_store",
     "store_uri", "summaries", "tell",
 ]  # fmt: skip
 
@@ -85,22 +85,8 @@ def summaries(store: AbstractStore, found: FoundRun, keys: list[str] | None = No
         return dict(sorted(drive(store.summarize(found.run.info.run_id, keys)).items()))
     from asynctrack.stores.columns import Summary
 
-    made = {key: Summary.of(columns) for key, columns in series(store, found, keys).items()}
+    made = {key: Summary.of(columns) for key, columns in columns_of(looked(store, found, keys)).items()}
     return {key: each for key, each in made.items() if each is not None}
-
-
-def series(
-    store: AbstractStore,
-    found: FoundRun,
-    keys: list[str] | None = None,
-    *,
-    min_step: int | None = None,
-    max_step: int | None = None,
-    whole: bool = False,
-) -> dict[str, Columns]:
-    """The points of each metric of a run, by key in order, with those that wait in spools."""
-    made = looked(store, found, keys, min_step=min_step, max_step=max_step, whole=whole)
-    return {key: each.columns for key, each in made.items()}
 
 
 def looked(
@@ -112,7 +98,8 @@ def looked(
     max_step: int | None = None,
     whole: bool = False,
 ) -> dict[str, Series]:
-    """As `series`, telling what waits. ``whole``: raise what the store raises, also where spools hold something."""
+    """The points of each metric of a run, by key in order, with those that wait in spools, and which these are.
+    ``whole``: raise what the store raises, also where spools hold something."""
     from asynctrack.reading.looking import look
 
     run_id = found.run.info.run_id
@@ -121,6 +108,11 @@ def looked(
         raise made.trouble
     tell(made.trouble)
     return made
+
+
+def columns_of(made: Mapping[str, Series]) -> dict[str, Columns]:
+    """The points alone, by key."""
+    return {key: each.columns for key, each in made.items()}
 
 
 def labels_of(runs: Sequence[FoundRun]) -> list[str]:

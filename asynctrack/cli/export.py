@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asynctrack.cli.asking import ask, named_all, open_store, series
+from asynctrack.cli.asking import ask, columns_of, looked, named_all, open_store
 from asynctrack.cli.drawing import chosen_keys
 from asynctrack.cli.files import FORMATS, Writer, writer_for
 from asynctrack.cli.news import by_step
@@ -100,7 +100,7 @@ def _write_long(store: AbstractStore, found: FoundRun, keys: Sequence[str], writ
     rows = 0
     for key in keys:
         if key in found.run.data.metrics:
-            for columns in series(store, found, [key], whole=True).values():
+            for columns in columns_of(looked(store, found, [key], whole=True)).values():
                 writer.write_points(found.run.info.run_id, key, columns)
                 rows += len(columns)
     return rows
@@ -108,7 +108,7 @@ def _write_long(store: AbstractStore, found: FoundRun, keys: Sequence[str], writ
 
 def _write_wide(store: AbstractStore, found: FoundRun, keys: Sequence[str], writer: Writer) -> int:
     """One run at a time is in memory."""
-    held = series(store, found, [key for key in keys if key in found.run.data.metrics], whole=True)
+    held = columns_of(looked(store, found, [key for key in keys if key in found.run.data.metrics], whole=True))
     rows = 0
     for step in by_step({key: columns.rows_by_step() for key, columns in held.items()}):
         writer.write_step(found.run.info.run_id, step)

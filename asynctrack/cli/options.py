@@ -18,6 +18,7 @@ __all__ = [
     "RunName",
     "RunNames",
     "Store",
+    "StoreArgument",
     "chosen_fields",
     "complete_keys_of",
     "not_blank",
@@ -44,14 +45,11 @@ def complete_keys_of(ctx: typer.Context, incomplete: str) -> list[str]:
     return complete_keys(ctx.params.get("store"), incomplete)
 
 
-Store = Annotated[
-    str | None,
-    typer.Option(
-        "--store",
-        metavar="URI",
-        help="Where the runs are; default: MLFLOW_TRACKING_URI, else ./mlruns or ./mlflow.db.",
-        callback=not_blank,
-    ),
+_STORE = "Where the runs are; default: MLFLOW_TRACKING_URI, else ./mlruns or ./mlflow.db."
+Store = Annotated[str | None, typer.Option("--store", metavar="URI", help=_STORE, callback=not_blank)]
+#: the same for a verb that has no runs to name
+StoreArgument = Annotated[
+    str | None, typer.Argument(metavar="[URI]", help=_STORE, callback=not_blank, show_default=False)
 ]
 Fields = Annotated[
     str | None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asynctrack.cli.amounts import ago, duration, number
-from asynctrack.cli.asking import experiment_names, named, open_store, series, summaries
+from asynctrack.cli.asking import columns_of, experiment_names, looked, named, open_store, summaries
 from asynctrack.cli.drawing import chosen_keys
 from asynctrack.cli.fields import RUN_FIELDS, Asked, Listed, value_of
 from asynctrack.cli.options import Fields, NoLive, NoPager, OnlyKeys, Output, RunName, Store, chosen_fields
@@ -66,10 +66,10 @@ def show_run(
     found = named(opened, run, not no_live)
     wanted = chosen_keys(found.run.data.metrics, keys) if keys else None
     if at is not None:
-        rows = snapshot(series(opened, found, wanted, max_step=at))
+        rows = snapshot(columns_of(looked(opened, found, wanted, max_step=at)))
         show_rows(rows, [Column("key"), *map(_figure, ("step", "value")), Column("time")], form, terminal, not no_pager)
     elif centre is not None:
-        near = series(opened, found, wanted, min_step=centre - window, max_step=centre + window)
+        near = columns_of(looked(opened, found, wanted, min_step=centre - window, max_step=centre + window))
         columns = [_figure("step"), Column("time"), *(_figure(key) for key in near)]
         show_rows(around(near), columns, form, terminal, not no_pager)
     elif form == "table":
@@ -135,12 +135,12 @@ def summary_fields(summary: Summary, lost: int | None = None) -> dict[str, Any]:
 
 def _summaries_for_programs(store: AbstractStore, found: FoundRun, keys: list[str] | None) -> dict[str, Any]:
     if found.waiting:
-        points = series(store, found, keys)
+        points = columns_of(looked(store, found, keys))
         made = _summaries(points)
     else:
         made = summaries(store, found, keys)
         lost = [key for key, each in made.items() if math.isnan(each.latest.value)]
-        points = series(store, found, lost) if lost else {}
+        points = columns_of(looked(store, found, lost)) if lost else {}
     return {key: summary_fields(each, nan_from(points[key]) if key in points else None) for key, each in made.items()}
 
 
@@ -177,7 +177,7 @@ def _fields(
 def _page(store: AbstractStore, found: FoundRun, keys: list[str] | None, everything: bool, terminal: Terminal) -> str:
     """All of it, for people."""
     info, now = found.run.info, time.time_ns() // 1_000_000
-    points = series(store, found, keys)
+    points = columns_of(looked(store, found, keys))
     made = _summaries(points)
     fields = _fields(store, found, everything, made)
     state = f"{info.status}, running here" if found.alive else info.status

@@ -17,7 +17,8 @@ from asynctrack.cli.spools import Dir, Spools, To, meant, tell_ownerless
 from asynctrack.cli.terminal import clean
 from asynctrack.cli.verbs import FAILED, INTERRUPTED, verb
 from asynctrack.journal.survey import read_spool
-from asynctrack.recovery.sync import Shipment, spool_paths, sync
+from asynctrack.recovery.shipment import Shipment
+from asynctrack.recovery.sync import spool_paths, sync
 from asynctrack.stores.uri import resolve_store_uri
 
 __all__ = ["app", "ship_spools"]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
 import typer
 
 from asynctrack.cli.asking import open_store
-from asynctrack.cli.options import not_blank
+from asynctrack.cli.options import StoreArgument
 from asynctrack.cli.terminal import Terminal
 from asynctrack.cli.verbs import FAILED, verb
 
@@ -18,17 +17,7 @@ app, _command = verb()
 
 
 @_command
-def top(
-    uri: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[URI]",
-            help="Where the runs are; default: MLFLOW_TRACKING_URI, else ./mlruns or ./mlflow.db.",
-            callback=not_blank,
-            show_default=False,
-        ),
-    ] = None,
-) -> None:
+def top(uri: StoreArgument = None) -> None:
     """Show the runs of a store in the terminal, live, until q.
 
     Press ? for the keys. No spike is lost: each column of a chart shows the

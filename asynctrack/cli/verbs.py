@@ -22,22 +22,22 @@ F = TypeVar("F", bound=Callable[..., None])
 #: exit statuses besides 0
 FAILED, USAGE, NOT_FOUND, TIMED_OUT, INTERRUPTED = 1, 2, 3, 124, 130
 
-#: module of `asynctrack.cli` by verb; each has an `app`. In the order in which help lists them
-_MODULES = {
-    "runs": "runs",
-    "show": "show",
-    "tail": "tail",
-    "plot": "plot",
-    "compare": "compare",
-    "diff": "diff",
-    "export": "export",
-    "wait": "wait",
-    "view": "view",
-    "top": "top",
-    "doctor": "doctor",
-    "spool": "spool",
-    "sync": "sync",
-    "import": "importing",
+#: module of `asynctrack.cli` by verb; each has an `app`. In the order in which help lists them, with what it says there
+_VERBS = {
+    "runs": ("runs", "List runs: those that are running first, then the latest start."),
+    "show": ("show", "Show one run: params, tags, and last, min and max of each metric."),
+    "tail": ("tail", "Print the last steps of a run, or go on until it ends."),
+    "plot": ("plot", "Draw metrics of runs, here or into a file."),
+    "compare": ("compare", "Show runs side by side: params, tags, last values of metrics."),
+    "diff": ("diff", "Show what differs between two runs."),
+    "export": ("export", "Write all points of runs as csv, jsonl, parquet or arrow."),
+    "wait": ("wait", "Wait until a run's metrics fulfil a condition."),
+    "view": ("view", "Show the runs of a store in a browser, live, until Ctrl-C."),
+    "top": ("top", "Show the runs of a store in the terminal, live, until q."),
+    "doctor": ("doctor", "Show which store is used, whether it answers, and what is set."),
+    "spool": ("spool", "Show what waits on this machine, and what stores have refused."),
+    "sync": ("sync", "Deliver what programs that have ended, or are offline, left here."),
+    "import": ("importing", "Write all runs of a folder of MLflow's files into another store."),
 }
 _ALIASES = {"ls": "runs"}
 
@@ -47,17 +47,22 @@ class Verbs(TyperGroup):
     what kind it was."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(_MODULES)
+        return list(_VERBS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         name = _ALIASES.get(cmd_name, cmd_name)
-        if name not in _MODULES:
+        if name not in _VERBS:
             return None
         from importlib import import_module
 
-        command = get_command(import_module(f"asynctrack.cli.{_MODULES[name]}").app)
+        command = get_command(import_module(f"asynctrack.cli.{_VERBS[name][0]}").app)
         command.name = name
         return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the verbs without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _VERBS.items()])
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         for param in self.get_params(ctx):

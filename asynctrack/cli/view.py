@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asynctrack.cli.asking import open_store
-from asynctrack.cli.options import not_blank
+from asynctrack.cli.options import StoreArgument
 from asynctrack.cli.verbs import FAILED, verb
 from asynctrack.runs.viewer import listening
 
@@ -22,15 +22,7 @@ app, _command = verb()
 
 @_command
 def view(
-    uri: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[URI]",
-            help="Where the runs are; default: MLFLOW_TRACKING_URI, else ./mlruns or ./mlflow.db.",
-            callback=not_blank,
-            show_default=False,
-        ),
-    ] = None,
+    uri: StoreArgument = None,
     port: Annotated[
         int, typer.Option("--port", metavar="N", min=0, help="Port on 127.0.0.1; 0: 7007, or one that is free.")
     ] = 0,

@@ -6,7 +6,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 from asynctrack.clock import monotonic
 from asynctrack.delivery.outcome import SUSPECTED
@@ -16,35 +15,12 @@ from asynctrack.errors import AsynctrackError, InvalidInputError
 from asynctrack.journal.owner import host_name, read_owner
 from asynctrack.journal.positions import Positions
 from asynctrack.journal.spool import Spool
+from asynctrack.recovery.shipment import Shipment
 from asynctrack.settings import Settings
 from asynctrack.stores.base import AbstractStore
 from asynctrack.stores.uri import same_spelling
 
-__all__ = ["Job", "Shipment"]
-
-
-class Shipment(NamedTuple):
-    """What `sync` did with one spool.
-
-    ``spool``: its folder. ``store``: the URI of the store it was delivered to.
-
-    ``state``: "delivered" (the spool is deleted, except for refused events),
-    "up to date" (everything is delivered so far, and its program is still
-    running), "partly" (the rest stays in the spool; ``problem`` says why),
-    "busy" (its program or another sync is delivering it), "failed"
-    (``problem`` says why).
-
-    ``delivered``, ``rejected``: numbers of events stored and refused.
-    ``left``: about how many events are left.
-    """
-
-    spool: str
-    store: str
-    state: str
-    delivered: int = 0
-    rejected: int = 0
-    left: int = 0
-    problem: str | None = None
+__all__ = ["Job"]
 
 
 class Job:

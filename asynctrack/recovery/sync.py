@@ -6,20 +6,23 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from asynctrack.arguments import checked_name, flag_of, path_of, several, timeout_of
 from asynctrack.clock import monotonic
-from asynctrack.engine.shipping import make_own_loop, ship
 from asynctrack.errors import AsynctrackError, InvalidInputError
 from asynctrack.journal.homes import remove_emptied
 from asynctrack.journal.owner import lost_owner, read_owner
 from asynctrack.journal.survey import find_ownerless, find_spools
-from asynctrack.recovery.job import Job, Shipment
+from asynctrack.recovery.shipment import Shipment
 from asynctrack.settings import current_settings
-from asynctrack.stores.base import AbstractStore
 from asynctrack.stores.io import ThreadedIO, in_event_loop
 from asynctrack.stores.uri import open_store, resolve_store_uri
 from asynctrack.values import shortened
+
+if TYPE_CHECKING:
+    from asynctrack.recovery.job import Job
+    from asynctrack.stores.base import AbstractStore
 
 __all__ = ["Shipment", "spool_paths", "sync"]
 
@@ -89,8 +92,11 @@ def sync(
         raise InvalidInputError(f"progress={shortened(progress)}: it must be a function, or None")
     settings = current_settings()._replace(mode="online")  # ASYNCTRACK_MODE=offline is meant for programs that log
     target = None if to is None else open_store(to, ThreadedIO(), offline=False).uri
-    jobs = _Jobs(
-        lambda store: Job(
+
+    def job_for(store: AbstractStore) -> Job:
+        from asynctrack.recovery.job import Job  # mostly nothing waits, and loading it takes longer than to see that
+
+        return Job(
             store,
             settings,
             redirected=target is not None,
@@ -98,9 +104,9 @@ def sync(
             timeout=patience,
             owner_gone=owner_gone,
             watch=watch,
-        ),
-        target,
-    )
+        )
+
+    jobs = _Jobs(job_for, target)
     if spools is None:
         lost = [path for path, _ in find_ownerless(_folder(spool_dir))]
         paths: Iterable[str | os.PathLike[str]] = [*spool_paths(spool_dir), *lost]
@@ -129,6 +135,8 @@ def _carry_out(
 ) -> None:
     """Deliver the assigned spools, and the spools that ``look`` finds meanwhile."""
     import anyio
+
+    from asynctrack.engine.shipping import make_own_loop, ship
 
     told_at = 0.0
 

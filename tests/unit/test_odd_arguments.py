@@ -22,7 +22,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import asynctrack
-from asynctrack.cli import app
+from asynctrack.cli.command import app
 from asynctrack.entities import Metric, Param, RunTag
 from asynctrack.errors import AsynctrackError
 from asynctrack.tracking import AsyncMLflowService, MlflowClient

@@ -103,7 +103,7 @@ def test_without_linux_s_locks_a_living_owner_is_seen_and_a_dead_one_s_spool_del
         print("logged", flush=True)
         input()
     """
-    asks = "from asynctrack.cli import app\napp(['spool', '--json'])"
+    asks = "from asynctrack.cli.command import app\napp(['spool', '--json'])"
     program = [sys.executable, "-c", without(LINUX_ONLY, code)]
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "ASYNCTRACK_MODE": "offline"}
     with subprocess.Popen(
@@ -116,7 +116,7 @@ def test_without_linux_s_locks_a_living_owner_is_seen_and_a_dead_one_s_spool_del
     [dead] = json.loads(run_without(LINUX_ONLY, asks, tmp_path).stdout)
     assert (living["owner"], dead["owner"]) == ("alive", "dead")
 
-    done = run_without(LINUX_ONLY, "from asynctrack.cli import app\napp(['sync'])", tmp_path)
+    done = run_without(LINUX_ONLY, "from asynctrack.cli.command import app\napp(['sync'])", tmp_path)
     assert done.returncode == 0, done
     run = only_run(tmp_path / "mlruns")
     assert [value for _, value, _ in run.metrics["loss"]] == [1.0]

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import asynctrack
-from asynctrack.cli import app
+from asynctrack.cli.command import app
 
 
 class Said(NamedTuple):

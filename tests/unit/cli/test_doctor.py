@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import asynctrack
-from asynctrack.cli import app
+from asynctrack.cli.command import app
 from asynctrack.cli.installed import installed
 from tests.servers import free_port
 

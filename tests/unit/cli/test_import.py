@@ -7,7 +7,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from asynctrack.cli import app
+from asynctrack.cli.command import app
 from tests.imports import make_source
 
 

@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from asynctrack.cli.amounts import ago, duration, exact, moment, number, plain, 
 from asynctrack.cli.options import chosen_fields
 from asynctrack.cli.output import Column, choose_form, fit, show_rows, table
 from asynctrack.cli.terminal import Terminal, cell_width, clean, cut, pad
-from asynctrack.cli.verbs import with_fields
+from asynctrack.cli.verbs import _VERBS, with_fields
 from asynctrack.errors import InvalidInputError
 
 PACKAGE = str(Path(asynctrack.__file__).parents[1])
@@ -296,3 +297,30 @@ def test_a_verb_loads_only_what_it_needs(verb: str, trials: list[str]) -> None:
     loaded = loaded_by("-m", "asynctrack", *verb.split()) - loaded_by("-c", "import typer")  # old ones load rich
     assert "asynctrack.cli.verbs" in loaded
     assert not {name for name in loaded if name in TOO_HEAVY or name.partition(".")[0] in TOO_HEAVY}
+
+
+def test_the_list_of_verbs_is_there_without_loading_them() -> None:
+    loaded = loaded_by("-m", "asynctrack", "--help")
+    assert "asynctrack.cli.verbs" in loaded
+    assert not {f"asynctrack.cli.{module}" for module, _ in _VERBS.values()} & loaded
+
+
+def test_the_list_of_verbs_shows_each_with_its_whole_line(call: Callable[..., Any]) -> None:
+    shown = call("--help").out.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in shown] == list(_VERBS), "a line is longer than a terminal is wide, or missing"
+    assert all(len(line) <= 80 and line.endswith(".") and "..." not in line for line in shown)
+
+
+def test_a_sync_with_nothing_to_deliver_does_not_load_what_delivers(tmp_path: Path) -> None:
+    loaded = loaded_by("-m", "asynctrack", "sync", "--dir", str(tmp_path))
+    assert "asynctrack.recovery.sync" in loaded
+    assert "asynctrack.delivery.pump" not in loaded
+
+
+def test_a_verb_leaves_nothing_for_the_garbage_collector_to_look_through_at_the_end(trials: list[str]) -> None:
+    code = (
+        "import atexit, gc, sys; atexit.register(lambda: print(len(gc.get_objects()), file=sys.stderr));"
+        "sys.argv = ['asynctrack', 'show', '@']; from asynctrack.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stderr) < 1000  # of some 50,000

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import asynctrack
-from asynctrack.cli import app
+from asynctrack.cli.command import app
 from asynctrack.journal.locks import is_held
 from asynctrack.journal.spool import Spool
 from asynctrack.journal.survey import find_spools, read_spool

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from asynctrack.cli import app
+from asynctrack.cli.command import app
 from tests.mlruns import only_run
 from tests.unit.recovery.test_sync import leave
 

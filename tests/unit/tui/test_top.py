@@ -20,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 import asynctrack
-from asynctrack.cli import app
+from asynctrack.cli.command import app
 from asynctrack.current import store_for
 from asynctrack.stores.base import AbstractStore
 from asynctrack.tui.app import Top

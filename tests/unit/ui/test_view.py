@@ -14,7 +14,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from asynctrack.cli import app
+from asynctrack.cli.command import app
 from tests.unit.ui.viewing import WAIT, Writer, viewer
 
 
