@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 
-from asynctrack.reading.points import Stretch, drop_known, stretches_of, taken
+from asynctrack.reading.growing import GrowingColumns
+from asynctrack.reading.points import StoredStretches, Stretch, drop_known, taken
 from asynctrack.reading.series import Series
 from asynctrack.stores.branches import Branch
 from asynctrack.stores.columns import Columns
@@ -19,10 +20,11 @@ class Line:
     def __init__(self, branches: Collection[Branch], within: tuple[int | None, int | None]) -> None:
         self._branches = branches
         self._within = within
-        self._stored = Columns()
+        #: those that are stored, and behind them those that wait
+        self._points = GrowingColumns()
+        self._stored = 0
         #: the stored points as far as they were compared with others
-        self._blocks: list[Stretch] = []
-        self._indexed = 0
+        self._known = StoredStretches()
         self._waiting: list[Stretch] = []
         self._shown: tuple[object, ...] = ()
         self._changes = 0
@@ -30,23 +32,25 @@ class Line:
     def restrict(self, branches: Collection[Branch]) -> None:
         """From now on these branches replace points."""
         self._branches = branches
-        self._replace_stored(_outside(self._stored, branches))
+        self._replace_stored(_outside(self._points.part(0, self._stored), branches))
 
     def _replace_stored(self, columns: Columns) -> None:
-        self._stored, self._blocks, self._indexed = columns, [], 0
-        self._changes += 1
+        self._put(0, columns)
+        self._known = StoredStretches()
         for stretch in self._waiting:
             stretch.fresh = True
 
+    def _put(self, at: int, stored: Columns) -> None:
+        self._points.put(at, stored)
+        self._stored = len(self._points)
+        self._changes += 1
+
     def update(self, news: Columns | None, anew: bool, waiting: Sequence[Stretch]) -> bool:
         """Take in what is new in the store, and what waits now. Whether anything has changed."""
-        if anew and len(self._stored):
+        if anew and self._stored:
             self._replace_stored(Columns())
         if news is not None and len(news):
-            grown = self._stored.part(0)  # whoever has the columns of an earlier look keeps them
-            grown.extend(_outside(news, self._branches))
-            self._stored = grown
-            self._changes += 1
+            self._put(self._stored, _outside(news, self._branches))
         self._waiting = list(waiting)
         self._tell_apart()
         shown = self._changes, *((id(stretch), len(stretch)) for stretch in self._waiting if len(stretch))
@@ -57,13 +61,11 @@ class Line:
         """Leave out of what waits what is stored, or stands there twice."""
         if not self._waiting:
             return
-        added = stretches_of(self._stored, self._indexed)
-        self._indexed = len(self._stored)
+        added = self._known.add(self._points, self._stored)
         known = [stretch for stretch in self._waiting if not stretch.fresh]
         drop_known(known, added)
-        self._blocks += added
         fresh = [stretch for stretch in self._waiting if stretch.fresh]
-        drop_known(fresh, self._blocks)
+        drop_known(fresh, self._known.near(self._points, fresh))
         sets: dict[int, AbstractSet[object]] = {}
         for stretch in fresh:
             stretch.leave_out(known, sets)
@@ -72,12 +74,11 @@ class Line:
 
     def series(self) -> Series:
         """All of it."""
-        columns, stored = self._stored, len(self._stored)
-        if self._waiting:
-            columns = columns.part(0)
-            for stretch in self._waiting:
-                columns.extend(_outside(stretch.columns.between(*self._within), self._branches))
-        return Series(columns, stored)
+        waiting = Columns()
+        for stretch in self._waiting:
+            waiting.extend(_outside(stretch.columns.between(*self._within), self._branches))
+        self._points.put(self._stored, waiting)
+        return Series(self._points.view(), self._stored)
 
 
 def _outside(columns: Columns, branches: Collection[Branch]) -> Columns:

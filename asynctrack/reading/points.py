@@ -16,10 +16,13 @@ from operator import lt
 from typing import Any
 
 from asynctrack.journal.slots import LAST_STREAM, SLOT_SIZE, Record, Slots, decode_slot, plain_streams, records
+from asynctrack.reading.growing import GrowingColumns
 from asynctrack.stores.columns import Columns
 
-__all__ = ["Stretch", "drop_doubles", "drop_known", "late_point", "load_numpy", "points_in", "stretches_of", "taken"]
+__all__ = ["StoredStretches", "Stretch", "drop_doubles", "drop_known", "late_point", "load_numpy", "points_in", "taken"]
 
+#: the least and the largest step of some points, and time
+Bounds = tuple[tuple[int, int], tuple[int, int]]
 #: points of one stretch at most, as slots are read
 _BLOCK = 8192
 #: slots to read for which NumPy is loaded: 0.15 s, against 0.4 s for so many without it
@@ -49,7 +52,7 @@ class Stretch:
     ``numbers``: the sequence numbers of their slots, ascending; empty for points of a store.
     """
 
-    __slots__ = ("_times", "_whole", "columns", "fresh", "numbers", "steps")
+    __slots__ = ("_whole", "bounds", "columns", "fresh", "numbers")
 
     def __init__(self, columns: Columns, numbers: Sequence[int] = ()) -> None:
         self.columns = columns
@@ -58,16 +61,16 @@ class Stretch:
         self.fresh = True
         #: as it was before points were left out that wait elsewhere, too
         self._whole: tuple[Columns, Sequence[int]] | None = None
-        #: the least and the largest of each
-        self.steps = _range(columns.steps)
-        self._times = _range(columns.times)
+        #: the least and the largest step, and time
+        self.bounds = _range(columns.steps), _range(columns.times)
 
     def __len__(self) -> int:
         return len(self.columns)
 
-    def may_share(self, other: Stretch) -> bool:
-        """Whether the two may have a point in common."""
-        return _overlap(self.steps, other.steps) and _overlap(self._times, other._times)
+    @property
+    def steps(self) -> tuple[int, int]:
+        """The least and the largest of its steps, as it was at first."""
+        return self.bounds[0]
 
     @property
     def is_spent(self) -> bool:
@@ -131,8 +134,12 @@ def _ascend(numbers: array[int]) -> bool:
     return bool((found[1:] > found[:-1]).all())
 
 
-def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return one[0] <= other[1] and other[0] <= one[1]
+def _may_share(one: Bounds, other: Bounds) -> bool:
+    """Whether points that lie between these may be the same."""
+    (steps, times), (its_steps, its_times) = one, other
+    return (
+        steps[0] <= its_steps[1] and its_steps[0] <= steps[1] and times[0] <= its_times[1] and its_times[0] <= times[1]
+    )
 
 
 def taken(columns: Columns, indices: Sequence[int]) -> Columns:
@@ -144,9 +151,39 @@ def taken(columns: Columns, indices: Sequence[int]) -> Columns:
     )
 
 
-def stretches_of(columns: Columns, start: int = 0) -> list[Stretch]:
-    """The points of a store from index ``start`` on, in stretches."""
-    return [Stretch(columns.part(at, at + _BLOCK)) for at in range(start, len(columns), _BLOCK)]
+class StoredStretches:
+    """The points of a store in stretches. Only where each lies is kept: of what grows they may be many."""
+
+    def __init__(self) -> None:
+        self._bounds: list[Bounds] = []
+        self._points = 0
+
+    def add(self, points: GrowingColumns, end: int) -> list[Stretch]:
+        """Those to before index ``end`` that are not among these yet, as stretches until the next change of them."""
+        added = []
+        while self._points < end:
+            stop = min((self._points // _BLOCK + 1) * _BLOCK, end)
+            stretch = Stretch(points.part(self._points, stop))
+            if self._points % _BLOCK:
+                self._bounds[-1] = _around(self._bounds[-1], stretch.bounds)
+            else:
+                self._bounds.append(stretch.bounds)
+            added.append(stretch)
+            self._points = stop
+        return added
+
+    def near(self, points: GrowingColumns, others: Sequence[Stretch]) -> list[Stretch]:
+        """Those that may share points with one of some others, until the next change of them."""
+        return [
+            Stretch(points.part(index * _BLOCK, min((index + 1) * _BLOCK, self._points)))
+            for index, bounds in enumerate(self._bounds)
+            if any(_may_share(bounds, other.bounds) for other in others)
+        ]
+
+
+def _around(one: Bounds, other: Bounds) -> Bounds:
+    (a, b), (c, d) = ((min(mine[0], its[0]), max(mine[1], its[1])) for mine, its in zip(one, other, strict=True))
+    return (a, b), (c, d)
 
 
 # ── each once
@@ -160,7 +197,7 @@ def drop_known(
     everything: AbstractSet[Any] | None = None
     sets = {} if sets is None else sets
     for stretch in stretches:
-        near = [other for other in known if stretch.may_share(other)]
+        near = [other for other in known if _may_share(stretch.bounds, other.bounds)]
         if not near:
             continue
         if len(near) > _NEAR:

@@ -6,7 +6,7 @@ import math
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import filterfalse, islice
-from operator import le
+from operator import indexOf, le
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
@@ -35,15 +35,15 @@ class Columns:
 
     ``steps`` and ``times`` (ms since the epoch) are 64-bit integers, ``values`` doubles; NaN and ±Inf are values. They
     are plain arrays, which NumPy and Arrow read in place (``numpy.frombuffer(columns.values)``), so that a reader of a
-    few points need not import NumPy.
+    few points need not import NumPy. Those of a run that goes on are read-only views of arrays.
     """
 
     __slots__ = ("steps", "times", "values")
 
     def __init__(self, steps: Iterable[int] = (), times: Iterable[int] = (), values: Iterable[float] = ()) -> None:
-        self.steps = steps if isinstance(steps, array) else array("q", steps)
-        self.times = times if isinstance(times, array) else array("q", times)
-        self.values = values if isinstance(values, array) else array("d", values)
+        self.steps: array[int] = _column("q", steps)
+        self.times: array[int] = _column("q", times)
+        self.values: array[float] = _column("d", values)
 
     @classmethod
     def of(cls, points: Sequence[Metric]) -> Columns:
@@ -88,7 +88,7 @@ class Columns:
 
     def part(self, start: int, end: int | None = None) -> Columns:
         """The points from index ``start`` to before ``end``, copied."""
-        return Columns(self.steps[start:end], self.times[start:end], self.values[start:end])
+        return Columns(*(_copied(column[start:end]) for column in (self.steps, self.times, self.values)))
 
     def between(self, min_step: int | None, max_step: int | None) -> Columns:
         """The points with these steps, both included; itself where nothing is left out."""
@@ -111,6 +111,18 @@ class Columns:
             map(self.times.__getitem__, indices),
             map(self.values.__getitem__, indices),
         )
+
+
+def _column(kind: str, items: Any) -> Any:
+    return items if isinstance(items, array | memoryview) else array(kind, items)
+
+
+def _copied(items: Any) -> Any:
+    if isinstance(items, array):
+        return items  # a part of an array is a copy
+    found: array[Any] = array(items.format)
+    found.frombytes(items)
+    return found
 
 
 class Spot(NamedTuple):
@@ -160,8 +172,8 @@ class Summary(NamedTuple):
             len(columns),
             spot(0),
             spot(latest),
-            spot(values.index(min(numbers))) if numbers else None,
-            spot(values.index(max(numbers))) if numbers else None,
+            spot(indexOf(values, min(numbers))) if numbers else None,
+            spot(indexOf(values, max(numbers))) if numbers else None,
             max(times),
         )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from asynctrack.ui.grid import NAN, Cells, Grid, cells_of, ema, grid_of
+from asynctrack.ui.grid import NAN, Axis, Cells, Grid, cells_of, ema, grid_of
 from asynctrack.ui.groups import Grouped, by_place, by_step, group_names
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Chart(NamedTuple):
 def chart_of(asked: Asked, key: str, runs: Mapping[str, Run], points: Mapping[str, Mapping[str, Points]]) -> Chart:
     """The chart of a metric. ``points``: of each run by key."""
     there = [(run, points[run_id]) for run_id, run in runs.items() if key in points.get(run_id, ())]
-    xs = [x_of(asked.x, run, its, key) for run, its in there]
+    xs = [Axis.of(x_of(asked.x, run, its, key)) for run, its in there]
     low, high = _bounds(xs, asked.log_x)
     shown_low = low if asked.low is None else max(asked.low, low)
     shown_high = high if asked.high is None else min(asked.high, high)
@@ -100,8 +101,8 @@ def chart_of(asked: Asked, key: str, runs: Mapping[str, Run], points: Mapping[st
     else:
         names = dict(zip(runs, group_names(list(runs.values()), asked.group or (), asked.besides), strict=True))
         lines = _groups(asked, grid, key, there, xs, [names[run.info.run_id] for run, _ in there])
-        logged = [(grid.x, each) for line in lines for each in (line.cells.low, line.cells.high)]
-    hidden = int(sum(np.count_nonzero(x <= 0) for x in xs)) if asked.log_x else 0
+        logged = [(Axis.of(grid.x), each) for line in lines for each in (line.cells.low, line.cells.high)]
+    hidden = int(sum(np.count_nonzero(axis.x <= 0) for axis in xs)) if asked.log_x else 0
     return Chart(key, grid, low, high, lines, _shown_y(asked, shown_low, shown_high, logged), hidden)
 
 
@@ -124,20 +125,22 @@ def x_of(kind: str, run: Run, points: Mapping[str, Points], key: str) -> Array:
     return np.where(met, there.values[order][np.maximum(found, 0)], math.nan)
 
 
-def _bounds(xs: Sequence[Array], log: bool) -> tuple[float, float]:
+def _bounds(axes: Sequence[Axis], log: bool) -> tuple[float, float]:
     low, high = math.inf, -math.inf
-    for x in xs:
-        known = x[np.isfinite(x) & (x > 0)] if log else x[np.isfinite(x)]
+    for axis in axes:
+        # On a logarithmic axis from the smallest number above 0.
+        known = axis.x[axis.inside(math.nextafter(0, 1) if log else -sys.float_info.max, sys.float_info.max)]
         if len(known):
-            low, high = min(low, float(known.min())), max(high, float(known.max()))
+            first, last = (known[0], known[-1]) if axis.rises else (known.min(), known.max())
+            low, high = min(low, float(first)), max(high, float(last))
     return low, high
 
 
-def _line(asked: Asked, grid: Grid, run: Run, points: Points, x: Array, with_raw: bool) -> Line:
+def _line(asked: Asked, grid: Grid, run: Run, points: Points, x: Axis, with_raw: bool) -> Line:
     values = ema(points.values, asked.smoothing)
     cells = cells_of(grid, x, values, log=asked.log_y)
     raw = cells_of(grid, x, points.values, log=asked.log_y) if with_raw else None
-    return Line({"id": run.info.run_id, **_said(points.values, x, points.series.waiting)}, cells, raw)
+    return Line({"id": run.info.run_id, **_said(points.values, x.x, points.series.waiting)}, cells, raw)
 
 
 def nearest(points: Points, x: Array, at: float, half: float, value: float | None) -> int | None:
@@ -154,13 +157,14 @@ def nearest(points: Points, x: Array, at: float, half: float, value: float | Non
 def _said(values: Array, x: Array, waiting: int) -> dict[str, Any]:
     """In numbers: how many there are, the last one, and the extremes with their x; of all points, smoothed or not."""
     said: dict[str, Any] = {"points": len(values), "waiting": waiting, "last": _plain(values[-1])}
-    finite = np.isfinite(values)
-    if finite.any():
+    least, most = int(np.argmin(values)), int(np.argmax(values))
+    if not (math.isfinite(values[least]) and math.isfinite(values[most])):  # both are a NaN where there is one
+        finite = np.isfinite(values)
         least = int(np.argmin(np.where(finite, values, math.inf)))
         most = int(np.argmax(np.where(finite, values, -math.inf)))
-        said |= {"min": [_plain(values[least]), _plain(x[least])], "max": [_plain(values[most]), _plain(x[most])]}
-    if not finite.all():
         said["odd"] = int(len(values) - np.count_nonzero(finite))
+    if math.isfinite(values[least]):
+        said |= {"min": [_plain(values[least]), _plain(x[least])], "max": [_plain(values[most]), _plain(x[most])]}
     return said
 
 
@@ -178,7 +182,7 @@ def _groups(
     grid: Grid,
     key: str,
     there: Sequence[tuple[Run, Mapping[str, Points]]],
-    xs: Sequence[Array],
+    xs: Sequence[Axis],
     names: Sequence[str],
 ) -> list[Line]:
     if asked.x == "step":
@@ -187,7 +191,7 @@ def _groups(
         # Times hardly ever coincide: each run has its own mean at a place.
         rows, odds = [], []
         for (_, points), x in zip(there, xs, strict=True):
-            rows.append(_mean_at_each_place(grid, x, ema(points[key].values, asked.smoothing)))
+            rows.append(_mean_at_each_place(grid, x.x, ema(points[key].values, asked.smoothing)))
             odds.append(cells_of(grid, x, points[key].values).marks > 0)
         groups = by_place(names, rows, odds, grid.x, asked.spread)
     smoothing = asked.smoothing if asked.x == "step" else 0.0
@@ -195,9 +199,10 @@ def _groups(
 
 
 def _group_line(asked: Asked, grid: Grid, group: Grouped, smoothing: float) -> Line:
-    cells = cells_of(grid, group.x, ema(group.middle, smoothing), log=asked.log_y)
+    axis = Axis.of(group.x)
+    cells = cells_of(grid, axis, ema(group.middle, smoothing), log=asked.log_y)
     below, above = (ema(each, smoothing) for each in (group.below, group.above))
-    band = cells_of(grid, group.x, below, log=asked.log_y).low, cells_of(grid, group.x, above, log=asked.log_y).high
+    band = cells_of(grid, axis, below, log=asked.log_y).low, cells_of(grid, axis, above, log=asked.log_y).high
     places = grid.places(group.x)
     here = places >= 0
     cells.marks[:] = 0  # where no run has a value is nothing to mark
@@ -225,12 +230,12 @@ def _mean_at_each_place(grid: Grid, x: Array, values: Array) -> Array:
 # ── what of y is shown
 
 
-def _shown_y(asked: Asked, low: float, high: float, lines: Sequence[tuple[Array, Array]]) -> Sight | None:
+def _shown_y(asked: Asked, low: float, high: float, lines: Sequence[tuple[Axis, Array]]) -> Sight | None:
     """``lines``: x and values of each. ``low``, ``high``: the x that are shown."""
     if asked.y is None and not asked.outliers:
         return None
-    inside = [y[(x >= low) & (x <= high) & np.isfinite(y) & ((y > 0) | (not asked.log_y))] for x, y in lines]
-    values = np.concatenate([np.empty(0), *inside])
+    values = np.concatenate([np.empty(0), *(y[axis.inside(low, high)] for axis, y in lines)])
+    values = values[np.isfinite(values) & ((values > 0) | (not asked.log_y))]
     if asked.y is not None:
         bottom, top = asked.y
     elif not len(values):

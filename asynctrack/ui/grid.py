@@ -8,12 +8,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["INF", "NAN", "NEGATIVE_INF", "Cells", "Grid", "cells_of", "ema", "grid_of"]
+__all__ = ["INF", "NAN", "NEGATIVE_INF", "Axis", "Cells", "Grid", "cells_of", "ema", "grid_of"]
 
 #: bits of `Cells.marks`: a value of this kind was logged here
 NAN, INF, NEGATIVE_INF = 1, 2, 4
 
 Array = Any
+
+
+class Axis(NamedTuple):
+    """The x of each point of a line. ``rises``: each is as large as the one before, or larger, and none is NaN; then
+    what is looked for is found by halves."""
+
+    x: Array
+    rises: bool
+
+    @classmethod
+    def of(cls, x: Array) -> Axis:
+        """Any x."""
+        return cls(x, bool((x[1:] >= x[:-1]).all()) and not (len(x) == 1 and math.isnan(x[0])))
+
+    def inside(self, low: float, high: float) -> Any:
+        """An index for the points from ``low`` to ``high``."""
+        if self.rises:
+            return slice(int(np.searchsorted(self.x, low)), int(np.searchsorted(self.x, high, side="right")))
+        return (self.x >= low) & (self.x <= high)
 
 
 class Grid(NamedTuple):
@@ -43,6 +62,17 @@ class Grid(NamedTuple):
         shares = np.where(inside, shares, 0.0)
         return np.where(inside, np.clip((shares * len(self.x)).astype(np.int64), 0, len(self.x) - 1), -1)
 
+    def begins(self, x: Array) -> Array:
+        """Of x that rise, none of them outside, where a place stands for a stretch: the index of the first one of each
+        place, and behind these their number. Each is found by halves, so most of x is not looked at."""
+        numbers = np.arange(len(self.x))
+        low, high = np.zeros(len(self.x), np.int64), np.full(len(self.x), len(x))
+        while (low < high).any():
+            middle = np.minimum((low + high) // 2, len(x) - 1)
+            before = (low < high) & (self.places(x[middle]) < numbers)
+            low, high = np.where(before, middle + 1, low), np.where(before | (low >= high), high, middle)
+        return np.append(low, len(x))
+
 
 class Cells(NamedTuple):
     """One line on a grid, a value for each place; NaN where it has none. ``low``, ``high``, ``last``: f8, finite
@@ -56,12 +86,12 @@ class Cells(NamedTuple):
     left_out: int
 
 
-def grid_of(xs: Sequence[Array], most: int, low: float, high: float, *, log: bool = False) -> Grid:
+def grid_of(axes: Sequence[Axis], most: int, low: float, high: float, *, log: bool = False) -> Grid:
     """The grid for lines with these x, from ``low`` to ``high``, with at most ``most`` places: the very x that were
     logged if there are no more, else so many equal stretches. On a logarithmic axis ``low`` is above 0."""
     if not low <= high:
         return Grid(np.empty(0), True, 0.0, 0.0, log)
-    inside = [x[(x >= low) & (x <= high)] for x in xs]
+    inside = [axis.x[axis.inside(low, high)] for axis in axes]
     if not any(_has_more(x, most) for x in inside):
         distinct = np.unique(np.concatenate([np.empty(0), *inside]))
         if len(distinct) <= most:
@@ -75,44 +105,63 @@ def grid_of(xs: Sequence[Array], most: int, low: float, high: float, *, log: boo
 
 
 def _has_more(x: Array, most: int) -> bool:
-    """Whether it can be said without sorting that there are more distinct values."""
-    return len(x) > most and bool((x[1:] > x[:-1]).all())
+    """Whether some of them have already more distinct values: then all need not be sorted."""
+    return len(x) > most and len(np.unique(x[:: max(len(x) // (2 * most), 1)])) > most
 
 
-def cells_of(grid: Grid, x: Array, values: Array, *, log: bool = False) -> Cells:
+def cells_of(grid: Grid, axis: Axis, values: Array, *, log: bool = False) -> Cells:
     """The points of one line (in the order in which they were logged) on a grid. ``log``: the y axis is logarithmic."""
-    size = len(grid.x)
+    if axis.rises and not grid.exact:
+        inside = axis.inside(grid.low, grid.high)
+        begins, values = grid.begins(axis.x[inside]), values[inside]
+        at = np.flatnonzero(begins[1:] > begins[:-1])
+        return _cells(len(grid.x), at, begins[at], values, log)
+    places = grid.places(axis.x)
+    here = np.flatnonzero(places >= 0)
+    places, values = places[here], values[here]
+    if (np.diff(places) < 0).any():
+        order = np.argsort(places, kind="stable")
+        places, values = places[order], values[order]
+    starts = np.flatnonzero(np.diff(places, prepend=-1))
+    return _cells(len(grid.x), places[starts], starts, values, log)
+
+
+def _cells(size: int, at: Array, starts: Array, values: Array, log: bool) -> Cells:
+    """``values``: by place. Those of the places ``at`` begin at ``starts``."""
     low, high, last = (np.full(size, math.nan) for _ in range(3))
     marks = np.zeros(size, np.uint8)
-    places = grid.places(x)
-    finite = np.isfinite(values)
+    if not len(starts):
+        return Cells(low, high, last, marks, 0)
+    least, most = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+    # Where there is a NaN, both are NaN.
+    if np.isfinite(least).all() and np.isfinite(most).all() and not (log and (least <= 0).any()):
+        low[at], high[at] = least, most
+        last[at] = values[np.append(starts[1:], len(values)) - 1]
+        return Cells(low, high, last, marks, 0)
+    kinds = (NAN, np.isnan(values)), (INF, values == math.inf), (NEGATIVE_INF, values == -math.inf)
+    marks[at] = np.bitwise_or.reduceat(sum(kind * np.uint8(bit) for bit, kind in kinds), starts)
+    shown = np.isfinite(values)
     left_out = 0
     if log:
-        shown = ~finite | (values > 0)
-        left_out = int(np.count_nonzero(~shown & (places >= 0)))
-        places = np.where(shown, places, -1)
-    if not finite.all():
-        for bit, kind in ((NAN, np.isnan(values)), (INF, values == math.inf), (NEGATIVE_INF, values == -math.inf)):
-            marks[places[kind & (places >= 0)]] |= bit
-    chosen = np.flatnonzero(finite & (places >= 0))
-    if len(chosen):
-        places, values = places[chosen], values[chosen]
-        if (np.diff(places) < 0).any():
-            order = np.argsort(places, kind="stable")
-            places, values = places[order], values[order]
-        starts = np.flatnonzero(np.append(True, np.diff(places) != 0))
-        at = places[starts]
-        low[at] = np.minimum.reduceat(values, starts)
-        high[at] = np.maximum.reduceat(values, starts)
-        last[at] = values[np.append(starts[1:], len(values)) - 1]
+        left_out = int(np.count_nonzero(shown & (values <= 0)))
+        shown &= values > 0
+    newest = np.maximum.reduceat(np.where(shown, np.arange(len(values)), -1), starts)
+    there, newest = at[newest >= 0], newest[newest >= 0]
+    low[at] = np.minimum.reduceat(np.where(shown, values, math.inf), starts)
+    high[at] = np.maximum.reduceat(np.where(shown, values, -math.inf), starts)
+    low[np.isinf(low)] = high[np.isinf(high)] = math.nan
+    last[there] = values[newest]
     return Cells(low, high, last, marks, left_out)
 
 
 def ema(values: Array, weight: float) -> Array:
-    """The exponential moving average of `asynctrack.reading.smoothing.smoothed`, for many values at once."""
+    """The exponential moving average of `asynctrack.reading.smoothing.smoothed`, for many values at once; the values
+    themselves where ``weight`` is 0."""
+    if not 0 < weight < 1:
+        return values
     finite = np.flatnonzero(np.isfinite(values))
     found = np.array(values, np.float64)
-    if not 0 < weight < 1 or not len(finite):
+    if not len(finite):
         return found
     # Each pass doubles how many values back a mean has seen; what is older weighs less than a double can tell.
     mean = found[finite] * (1 - weight)

@@ -11,7 +11,9 @@ import numpy as np
 
 from asynctrack.clock import monotonic
 from asynctrack.reading.follower import Follower
+from asynctrack.reading.growing import Growing, same_memory
 from asynctrack.reading.series import Series
+from asynctrack.stores.columns import Columns
 from asynctrack.stores.io import drive
 
 if TYPE_CHECKING:
@@ -33,15 +35,25 @@ class Points(NamedTuple):
     values: Any
     series: Series
 
-    @classmethod
-    def of(cls, series: Series) -> Points:
-        columns = series.columns
-        return cls(
-            np.frombuffer(columns.steps, np.int64).astype(np.float64),
-            np.frombuffer(columns.times, np.int64).astype(np.float64),
-            np.frombuffer(columns.values, np.float64),
-            series,
-        )
+
+class _Doubles:
+    """A metric's points as doubles, made once each."""
+
+    def __init__(self) -> None:
+        self._steps, self._times = Growing("d"), Growing("d")
+        self._before = Columns()
+
+    def of(self, series: Series) -> Points:
+        columns, before = series.columns, self._before
+        for made, integers, known in (
+            (self._steps, columns.steps, before.steps),
+            (self._times, columns.times, before.times),
+        ):
+            at = min(len(known), len(integers)) if same_memory(known, integers) else 0
+            made.put(at, np.frombuffer(integers, np.int64)[at:].astype(np.float64))
+        self._before = columns
+        steps, times = np.frombuffer(self._steps.view()), np.frombuffer(self._times.view())
+        return Points(steps, times, np.frombuffer(columns.values), series)
 
 
 class Tape:
@@ -53,6 +65,7 @@ class Tape:
         self._store, self._run_id = store, run_id
         #: one for each time that more keys were asked for, with its keys
         self._followers: list[Follower] = []
+        self._doubles: dict[str, _Doubles] = {}
         self._keys: set[str] = set()
         self._looked_at = -1e9
         self._lock = threading.Lock()
@@ -91,7 +104,7 @@ class Tape:
         self.trouble = follower.trouble
         for key in changed:
             if key in follower.series:
-                self.points[key] = Points.of(follower.series[key])
+                self.points[key] = self._doubles.setdefault(key, _Doubles()).of(follower.series[key])
             else:
                 self.points.pop(key, None)
         return changed

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asynctrack.reading.smoothing import smoothed
-from asynctrack.ui.grid import INF, NAN, NEGATIVE_INF, cells_of, ema, grid_of
+from asynctrack.ui.grid import INF, NAN, NEGATIVE_INF, Axis, cells_of, ema, grid_of
 
 VALUES = st.lists(st.floats(width=64), max_size=200)
 
@@ -20,20 +20,23 @@ def test_a_spike_among_ten_thousand_points_is_on_every_grid() -> None:
     x, y = np.arange(10_000.0), np.full(10_000, 1.0)
     y[5_000] = 1000.0
     for places in (2, 3, 77, 500, 20_000):
-        cells = cells_of(grid_of([x], places, 0, 9_999), x, y)
+        cells = cells_of(grid_of([Axis.of(x)], places, 0, 9_999), Axis.of(x), y)
         assert np.nanmax(cells.high) == 1000.0
         assert np.nanmin(cells.low) == 1.0
 
 
-@given(st.lists(st.tuples(st.integers(-50, 50), st.floats()), max_size=120), st.integers(2, 40))
-def test_each_place_has_the_extremes_and_the_last_of_its_points(points: list[tuple[int, float]], most: int) -> None:
+@given(st.lists(st.tuples(st.integers(-50, 50), st.floats()), max_size=120), st.integers(2, 40), st.booleans())
+def test_each_place_has_the_extremes_and_the_last_of_its_points(
+    points: list[tuple[int, float]], most: int, rising: bool
+) -> None:
+    points = sorted(points, key=lambda point: point[0]) if rising else points
     x = np.array([float(at) for at, _ in points])
     y = np.array([value for _, value in points])
     low, high = (float(x.min()), float(x.max())) if len(x) else (math.inf, -math.inf)
-    grid = grid_of([x], most, low, high)
+    grid = grid_of([Axis.of(x)], most, low, high)
     assert len(grid.x) <= most
     assert (np.diff(grid.x) > 0).all()
-    cells = cells_of(grid, x, y)
+    cells = cells_of(grid, Axis.of(x), y)
     places = grid.places(x)
     assert (places >= 0).all()
     for place in range(len(grid.x)):
@@ -46,32 +49,32 @@ def test_each_place_has_the_extremes_and_the_last_of_its_points(points: list[tup
 
 
 def test_few_points_stand_where_they_were_logged() -> None:
-    grid = grid_of([np.array([1.0, 7.0]), np.array([2.5, 7.0])], 10, 1, 7)
+    grid = grid_of([Axis.of(np.array([1.0, 7.0])), Axis.of(np.array([2.5, 7.0]))], 10, 1, 7)
     assert grid.exact
     assert grid.x.tolist() == [1.0, 2.5, 7.0]
 
 
 def test_a_zoom_is_finer() -> None:
     x = np.arange(10_000.0)
-    assert grid_of([x], 400, 0, 9_999).exact is False
-    zoomed = grid_of([x], 400, 5_000, 5_100)
+    assert grid_of([Axis.of(x)], 400, 0, 9_999).exact is False
+    zoomed = grid_of([Axis.of(x)], 400, 5_000, 5_100)
     assert zoomed.exact
     assert zoomed.x.tolist() == list(range(5_000, 5_101))
 
 
 @pytest.mark.parametrize(("low", "high"), [(math.inf, -math.inf), (math.nan, math.nan)])
 def test_of_no_points_there_is_no_place(low: float, high: float) -> None:
-    grid = grid_of([np.empty(0)], 10, low, high)
+    grid = grid_of([Axis.of(np.empty(0))], 10, low, high)
     assert len(grid.x) == 0
-    assert cells_of(grid, np.empty(0), np.empty(0)).last.tolist() == []
+    assert cells_of(grid, Axis.of(np.empty(0)), np.empty(0)).last.tolist() == []
 
 
 def test_a_logarithmic_axis_shows_no_value_that_it_cannot_and_says_how_many() -> None:
     x, y = np.arange(5.0), np.array([-1.0, 0.0, 0.1, math.nan, 10.0])
-    cells = cells_of(grid_of([x], 10, 0, 4), x, y, log=True)
+    cells = cells_of(grid_of([Axis.of(x)], 10, 0, 4), Axis.of(x), y, log=True)
     assert cells.left_out == 2
     assert np.nanmin(cells.low) == 0.1
-    stretches = grid_of([np.arange(1, 10_001.0)], 4, 1, 10_000, log=True)
+    stretches = grid_of([Axis.of(np.arange(1, 10_001.0))], 4, 1, 10_000, log=True)
     assert stretches.x == pytest.approx([10**0.5, 10**1.5, 10**2.5, 10**3.5])
     assert stretches.places(np.array([1, 9, 11, 10_000, 0, -5, 20_000.0])).tolist() == [0, 0, 1, 3, -1, -1, -1]
 
@@ -79,7 +82,7 @@ def test_a_logarithmic_axis_shows_no_value_that_it_cannot_and_says_how_many() ->
 @pytest.mark.parametrize("high", [1e308, 1.7e308])
 def test_the_widest_axis_has_places(high: float) -> None:
     x: Any = np.append(np.linspace(-1e300, 1e300, 50), [-high, high])
-    grid = grid_of([x], 10, -high, high)
+    grid = grid_of([Axis.of(x)], 10, -high, high)
     assert np.isfinite(grid.x).all()
     assert (grid.places(x) >= 0).all()
 
