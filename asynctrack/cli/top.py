@@ -35,11 +35,9 @@ def top(uri: StoreArgument = None) -> None:
         from asynctrack.tui.panes import Pen
         from asynctrack.tui.watcher import Watcher
         from asynctrack.ui.board import Board
-        from asynctrack.ui.memory import give_back_large_blocks
     except ImportError as error:
         typer.echo(f"asynctrack: top needs {error.name}: pip install 'asynctrack[tui]'", err=True)
         raise typer.Exit(FAILED) from None
-    give_back_large_blocks()
     store = open_store(uri)
     watcher = Watcher(Board(store))
     Top(watcher, store.uri, Pen(terminal.colour, not terminal.unicode)).run(mouse=False)

@@ -44,12 +44,10 @@ def view(
     """
     try:
         from asynctrack.ui.board import Board
-        from asynctrack.ui.memory import give_back_large_blocks
         from asynctrack.ui.server import Server
     except ImportError as error:
         typer.echo(f"asynctrack: the page needs {error.name}: pip install 'asynctrack[view]'", err=True)
         raise typer.Exit(FAILED) from None
-    give_back_large_blocks()
     board = Board(open_store(uri))
     try:
         socket = listening(port or None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from array import array
 from typing import Any, cast
 
@@ -11,8 +12,9 @@ __all__ = ["Growing", "GrowingColumns", "same_memory"]
 
 #: bytes of an item, which is a 64-bit integer or a double
 _WIDTH = 8
-#: a part of what there is: so much room is made for more. Everything is copied once while it grows by that part
-_ROOM = 8
+#: bytes from which on an array has memory of its own, which is taken when it is written to, and given back in whole:
+#: on a heap the gaps that arrays leave as they grow are too small for the next
+_LARGE = 256 * 1024
 
 
 class Growing:
@@ -23,7 +25,8 @@ class Growing:
     """
 
     def __init__(self, kind: str) -> None:
-        self._memory: array[Any] = array(kind)
+        self._kind = kind
+        self._memory: Any = array(kind)
         self._room = self._size = 0
         #: so many items at the front somebody may be reading
         self._given = 0
@@ -54,18 +57,22 @@ class Growing:
 
     def part(self, start: int, end: int) -> array[Any]:
         """Items to look at before the next `put`."""
-        if end - start == len(self._memory):
+        if end - start == self._room and isinstance(self._memory, array):
             return self._memory
         # A view has all of an array that a reader needs: it is a sequence, and NumPy and Arrow read it in place.
-        return cast("array[Any]", memoryview(self._memory)[start:end].toreadonly())
+        return cast("array[Any]", self._bytes().cast(self._kind)[start:end].toreadonly())  # type: ignore[call-overload]  # no literal
 
     def _would_change(self, at: int, new: memoryview) -> bool:
         shown = min(max(self._given - at, 0) * _WIDTH, len(new))
         return bool(shown) and new[:shown].tobytes() != self._bytes()[at * _WIDTH :][:shown].tobytes()
 
     def _move(self, at: int, end: int) -> None:
-        before, self._room = self._bytes(), end + end // _ROOM
-        self._memory = array(self._memory.typecode, bytes(self._room * _WIDTH))
+        before, self._room = self._bytes(), 2 * end
+        size = self._room * _WIDTH
+        if size < _LARGE:
+            self._memory = array(self._kind, bytes(size))
+        else:
+            self._memory = mmap.mmap(-1, size, access=mmap.ACCESS_COPY)
         self._write(0, before[: at * _WIDTH])
         self._given = 0
 

@@ -121,7 +121,7 @@ def _copied(items: Any) -> Any:
     if isinstance(items, array):
         return items  # a part of an array is a copy
     found: array[Any] = array(items.format)
-    found.frombytes(items)
+    found.frombytes(items.cast("B"))
     return found
 
 

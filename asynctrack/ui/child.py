@@ -15,7 +15,6 @@ from typing import IO
 
 from asynctrack.current import store_for
 from asynctrack.ui.board import Board
-from asynctrack.ui.memory import give_back_large_blocks
 from asynctrack.ui.server import Server
 
 __all__ = ["main"]
@@ -23,7 +22,6 @@ __all__ = ["main"]
 
 def main(orders: IO[str]) -> None:
     """Serve until the orders end."""
-    give_back_large_blocks()
     order = json.loads(orders.readline())
     server = Server(Board(store_for(order["uri"])), order["token"], order["hosts"], edit=order["edit"])
     with socket.socket(fileno=order["socket"]) as listener:

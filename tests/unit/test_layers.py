@@ -63,7 +63,7 @@ HOMES = {
     "fcntl": ("platforms",),
     "httpx": ("stores.rest", "artifacts"),
     "mlflow": ("mlflow",),
-    "mmap": ("journal",),
+    "mmap": ("journal", "reading.growing"),
     "numpy": (
         *(
             "artifacts.images",
@@ -314,7 +314,7 @@ def test_imports_go_down_and_each_dependency_stays_at_home() -> None:
         ("cli/new.py", "from asynctrack.testing import MemoryStore", "testing is for users' tests"),
         ("errors.py", "from .journal import slots", "journal lies above errors"),
         ("unheard_of.py", "from asynctrack.errors import StoreError", "asynctrack.unheard_of is in no layer"),
-        ("engine/new.py", "import mmap", "its home is journal"),
+        ("engine/new.py", "import mmap", "its home is journal, reading.growing"),
         ("runs/new.py", "def f():\n    import httpx._client", "its home is stores.rest, artifacts"),
         ("stores/io_more.py", "import anyio", "its home is delivery, engine, stores.io"),
         ("fluent.py", "if not TYPE_CHECKING:\n    from yaml import load", "its home is stores.file, artifacts"),
