@@ -115,6 +115,33 @@ def test_ranks_that_are_started_again_take_up_the_same_run(tmp_path: Path) -> No
     assert not spools(tmp_path)
 
 
+def test_a_job_that_is_begun_again_by_another_launcher_takes_up_the_same_run(tmp_path: Path) -> None:
+    """The last one had started its ranks again; this one counts from 0, as a launcher does."""
+    first = Ranks(tmp_path, 2, TORCHELASTIC_RESTART_COUNT="1").wait()
+    for rank in range(2):
+        assert first.end(rank).returncode == 0
+    assert first.run().status == "FINISHED"
+    again = Ranks(tmp_path, 2).wait()
+    assert again.run().status == "RUNNING"
+    assert again.end(1, "raise\n").returncode == 1
+    assert again.run().status == "RUNNING", "the other rank goes on"
+    assert again.end(0).returncode == 0
+    run = again.run()
+    assert run.status == "FAILED"
+    assert run.meta["end_time"] == max(int(run.tags[f"mlflow.asynctrack.rank.{rank}"].split(" ")[4]) for rank in (0, 1))
+
+
+def test_a_job_that_is_begun_again_with_fewer_ranks_waits_for_no_other(tmp_path: Path) -> None:
+    """The last one had started its ranks again; this one counts from 0, as a launcher does."""
+    first = Ranks(tmp_path, 2, TORCHELASTIC_RESTART_COUNT="1").wait()
+    for rank in range(2):
+        assert first.end(rank).returncode == 0
+    code = RANK.replace("    run.log_param", "    #")
+    alone = start(code, tmp_path, RANK="0", WORLD_SIZE="1", ASYNCTRACK_JOB="job", MLFLOW_TRACKING_URI="mlruns")
+    assert finish_with(alone, "end\n").returncode == 0
+    assert first.run().status == "FINISHED"
+
+
 def test_two_jobs_have_two_runs(tmp_path: Path) -> None:
     for job in ("one", "two"):
         ranks = Ranks(tmp_path, 1, job).wait()
