@@ -24,11 +24,12 @@ with warnings.catch_warnings():
 class Postgres:
     """A running server with an empty database of its own; ``stop()`` and ``start()`` keep the data.
 
-    Not below pytest's temporary folder: root runs it as a user of its own, who could not reach that.
+    Not below pytest's temporary folder: root runs it as a user of its own, who could not reach that. ``folder``: where
+    its own folder is made, which that user can reach.
     """
 
-    def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="asynctrack-postgres-"))
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="asynctrack-postgres-", dir=folder))
         try:
             self._server = get_server(self._folder / "data", cleanup_mode="stop")
         except BaseException:

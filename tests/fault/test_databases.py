@@ -4,9 +4,13 @@ Each event is in it once. (tests/fault/test_sql_kill.py and tests/unit/stores/sq
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,7 +20,7 @@ import asynctrack
 from asynctrack.stores.sql import store
 from tests.fault import programs
 from tests.fault.programs import Lab
-from tests.postgres import Postgres
+from tests.postgres import Postgres, with_tables
 from tests.rest import support
 from tests.wire import Wire
 
@@ -81,10 +85,13 @@ def test_a_connection_that_is_cut_inside_a_commit(answered: bool, postgres_clust
 
 
 def test_a_lock_that_somebody_holds_for_long(
-    postgres_database: str, neighbour: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    postgres_database: str,
+    neighbour: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """On a whole table, as while it is upgraded: the batch is tried again for as long as it takes, and the loop does
-    not wait."""
+    """On a whole table, as while it is upgraded: the batch is tried again for as long as it takes, the loop does not
+    wait, and the user is told."""
     monkeypatch.setattr(store, "_WAIT", 0.1)
     neighbour.execute("BEGIN")
 
@@ -95,6 +102,43 @@ def test_a_lock_that_somebody_holds_for_long(
     run_id = log(postgres_database, {1000: lock, COUNT - 1: free.start}, flush=[1000])
     free.join()
     check(postgres_database, run_id)
+    told = [record.getMessage() for record in caplog.records if "lock timeout" in record.getMessage()]
+    assert len(told) == 1
+    assert "another transaction keeps it locked" in told[0]
+    assert "trying again" in told[0]
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A file system of its own."""
+    with tempfile.TemporaryDirectory(prefix="asynctrack-disk-", dir="/tmp") as folder:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=160M,mode=1777", "tmpfs", folder], capture_output=True, check=False
+        )
+        if done.returncode:
+            pytest.skip(f"a file system cannot be mounted here: {done.stderr.decode().strip()}")
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_of_the_server(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Until somebody makes room on it, which is after some attempts."""
+    ball = small_disk / "ball"
+    with with_tables(Postgres(small_disk)) as cluster:
+
+        def fill() -> None:
+            with contextlib.suppress(OSError), ball.open("wb", buffering=0) as file:
+                while file.write(bytes(1 << 16)):
+                    pass
+
+        room = threading.Timer(2.0, ball.unlink)
+        run_id = log(cluster.url, {1000: fill, COUNT - 1: room.start}, flush=[1000])
+        room.join()
+        check(cluster.url, run_id)
+    assert "No space left on device" in caplog.text
+    assert "takes events again" in caplog.text
 
 
 BOTH = """

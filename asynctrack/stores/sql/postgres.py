@@ -73,9 +73,7 @@ class PostgresDatabase:
     def write(self, wait: float, *, create: bool = False) -> Iterator[PostgresSession]:
         """A transaction that is committed unless an exception leaves it. Raises `StoreError` classes. Tables are not
         made here, whatever ``create`` says."""
-        with self._turn(wait) as link:
-            link.connection.execute("BEGIN")
-            link.connection.execute(f"SET LOCAL lock_timeout = {max(int(wait * 1000), 1)}")
+        with self._begun(wait, "BEGIN") as link:
             session = PostgresSession(link.connection, *self._checked(link))
             yield session
             session.flush()
@@ -84,9 +82,17 @@ class PostgresDatabase:
     @contextmanager
     def read(self, wait: float) -> Iterator[PostgresSession]:
         """A transaction that sees one state of the database."""
-        with self._turn(wait) as link:
-            link.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        with self._begun(wait, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as link:
             yield PostgresSession(link.connection, *self._checked(link))
+
+    @contextmanager
+    def _begun(self, wait: float, statement: str) -> Iterator[Link]:
+        """A connection with a transaction, which waits for each of others' locks for so long. Readers do, too: nobody
+        reads a table while it is upgraded."""
+        with self._turn(wait) as link:
+            link.connection.execute(statement)
+            link.connection.execute(f"SET LOCAL lock_timeout = {max(int(wait * 1000), 1)}")
+            yield link
 
     def close(self) -> None:
         """Close the connection that is kept; the next transaction opens another."""

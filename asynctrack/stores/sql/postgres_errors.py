@@ -16,6 +16,11 @@ _AGAIN = frozenset({"40001", "40P01", "55P03", "57014", "25006"})
 #: somebody has to mend it, or to choose another database
 _WRONG = frozenset({"3D000", "42P01", "42703", "42501", "3F000"})
 _LATER = ("08", "57", "53", "58", "25", "XX")
+#: what to do if it goes on
+_ADVICE = {
+    "55P03": "; another transaction keeps it locked: find out which (`pg_blocking_pids` names it) if this goes on",
+    "53100": "; free some space on the server's disk",
+}
 
 
 def store_error(error: psycopg.Error, uri: str, secret: str) -> StoreError:
@@ -44,6 +49,7 @@ def _later(error: psycopg.Error, uri: str, said: str) -> StoreError:
         return RefusedError(f"{uri}: {said}")
     if isinstance(error, psycopg.ProgrammingError) and "connection option" in said:
         return WrongServerError(f"{uri}: {said}")
-    unavailable = UnavailableError(f"{uri}: {said}. Nothing is lost: it is tried again")
+    advice = _ADVICE.get(error.sqlstate or "", "")
+    unavailable = UnavailableError(f"{uri}: {said}{advice}. Nothing is lost: it is tried again")
     unavailable.ambiguous = error.sqlstate is None  # the connection broke; maybe behind the COMMIT
     return unavailable

@@ -85,6 +85,20 @@ def test_a_row_that_somebody_has_locked_is_waited_for_and_then_said(
     assert drive(store.log_batch(run_id, Batch(points(0, 10)))) == []
 
 
+def test_a_reader_waits_for_a_locked_table_no_longer_than_a_writer(
+    store: AbstractStore, neighbour: psycopg.Connection[Any]
+) -> None:
+    """Whoever upgrades the tables has them locked for minutes."""
+    run_id = new_run(store)
+    store.patience = 0.05
+    for table in ("runs", "alembic_version"):
+        with neighbour.transaction():
+            neighbour.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
+            with pytest.raises(UnavailableError, match="another transaction keeps it locked"):
+                drive(store.get_run(run_id))
+    assert drive(store.get_run(run_id)).info.run_id == run_id
+
+
 def test_writers_of_the_same_runs_in_any_order_never_wait_for_each_other_for_ever(postgres_database: str) -> None:
     """Neither params nor runs are written in the order in which they are given."""
     stores = [open_store(postgres_database, InlineIO()) for _ in range(2)]
