@@ -80,6 +80,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, and little more")
+    parser.add_argument("--no-large", action="store_true", help="leave out what needs tables of millions of rows")
     parser.add_argument(
         "--only",
         default=",".join(name for name in NAMES if name != ALONE),
@@ -103,6 +104,7 @@ def main() -> None:
     peers.available(Options(given.quick, given.cache, names), [])  # installs, while nothing is measured
     options = ["--cache", str(given.cache)]
     options += ["--quick"] if given.quick else []
+    options += ["--no-large"] if given.no_large else []
     options += ["--peers", given.peers] if given.peers is not None else []
     failed = [name for name in wanted if not run(name, results, options)]
     reports = [Report.load(results / f"{name}.json") for name in NAMES if (results / f"{name}.json").exists()]
