@@ -52,24 +52,25 @@ class Moments:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         #: by metric key: the highest step and the latest timestamp so far
-        self._last: dict[str, tuple[int, int]] = {}
+        self._last: dict[str, list[int]] = {}
         #: the latest timestamp that was moved
         self.moved_to = 0
 
     def own(self, key: str, step: int, now: int) -> int:
         """The timestamp of a point that is logged ``now`` (ms)."""
-        with self._lock:
-            highest, latest = self._last.get(key, (step - 1, -1))
-            if step > highest:  # nothing was logged there yet
-                self._last[key] = step, max(now, latest)
-                return now
-            if now <= latest:
-                now = latest + 1
-                self.moved_to = max(self.moved_to, now)
-            self._last[key] = highest, now
-            return now
+        last = self._last.get(key) or self._last.setdefault(key, [step - 1, -1])
+        # A lock would cost as much as the rest, and a signal handler that logs would wait for ever for one that its own
+        # thread holds. None is needed: CPython changes threads, and calls handlers, at calls only, and there is none.
+        if step > last[0]:  # nothing was logged there yet
+            last[0] = step
+        elif now <= last[1]:
+            now = last[1] + 1
+            if now > self.moved_to:
+                self.moved_to = now
+        if now > last[1]:
+            last[1] = now
+        return now
 
 
 class MetricPoint(NamedTuple):

@@ -22,7 +22,9 @@ from mlflow.tracking._tracking_service import utils
 
 from asynctrack.engine.lifecycle import after_fork
 from asynctrack.errors import AsynctrackError
+from asynctrack.journal.slots import PACK, PackError
 from asynctrack.mlflow.points import CLOCK, MetricPoint
+from asynctrack.mlflow.replaced import is_replaced, own_verb
 from asynctrack.mlflow.store import JournalStore
 from asynctrack.values import to_float
 
@@ -34,6 +36,7 @@ __all__ = ["replace", "restore"]
 _mlflow: Any = utils
 _fluent: Any = fluent
 _now = time.time_ns
+_pack, _pack_error = PACK, PackError
 #: what the short way is instead of, as it was
 _client, _get_store = _fluent.MlflowClient, utils._get_store
 _log_metric, _log_batch = _client.log_metric, _client.log_batch
@@ -41,8 +44,10 @@ _log_metric, _log_batch = _client.log_metric, _client.log_batch
 _environ: Any = getattr(os.environ, "_data", {})
 _ASYNC, _URI = b"MLFLOW_ENABLE_ASYNC_LOGGING", b"MLFLOW_TRACKING_URI"
 
-#: the tracking URI as MLflow's module and as the environment have it, and the runs of its store
-_current: tuple[Any, Any, LoggedRuns | None] = (None, None, None)
+#: the tracking URI as MLflow's module and as the environment have it; the runs of its store; the class of MLflow's own
+#: store behind it, and that class's `log_metric`
+_current: tuple[Any, Any, LoggedRuns | None, Any, Any] = (None, None, None, None, None)
+_NOTHING = _current
 _pid = os.getpid()
 #: what a point is about: a logged model, and a dataset's name and digest
 _Measured = tuple[Any, Any, Any]
@@ -53,41 +58,16 @@ _own: dict[str, Callable[..., Any]] = {}
 _codes: dict[str, CodeType] = {}
 
 
-def _active() -> LoggedRun | None:
-    """The active run of this thread, in the plain case: its metrics are about no logged model."""
-    try:
-        uri, in_environment, runs = _current
-        stack, pid = _fluent._active_run_stack.thread_local.value
-        run = stack[-1]
-        outputs = run._outputs
-        if (
-            runs is not None
-            and uri is _mlflow._tracking_uri
-            and in_environment is _environ.get(_URI)
-            and pid == _pid
-            and type(time.time) is CLOCK
-            and _fluent.MlflowClient is _client
-            and _client.log_metric is _log_metric
-            and _client.log_batch is _log_batch
-            and _mlflow._get_store is _get_store
-            and (outputs is None or not outputs._model_outputs)
-            and _fluent._ACTIVE_MODEL_CONTEXT.thread_local.value[0]._model_id is None
-        ):
-            return runs.get(run._info._run_id)
-    except (AttributeError, IndexError):
-        pass  # nothing was logged in this thread so far, or no run is active
-    return None
-
-
-def _known(run_id: Any) -> tuple[LoggedRuns, LoggedRun, Any] | None:
+def _known(verb: str, run_id: Any) -> tuple[LoggedRuns, LoggedRun, Any] | None:
     """The runs of the store in use, and of these the one with an id (None: the active one), which is returned as MLflow
-    knows it, too. None where MLflow has to look for it."""
-    uri, in_environment, runs = _current
+    knows it, too. None where MLflow has to look for it, or is not what it was. ``verb``: of the store, which MLflow
+    would call."""
+    uri, in_environment, runs, kind, _ = _current
     if runs is None or uri is not _mlflow._tracking_uri or in_environment is not _environ.get(_URI):
         return None
     if type(time.time) is not CLOCK or _mlflow._get_store is not _get_store or _fluent.MlflowClient is not _client:
         return None
-    if _client.log_metric is not _log_metric or _client.log_batch is not _log_batch:
+    if _client.log_metric is not _log_metric or _client.log_batch is not _log_batch or is_replaced(kind, verb):
         return None
     if run_id is not None:
         run = runs.get(run_id)
@@ -101,10 +81,10 @@ def _known(run_id: Any) -> tuple[LoggedRuns, LoggedRun, Any] | None:
     return None if run is None else (runs, run, theirs)
 
 
-def _about(run_id: Any, model_id: Any, dataset: Any, step: int) -> tuple[LoggedRun, list[_Measured]] | None:
+def _about(verb: str, run_id: Any, model_id: Any, dataset: Any, step: int) -> tuple[LoggedRun, list[_Measured]] | None:
     """The run of a point, and what the point is about, once for each logged model. None where MLflow has something to
     do before it can be logged."""
-    known = _known(run_id)
+    known = _known(verb, run_id)
     if known is None:
         return None
     runs, run, theirs = known
@@ -150,18 +130,13 @@ def _waits(synchronous: Any) -> bool:
 def log_metric(
     key: Any, value: Any, step: Any, synchronous: Any, timestamp: Any, run_id: Any, model_id: Any, dataset: Any
 ) -> Any:
-    # `_waits`, written out: this is called most
-    waits = synchronous or (synchronous is None and _ASYNC not in _environ)
-    if waits and (step is None or type(step) is int) and (not timestamp or type(timestamp) is int):
+    """Where it is not the plain case, or may not be."""
+    if _waits(synchronous) and (step is None or type(step) is int) and (not timestamp or type(timestamp) is int):
         try:
-            on = key
-            run = _active() if run_id is None and model_id is None and dataset is None else None
-            if run is None:
-                found = _about(run_id, model_id, dataset, step or 0)
-                if found is not None:  # MLflow, too, logs it for one of several models only
-                    run = found[0]
-                    on = run.measured(key, *found[1][0]) or key
-            if run is not None:
+            found = _about("log_metric", run_id, model_id, dataset, step or 0)
+            if found is not None:  # MLflow, too, logs it for one of several models only
+                run = found[0]
+                on = run.measured(key, *found[1][0]) or key
                 run.log_metric(on, value, step, timestamp or run.moments.own(key, step or 0, _now() // 1_000_000))
                 return None
         except (AsynctrackError, TypeError, KeyError):
@@ -175,9 +150,7 @@ def log_metrics(
     plain = (step is None or type(step) is int) and (not timestamp or type(timestamp) is int)
     if plain and type(metrics) is dict and _waits(synchronous):
         try:
-            run, about = _active() if run_id is None and model_id is None and dataset is None else None, _PLAIN
-            if run is None:
-                run, about = _about(run_id, model_id, dataset, step or 0) or (None, _PLAIN)
+            run, about = _about("log_batch", run_id, model_id, dataset, step or 0) or (None, _PLAIN)
             if run is not None:
                 movable, at, when = not timestamp, step or 0, timestamp or _now() // 1_000_000
                 points = [
@@ -194,28 +167,28 @@ def log_metrics(
 
 
 def log_param(key: Any, value: Any, synchronous: Any) -> Any:
-    if _write(synchronous, params={key: value}):
+    if _write("log_param", synchronous, params={key: value}):
         return value
     return _by_mlflow("log_param", key, value, synchronous)
 
 
 def log_params(params: Any, synchronous: Any, run_id: Any) -> Any:
-    if _write(synchronous, run_id, params=params):
+    if _write("log_batch", synchronous, run_id, params=params):
         return None
     return _by_mlflow("log_params", params, synchronous, run_id)
 
 
 def set_tag(key: Any, value: Any, synchronous: Any) -> Any:
-    return None if _write(synchronous, tags={key: value}) else _by_mlflow("set_tag", key, value, synchronous)
+    return None if _write("set_tag", synchronous, tags={key: value}) else _by_mlflow("set_tag", key, value, synchronous)
 
 
 def set_tags(tags: Any, synchronous: Any) -> Any:
-    return None if _write(synchronous, tags=tags) else _by_mlflow("set_tags", tags, synchronous)
+    return None if _write("log_batch", synchronous, tags=tags) else _by_mlflow("set_tags", tags, synchronous)
 
 
-def _write(synchronous: Any, run_id: Any = None, params: Any = (), tags: Any = ()) -> bool:
+def _write(verb: str, synchronous: Any, run_id: Any = None, params: Any = (), tags: Any = ()) -> bool:
     """Log params or tags to the journal; whether that was possible."""
-    known = _known(run_id) if _waits(synchronous) else None
+    known = _known(verb, run_id) if _waits(synchronous) else None
     if known is None:
         return False
     try:
@@ -233,8 +206,11 @@ def _by_mlflow(name: str, *arguments: Any) -> Any:
     global _current
     found = _own[name](*arguments)
     store = _mlflow._get_store()  # the next call may be the plain case
-    runs = store._asynctrack_runs if isinstance(store, JournalStore) else None
-    _current = _mlflow._tracking_uri, _environ.get(_URI), runs
+    if isinstance(store, JournalStore):
+        kind = type(store._asynctrack_inner)
+        _current = _mlflow._tracking_uri, _environ.get(_URI), store._asynctrack_runs, kind, own_verb(kind, "log_metric")
+    else:
+        _current = _NOTHING
     return found
 
 
@@ -249,7 +225,49 @@ class _Replacements:
     def log_metric(
         key: Any, value: Any, step: Any, synchronous: Any, timestamp: Any, run_id: Any, model_id: Any, dataset: Any
     ) -> Any:
-        return _asynctrack.log_metric(key, value, step, synchronous, timestamp, run_id, model_id, dataset)
+        # The plain case is written out, because this is called most: `_known`, `_about` and `_waits`.
+        quick = _asynctrack
+        if (
+            (run_id is None and model_id is None and dataset is None)
+            and (step is None or type(step) is int)
+            and (synchronous or (synchronous is None and quick._ASYNC not in quick._environ))
+            and not timestamp
+        ):
+            try:
+                uri, in_environment, runs, kind, theirs = quick._current
+                stack, pid = quick._fluent._active_run_stack.thread_local.value
+                active = stack[-1]
+                outputs = active._outputs
+                if (
+                    uri is quick._mlflow._tracking_uri
+                    and in_environment is quick._environ.get(quick._URI)
+                    and pid == quick._pid
+                    and type(quick.time.time) is quick.CLOCK
+                    and quick._fluent.MlflowClient is quick._client
+                    and quick._client.log_metric is quick._log_metric
+                    and kind.log_metric is theirs
+                    and quick._mlflow._get_store is quick._get_store
+                    and (outputs is None or not outputs._model_outputs)
+                    and quick._fluent._ACTIVE_MODEL_CONTEXT.thread_local.value[0]._model_id is None
+                ):
+                    run = runs.by_id[active._info._run_id]
+                    # From here on it is what `asynctrack.runs.log` does.
+                    stream = run.streams[key]
+                    if type(value) is not float:
+                        value = quick.to_float(key, value)
+                    if step is None:
+                        step = 0
+                    now = run.moments.own(key, step, quick._now() // 1_000_000)
+                    claim, slots, segment = run.chain.current
+                    at = claim()
+                    try:
+                        quick._pack(slots, at, now, step, value, stream, now, step, value, stream, at)
+                    except (quick._pack_error, ValueError, TypeError, OverflowError):
+                        run.log._write_slowly(key, now, step, value, stream, segment, at)
+                    return None
+            except (AttributeError, IndexError, KeyError, TypeError, OverflowError, quick.AsynctrackError):
+                pass
+        return quick.log_metric(key, value, step, synchronous, timestamp, run_id, model_id, dataset)
 
     @staticmethod
     def log_metrics(

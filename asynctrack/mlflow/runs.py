@@ -37,13 +37,18 @@ class LoggedRun:
     """One run that this process logs to. Any thread may use it."""
 
     def __init__(self, log: RunLog, experiment_id: str | None) -> None:
-        self.log = log
-        self.log_metric: Callable[..., None] = log.log_metric
+        self.take(log)
         #: None where the store could not be asked
         self.experiment_id = experiment_id
         #: the run as MLflow knows it, for those who do not ask for its data; None: it may have changed
         self.answer: Any = None
         self.moments = Moments()
+
+    def take(self, log: RunLog) -> None:
+        """Log by this from now on."""
+        self.log = log
+        self.log_metric: Callable[..., None] = log.log_metric
+        self.streams, self.chain = log._streams, log._chain
 
     @property
     def state(self) -> RunState:
@@ -98,14 +103,15 @@ class LoggedRuns:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.models = LoggedModels()
-        self._runs: dict[str, LoggedRun] = {}
+        #: those known here
+        self.by_id: dict[str, LoggedRun] = {}
         self.lock = threading.RLock()
         #: whether the store takes what runs use through the journal; None: not asked yet
         self._takes_inputs: bool | None = None
 
     def get(self, run_id: Any) -> LoggedRun | None:
         """A run that is known here, without asking anybody."""
-        return self._runs.get(run_id) if isinstance(run_id, str) else None
+        return self.by_id.get(run_id) if isinstance(run_id, str) else None
 
     def find(self, run_id: Any) -> LoggedRun | None:
         """A run that can be logged to. The store is asked when the run is met for the first time: None where it knows
@@ -116,11 +122,11 @@ class LoggedRuns:
         if not isinstance(run_id, str):
             return None
         with self.lock:
-            found = self._runs.get(run_id)
+            found = self.by_id.get(run_id)
             if found is None:
                 return self._meet(run_id)
             if found.log.ended:  # late system metrics: they are stored, and the run stays as it ended
-                self._set_log(found, attached_run(self.id_of(run_id), self.uri))
+                found.take(attached_run(self.id_of(run_id), self.uri))
             return found
 
     def with_inputs(self, run_id: Any) -> LoggedRun | None:
@@ -156,12 +162,8 @@ class LoggedRuns:
         # What an earlier process has logged conflicts at the call, too.
         for key, value in params.items():
             found.state.params.setdefault(key, value)
-        self._runs[run_id] = found
+        self.by_id[run_id] = found
         return found
-
-    @staticmethod
-    def _set_log(run: LoggedRun, log: RunLog) -> None:
-        run.log, run.log_metric = log, log.log_metric
 
     def create(self, spec: RunSpec) -> tuple[LoggedRun, RunInfo | None]:
         """Begin a run and wait until the store has created it, but for ``connect_timeout`` seconds at most: then there
@@ -180,19 +182,19 @@ class LoggedRuns:
                 raise
             info = receipt.result() if done else None
         with self.lock:
-            self._runs[state.run_id if info is None else info.run_id] = run
+            self.by_id[state.run_id if info is None else info.run_id] = run
         return run, info
 
     def take_up(self, run_id: str) -> None:
         """A run that was started before is started again: this process ends it."""
         with self.lock:
-            run = self._runs.get(run_id)
+            run = self.by_id.get(run_id)
             if run is None or (not run.log.ended and not run.state.attached):
                 return
             if not run.log.ended:
                 detach(run.state)
             params = run.state.params
-            self._set_log(run, begun_run(RunSpec(uid=os.urandom(16).hex(), run_id=self.id_of(run_id)), self.uri))
+            run.take(begun_run(RunSpec(uid=os.urandom(16).hex(), run_id=self.id_of(run_id)), self.uri))
             run.state.prints_links = False
             run.state.params.update(params)
 
@@ -217,13 +219,13 @@ class LoggedRuns:
 
     def of_experiment(self, experiment_id: str) -> list[str]:
         """The runs of an experiment that are known here."""
-        return [run_id for run_id, run in list(self._runs.items()) if run.experiment_id == experiment_id]
+        return [run_id for run_id, run in list(self.by_id.items()) if run.experiment_id == experiment_id]
 
     def forget(self, run_id: Any) -> None:
         """Have a run looked up again when it is logged to: it is deleted, or was."""
         self.leave(run_id)
         with self.lock:
-            self._runs.pop(run_id, None)
+            self.by_id.pop(run_id, None)
 
     def id_of(self, run_id: Any) -> Any:
         """The id that the store knows, for the one that MLflow was given: another where the store was away when the run
@@ -238,7 +240,7 @@ class LoggedRuns:
         if experiment_ids is None:
             return open_states(self.uri)
         wanted = {str(experiment_id) for experiment_id in experiment_ids}
-        elsewhere = {run.state.run_id for run in list(self._runs.values()) if run.experiment_id not in (None, *wanted)}
+        elsewhere = {run.state.run_id for run in list(self.by_id.values()) if run.experiment_id not in (None, *wanted)}
         return [state for state in open_states(self.uri) if state.run_id not in elsewhere]
 
 
@@ -278,7 +280,7 @@ def leave_all() -> None:
         late = undelivered(table.states())
         if late is not None:
             logger.warning("asynctrack: %s", timed_out(late, late.engine.settings.close_timeout))
-        for run_id in list(table._runs):
+        for run_id in list(table.by_id):
             table.forget(run_id)
 
 
@@ -287,8 +289,6 @@ def _forked() -> None:
     _lock = threading.Lock()
     for table in _tables.values():
         table.lock = threading.RLock()
-        for run in table._runs.values():
-            run.moments = Moments()
 
 
 after_fork(_forked)

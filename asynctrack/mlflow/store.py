@@ -23,6 +23,7 @@ from asynctrack.errors import AsynctrackError, InvalidInputError, RunEndedError,
 from asynctrack.mlflow.inputs import entries_made, entries_used, with_inputs
 from asynctrack.mlflow.patches import ends_a_run, takes_up_a_run, wants_no_data
 from asynctrack.mlflow.points import entries_of, is_issued, points_of
+from asynctrack.mlflow.replaced import is_replaced
 from asynctrack.mlflow.runs import LoggedRun, LoggedRuns, runs_at, undelivered
 from asynctrack.runs.waiting import raise_refused, timed_out
 from asynctrack.stores.base import RunSpec
@@ -85,7 +86,7 @@ class JournalStore:
     ) -> Any:
         """Log to the journal; by MLflow's own ``verb``, called with the run's id and ``call``, where that is better."""
         try:
-            run = self._asynctrack_runs.find(run_id)
+            run = None if self._asynctrack_leaves(verb) else self._asynctrack_runs.find(run_id)
             if run is not None:
                 points = list(points_of(metrics))
                 self._asynctrack_runs.models.check(self._asynctrack_inner, run_id, points)
@@ -113,6 +114,10 @@ class JournalStore:
             self._asynctrack_deliver()
         self._asynctrack_inner.shut_down_async_logging()
 
+    def _asynctrack_leaves(self, verb: str) -> bool:
+        """Whether a call is MLflow's own store's, because its method is not MLflow's."""
+        return is_replaced(type(self._asynctrack_inner), verb)
+
     # ── delivering
 
     def _asynctrack_id(self, run_id: Any) -> Any:
@@ -131,6 +136,8 @@ class JournalStore:
     def create_run(self, experiment_id: Any, user_id: Any, start_time: Any, tags: Any, run_name: Any) -> Any:
         inner = self._asynctrack_inner
         try:
+            if self._asynctrack_leaves("create_run"):
+                raise InvalidInputError("not MLflow's")
             labels = entries_of("tag", tags or ())
             for key in labels:
                 check_key("tag", key)
@@ -171,6 +178,8 @@ class JournalStore:
     def update_run_info(self, run_id: Any, run_status: Any, end_time: Any, run_name: Any) -> Any:
         run = self._asynctrack_runs.get(run_id)
         ends = run_status is not None and RunStatus.is_terminated(run_status)
+        if self._asynctrack_leaves("update_run_info"):
+            run = None
         if run is not None and ends and interpreter_is_ending() and run.log.ended and run.answer is not None:
             return run.answer.info  # ended a moment ago, with the status that is right
         if run is not None and ends and run_name is None and isinstance(end_time, int) and not run.log.ended:
@@ -209,7 +218,7 @@ class JournalStore:
         )
 
     def log_inputs(self, run_id: Any, datasets: Any = None, models: Any = None) -> Any:
-        run = self._asynctrack_runs.with_inputs(run_id)
+        run = None if self._asynctrack_leaves("log_inputs") else self._asynctrack_runs.with_inputs(run_id)
         if run is not None:
             try:
                 run.log_inputs(entries_used(datasets, models, self._asynctrack_runs.models.known))
@@ -221,7 +230,7 @@ class JournalStore:
         return self._asynctrack_change(run_id, "log_inputs", **{k: v for k, v in given.items() if v is not None})
 
     def log_outputs(self, run_id: Any, models: Any) -> Any:
-        run = self._asynctrack_runs.with_inputs(run_id)
+        run = None if self._asynctrack_leaves("log_outputs") else self._asynctrack_runs.with_inputs(run_id)
         if run is not None:
             try:
                 run.log_inputs(entries_made(models, self._asynctrack_runs.models.known, run.answer.outputs))

@@ -3,6 +3,9 @@ same afterwards."""
 
 from __future__ import annotations
 
+import functools
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 
 from asynctrack.mlflow import quick
+from asynctrack.mlflow.points import Moments
 from tests import servers
 from tests.compat import behind_mlflow as behind
 from tests.compat.behind_mlflow import mlflow
@@ -152,3 +156,72 @@ def test_a_metric_of_a_model_that_was_deleted_meets_what_it_meets_in_mlflow(serv
 
     plain = behind.after(server, program)
     assert behind.after(server, program, behind.PREFIX) == plain
+
+
+def test_what_has_replaced_a_method_of_mlflow_s_store_is_called(
+    server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also by the functions that take the short way; what was logged before is in the store by then."""
+    called: list[str] = []
+    verbs = ("create_run", "log_metric", "log_batch", "log_param", "set_tag", "update_run_info")
+
+    def log(client: Any, run_id: str, step: int) -> None:
+        mlflow.log_metric("m", step / 2, step=step)
+        mlflow.log_metrics({"m": 1.5}, step=step + 10)
+        mlflow.log_param(f"p{step}", step)
+        mlflow.log_params({f"q{step}": step})
+        mlflow.set_tag("t", step)
+        mlflow.set_tags({"u": step})
+        client.log_metric(run_id, "by client", 1.0, step=step)
+        mlflow.log_metric("m", 2.5, step=step + 20, synchronous=True)
+
+    def recording(own: Any) -> Any:
+        @functools.wraps(own)
+        def replacement(*args: Any, **kwargs: Any) -> Any:
+            called.append(own.__name__)
+            return own(*args, **kwargs)
+
+        return replacement
+
+    with behind.tracking(f"asynctrack+{server}") as client, mlflow.start_run() as run:
+        run_id = run.info.run_id
+        for step in range(3):
+            log(client, run_id, step)
+        kind: Any = type(mlflow.tracking._tracking_service.utils._get_store()._asynctrack_inner)
+        with monkeypatch.context() as patched:
+            for verb in verbs:
+                patched.setattr(kind, verb, recording(getattr(kind, verb)))
+            log(client, run_id, 3)
+            made = client.create_run("0")
+            client.set_terminated(made.info.run_id)
+        expected = ["log_metric", "log_batch", "log_param", "log_batch", "set_tag", "log_batch", "log_metric"]
+        assert called == [*expected, "log_metric", "create_run", "update_run_info"]
+        log(client, run_id, 4)
+        assert len(called) == 10
+        assert len(client.get_metric_history(run_id, "m")) == 15
+        assert len(client.get_run(run_id).data.params) == 10
+    said = [record.getMessage() for record in caplog.records if "is not MLflow's own" in record.getMessage()]
+    assert len(said) == len(set(said)) == len(verbs)
+
+
+def test_points_of_several_threads_with_one_step_have_a_timestamp_each() -> None:
+    moments, wait = Moments(), threading.Barrier(4)
+    found: list[list[int]] = [[] for _ in range(4)]
+
+    def log(mine: list[int]) -> None:
+        wait.wait()
+        mine.extend(moments.own("m", 3, 1_000) for _ in range(20_000))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=log, args=[mine]) for mine in found]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    every = [when for mine in found for when in mine]
+    assert len(set(every)) == len(every) == 80_000
+    assert moments.moved_to == max(every)
