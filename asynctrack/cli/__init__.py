@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 from asynctrack.errors import InvalidInputError
@@ -23,6 +24,9 @@ def main() -> None:
 
 
 def _run() -> None:
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed (`2>&-`): what is written goes nowhere, and not to the other
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # it stays open as long as the process lives
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name may hold what the terminal's encoding does not

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asynctrack.reading.runs import FoundRun
     from asynctrack.stores.base import AbstractStore
 
-__all__ = ["Axis", "between", "charts_of", "chosen_keys", "in_units", "together"]
+__all__ = ["Axis", "between", "charts_of", "chosen_keys", "in_units", "none_is_called", "together"]
 
 #: name, seconds from which on it is used, its seconds
 _UNITS = (("d", 2 * 86400.0, 86400.0), ("h", 2 * 3600.0, 3600.0), ("min", 120.0, 60.0))
@@ -46,10 +46,15 @@ def chosen_keys(keys: Collection[str], patterns: Iterable[str]) -> list[str]:
         except re.error as error:
             raise InvalidInputError(f"--key {pattern!r} is no regular expression: {error}") from None
         if not matches:
-            shown = ", ".join(sorted(keys)[:10]) + (", …" if len(keys) > 10 else "")
-            raise NotFoundError(f"no metric is called like {pattern!r}; there are {shown or 'none'}")
+            raise none_is_called(pattern, keys)
         found |= matches
     return sorted(found)
+
+
+def none_is_called(text: str, keys: Collection[str]) -> NotFoundError:
+    """The error for a metric that is not among these."""
+    shown = ", ".join(sorted(keys)[:10]) + (", …" if len(keys) > 10 else "")
+    return NotFoundError(f"no metric is called like {text!r}; there are {shown or 'none'}")
 
 
 def charts_of(store: AbstractStore, runs: Sequence[FoundRun], keys: Sequence[str], axis: Axis) -> list[Chart]:

@@ -12,8 +12,8 @@ import typer
 from asynctrack.cli.amounts import ago, duration, number
 from asynctrack.cli.asking import columns_of, experiment_names, looked, named, open_store, summaries
 from asynctrack.cli.drawing import chosen_keys
-from asynctrack.cli.fields import RUN_FIELDS, Asked, Listed, value_of
-from asynctrack.cli.options import Fields, NoLive, NoPager, OnlyKeys, Output, RunName, Store, chosen_fields
+from asynctrack.cli.fields import RUN_FIELDS, Asked, Listed, parse, value_of
+from asynctrack.cli.options import Fields, NoLive, NoPager, OnlyKeys, Output, RunName, Store
 from asynctrack.cli.output import Column, choose_form, show_one, show_rows, table
 from asynctrack.cli.terminal import Terminal, clean, page
 from asynctrack.cli.verbs import verb
@@ -61,9 +61,10 @@ def show_run(
     form = choose_form(output, fields, terminal)
     if at is not None and centre is not None:
         raise InvalidInputError("--at and --around are two questions; ask one")
-    names = chosen_fields(fields, RUN_FIELDS)
     opened = open_store(store)
     found = named(opened, run, not no_live)
+    names = tuple(text.strip() for text in (fields or "").split(",") if text.strip()) or RUN_FIELDS
+    asked = [parse(text, [found]) for text in names]
     wanted = chosen_keys(found.run.data.metrics, keys) if keys else None
     if at is not None:
         rows = snapshot(columns_of(looked(opened, found, wanted, max_step=at)))
@@ -75,7 +76,9 @@ def show_run(
     elif form == "table":
         page(_page(opened, found, wanted, everything, terminal), terminal, not no_pager)
     else:
-        whole = _fields(opened, found, everything, {}, names)
+        summarized = sorted({each.key for each in asked if each.summarized})
+        made = summaries(opened, found, summarized) if summarized else {}
+        whole = _fields(opened, found, everything, made, asked)
         if "metrics" in whole:
             whole["metrics"] = _summaries_for_programs(opened, found, wanted)
         _for_programs(whole, form, terminal)
@@ -164,11 +167,11 @@ def _fields(
     found: FoundRun,
     everything: bool,
     made: Mapping[str, Summary],
-    names: Iterable[str] = RUN_FIELDS,
+    asked: Iterable[Asked],
 ) -> dict[str, Any]:
     experiment = found.run.info.experiment_id
     listed = Listed(found, experiment_names(store).get(experiment, experiment), time.time_ns() // 1_000_000, made)
-    whole = {name: value_of(Asked(name, "run", name), listed) for name in names}
+    whole = {each.text: value_of(each, listed) for each in asked}
     if everything and "tags" in whole:
         whole["tags"] = dict(sorted(found.run.data.tags.items()))
     return whole
@@ -179,7 +182,7 @@ def _page(store: AbstractStore, found: FoundRun, keys: list[str] | None, everyth
     info, now = found.run.info, time.time_ns() // 1_000_000
     points = columns_of(looked(store, found, keys))
     made = _summaries(points)
-    fields = _fields(store, found, everything, made)
+    fields = _fields(store, found, everything, made, [Asked(name, "run", name) for name in RUN_FIELDS])
     state = f"{info.status}, running here" if found.alive else info.status
     lines = [f"{terminal.style(clean(info.run_name or info.run_id), 'bold')}  {_coloured(state, terminal)}"]
     said = {

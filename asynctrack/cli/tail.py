@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from operator import itemgetter
 from typing import Annotated
 
@@ -49,7 +49,8 @@ def tail_run(
     With -f also what comes, until the run ends; also what is not delivered
     yet. Metrics of one step that come apart have a line each.
 
-    Exit status: 0; 3 if there is no such run, 130 after Ctrl-C.
+    Exit status: 0; 3 if there is no such run, or no such metric and none can
+    come, 130 after Ctrl-C.
     """
     names = chosen_fields(fields, _FIELDS)
     opened = open_store(store)
@@ -57,6 +58,8 @@ def tail_run(
     follower = Follower(opened, found.run.info.run_id, keys or None, not no_live)
     news, terminal = News(), Terminal()
     ask(follower.look())
+    if keys and not (follow and not follower.ended):
+        _refuse_unknown(keys, follower.series or found.run.data.metrics)
     steps = _new(follower, news)
     if since is not None:
         earliest = time.time_ns() // 1_000_000 - int(seconds_of(since) * 1000)
@@ -70,6 +73,15 @@ def tail_run(
         ask(follower.look())
         told = _tell(follower, told)
         _write(_new(follower, news), fields is not None, names, terminal)
+
+
+def _refuse_unknown(keys: Iterable[str], known: Collection[str]) -> None:
+    """Raises NotFoundError for a metric that is not there, and will not come while this looks."""
+    from asynctrack.cli.drawing import none_is_called
+
+    unknown = next((key for key in keys if key not in known), None)
+    if unknown is not None:
+        raise none_is_called(unknown, known)
 
 
 def _tell(follower: Follower, told: str | None) -> str | None:

@@ -83,6 +83,11 @@ class Verbs(TyperGroup):
 
             print(f"asynctrack: {clean(error)}", file=sys.stderr, flush=True)
             raise typer.Exit(_status(error)) from None
+        except OSError as error:
+            # Of a verb's own files its errors tell. What is left is standard output: a full disk, a lost terminal.
+            _discard_output()
+            print(f"asynctrack: cannot write: {error}", file=sys.stderr, flush=True)
+            raise typer.Exit(FAILED) from None
 
 
 def _status(error: AsynctrackError) -> int:

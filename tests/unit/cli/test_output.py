@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -324,3 +325,26 @@ def test_a_verb_leaves_nothing_for_the_garbage_collector_to_look_through_at_the_
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert int(done.stderr) < 1000  # of some 50,000
+
+
+def ended_with(redirection: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """How the command ends where a shell has redirected its output."""
+    command = f"{shlex.join([sys.executable, '-m', 'asynctrack', *arguments])} {redirection}"
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_full_disk_behind_the_output_is_one_line_on_standard_error(trials: list[str]) -> None:
+    done = ended_with(">/dev/full", "runs")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "No space left on device" in done.stderr
+
+
+def test_a_closed_standard_output_is_no_error(trials: list[str]) -> None:
+    done = ended_with(">&-", "runs")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_messages_do_not_come_between_the_data_where_standard_error_is_closed(trials: list[str]) -> None:
+    done = ended_with("2>&-", "show", "nobody")
+    assert (done.returncode, done.stdout) == (3, "")

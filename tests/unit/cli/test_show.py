@@ -139,3 +139,9 @@ def test_it_says_where_a_metric_became_nan(call: Call) -> None:
     metrics = call("show", "@", "--json").json["metrics"]
     assert metrics["gone"]["nan_from"] == 3
     assert "nan_from" not in metrics["back"]
+
+
+def test_show_gives_the_fields_of_runs_that_are_asked_for(trials: list[str], call: Call) -> None:
+    asked = "name,lr,loss,loss.max,loss.min_step,tags.team"
+    found = call("show", "good", "--json", asked).json
+    assert found == {"name": "good", "lr": "0.1", "loss": 0.05, "loss.max": 1.0, "loss.min_step": 19, "tags.team": "a"}

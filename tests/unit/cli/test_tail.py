@@ -177,3 +177,9 @@ def test_ctrl_c_is_status_130(program: Program, tmp_path: Path) -> None:
     assert tail.returncode == 130
     assert "Traceback" not in error
     program.end()
+
+
+@pytest.mark.parametrize("options", [(), ("-f",)])
+def test_tail_says_that_a_metric_is_not_there(options: tuple[str, ...], trials: list[str], call: Call) -> None:
+    said = call("tail", "good", "loss", "los", *options, status=3)
+    assert "'los'; there are loss" in said.err
