@@ -1,7 +1,9 @@
-"""Runs and tables as HTML for notebooks: static, without scripts, so GitHub shows them too. All text is escaped."""
+"""Runs and tables as HTML for notebooks: static, without scripts, so GitHub shows them too. All text is escaped; and
+text made harmless for terminals and files."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
@@ -9,21 +11,39 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from asynctrack.entities import Run
 
-__all__ = ["Markup", "moment", "run_markup", "runs_markup", "table_markup"]
+__all__ = ["Markup", "clean", "escape", "moment", "run_markup", "runs_markup", "table_markup"]
 
 T = TypeVar("T")
 
 _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
 
+#: what a terminal obeys instead of showing (C0, DEL, C1), what turns the direction of text, what ends a line, what has
+#: no width, and what cannot be encoded
+_HARMFUL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
 #: rows of a table that are shown
 _SHOWN = 50
 #: tags of these names are MLflow's own, and say little to people
 _HIDDEN = "mlflow."
 
 
+def clean(text: object) -> str:
+    """The text on one line, with each character that a terminal would obey written as its escape: ``\\x1b``."""
+    return _HARMFUL.sub(_named, str(text))
+
+
+def _named(found: re.Match[str]) -> str:
+    character = found[0]
+    return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(character) or (
+        f"\\x{ord(character):02x}" if ord(character) < 0x100 else f"\\u{ord(character):04x}"
+    )
+
+
 def escape(text: str) -> str:
-    """As html.escape, whose module has all entities of HTML and is loaded with every command."""
-    return text.translate(_ESCAPES)
+    """As html.escape, whose module has all entities of HTML and is loaded with every command; and harmless, with the
+    lines that there are."""
+    return "\n".join(map(clean, text.split("\n"))).translate(_ESCAPES)
 
 
 def moment(ms: int | None) -> str:

@@ -79,6 +79,8 @@ def plot_runs(
         raise InvalidInputError(f"--smooth {smooth}: it must be from 0 to below 1")
     if file is not None and not file.lower().endswith(_FILES):
         raise InvalidInputError(f"--output {file}: it must end in {', '.join(_FILES)}")
+    if file is not None and fields is not None:
+        raise InvalidInputError("--json prints the points, and --output draws them into a file; give one")
     names = chosen_fields(fields, _FIELDS)
     opened = open_store(store)
     found = named_all(opened, runs, not no_live)
@@ -125,15 +127,9 @@ def _keys(found: Sequence[FoundRun], patterns: list[str] | None, x: str) -> list
 
 
 def drawn(charts: Sequence[Chart], terminal: Terminal, width: int, rows: int) -> str:
-    """The charts as text, with their names made harmless."""
-    texts = []
-    for chart in charts:
-        lines = [line._replace(label=clean(line.label)) for line in chart.lines]
-        harmless = chart._replace(lines=lines, title=clean(chart.title), x_label=clean(chart.x_label))
-        texts.append(
-            harmless.text(width or terminal.width, rows, colour=terminal.colour, ascii_only=not terminal.unicode)
-        )
-    return "\n\n".join(texts) + "\n"
+    """The charts as text."""
+    wide, ascii_only = width or terminal.width, not terminal.unicode
+    return "\n\n".join(each.text(wide, rows, colour=terminal.colour, ascii_only=ascii_only) for each in charts) + "\n"
 
 
 def _points(charts: Sequence[Chart]) -> list[dict[str, Any]]:

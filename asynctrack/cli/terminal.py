@@ -8,27 +8,12 @@ import shutil
 import sys
 from collections.abc import Mapping
 
+from asynctrack.markup import clean
+
 __all__ = ["Terminal", "cell_width", "clean", "cut", "pad", "page"]
 
-#: what a terminal obeys instead of showing (C0, DEL, C1), what turns the direction of text, what ends a line, what has
-#: no width, and what cannot be encoded
-_HARMFUL = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
-)
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def clean(text: object) -> str:
-    """The text on one line, with each character that a terminal would obey written as its escape: ``\\x1b``."""
-    return _HARMFUL.sub(_named, str(text))
-
-
-def _named(found: re.Match[str]) -> str:
-    character = found[0]
-    return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(character) or (
-        f"\\x{ord(character):02x}" if ord(character) < 0x100 else f"\\u{ord(character):04x}"
-    )
 
 
 def cell_width(text: str) -> int:

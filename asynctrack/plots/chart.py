@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from asynctrack.errors import InvalidInputError
+from asynctrack.markup import clean
 from asynctrack.plots import braille, svg
 from asynctrack.plots.lines import Line
 
@@ -23,17 +24,25 @@ class Chart(NamedTuple):
     log_x: bool = False
     log_y: bool = False
 
+    def harmless(self) -> Chart:
+        """The chart with what a terminal would obey in its names, and XML cannot hold, as escapes."""
+        lines = [line._replace(label=clean(line.label)) for line in self.lines]
+        title = None if self.title is None else clean(self.title)
+        return self._replace(lines=lines, title=title, x_label=clean(self.x_label))
+
     def svg(self, width: int = 720, height: int = 360) -> str:
         """The chart as an ``<svg>`` element, so many pixels wide and high."""
+        made = self.harmless()
         return svg.draw(
-            self.lines, width, height, log_x=self.log_x, log_y=self.log_y, title=self.title, x_label=self.x_label
+            made.lines, width, height, log_x=self.log_x, log_y=self.log_y, title=made.title, x_label=made.x_label
         )
 
     def text(self, width: int = 80, height: int = 20, *, colour: bool = False, ascii_only: bool = False) -> str:
         """The chart for a terminal, so many characters wide and rows high."""
+        made = self.harmless()
         return braille.draw(
-            self.lines, width, height, log_x=self.log_x, log_y=self.log_y, colour=colour, ascii_only=ascii_only,
-            title=self.title, x_label=self.x_label,
+            made.lines, width, height, log_x=self.log_x, log_y=self.log_y, colour=colour, ascii_only=ascii_only,
+            title=made.title, x_label=made.x_label,
         )  # fmt: skip
 
 

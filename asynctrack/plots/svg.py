@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
 
+from asynctrack.markup import escape
 from asynctrack.plots.lines import Frame, Line, frame_of, strokes_of
 from asynctrack.plots.palette import COLOURS
 from asynctrack.plots.scales import number

@@ -129,9 +129,7 @@ def _read(state: RunState, wanted: Asked) -> History:
 
 def _markup(state: RunState) -> str:
     """The run in a notebook, with a small drawing of each metric."""
-    from html import escape
-
-    from asynctrack.markup import run_markup
+    from asynctrack.markup import escape, run_markup
     from asynctrack.plots.svg import spark
 
     try:

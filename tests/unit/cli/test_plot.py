@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,8 @@ def test_a_chart_is_written_to_a_file(
 
 def test_a_file_that_cannot_be_written_is_said_so(call: Call, trials: list[str]) -> None:
     assert "chart.gif" in call("plot", "good", "-o", "chart.gif", status=2).err
+    assert "give one" in call("plot", "good", "-o", "chart.svg", "--json", status=2).err
+    assert not os.path.exists("chart.svg")
     assert "No such file" in call("plot", "good", "-o", "gone/chart.svg", status=2).err
     assert "No such file" in call("export", "-o", "gone/all.csv", status=2).err
 

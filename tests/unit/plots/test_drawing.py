@@ -6,12 +6,15 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from array import array
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asynctrack.entities import PagedList, Run, RunData, RunInfo
 from asynctrack.plots import braille, svg
-from asynctrack.plots.chart import Chart
+from asynctrack.plots.chart import Chart, Charts
 from asynctrack.plots.lines import Line
 from asynctrack.plots.page import page
 from asynctrack.plots.palette import COLOURS, places_of
@@ -128,3 +131,36 @@ def test_a_runs_colour_does_not_depend_on_the_order_of_the_others() -> None:
     assert places_of(reversed(names)) == found
     assert places_of(names[:1]) == {names[0]: places_of(names[:1])[names[0]]}
     assert len(places_of(str(number) for number in range(100))) == 100
+
+
+HOSTILE = ("\x1b[2Jgone", "\x1b]0;title\x07", "c\x9b31md", "abc\u202edcba", "two\nlines", "\ud800", "<script>&")
+HARMFUL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\ud800]")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_in_charts_are_harmless_wherever_these_are_shown(name: str, tmp_path: Path) -> None:
+    charts = Charts([Chart([Line(name, [0.0, 1.0], [1.0, 2.0])], name, name)])
+    assert not HARMFUL.search(str(charts))
+    assert len(str(charts).splitlines()) == len(
+        str(Charts([Chart([Line("a", [0.0, 1.0], [1.0, 2.0])], "a")])).splitlines()
+    )
+    for ending in ("svg", "html"):
+        charts.save(tmp_path / f"chart.{ending}")
+        assert not HARMFUL.search((tmp_path / f"chart.{ending}").read_text())
+    assert ElementTree.parse(tmp_path / "chart.svg").getroot().tag.endswith("svg")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_in_notebooks_are_harmless(name: str) -> None:
+    run = Run(
+        RunInfo("1" * 32, "0", name, "FINISHED", 1, 2, run_name=name), RunData({name: 1.0}, {name: name}, {name: name})
+    )
+    for shown in (run._repr_html_(), PagedList([run])._repr_html_()):
+        assert shown is not None
+        assert not HARMFUL.search(shown)
+        assert "<script>" not in shown
+
+
+def test_the_lines_of_a_note_stay_lines_in_a_notebook() -> None:
+    run = Run(RunInfo("1" * 32, "0", "ann", "FINISHED", 1, 2), RunData(tags={"note": "two\nlines"}))
+    assert "two\nlines" in run._repr_html_()
