@@ -106,7 +106,8 @@ def test_a_run_logged_offline_is_read_by_its_own_id_and_by_the_servers(experimen
         assert json.loads(command("show", name, "--json", "id,waiting,status")) == {
             "id": own, "waiting": 2, "status": "RUNNING",
         }  # fmt: skip
-    assert [row["id"] for row in json.loads(command("runs", "-e", experiment, "--json", "id"))] == [own]
+    assert json.loads(command("runs", "-e", experiment, "--json", "id,step")) == [{"id": own, "step": 2}]
+    assert json.loads(command("runs", "-e", experiment, "--no-live", "--json", "id,step")) == [{"id": own, "step": 1}]
     finish(again)
     asynctrack.sync()
     assert steps(uid) == [(1, True), (2, True)]

@@ -84,10 +84,10 @@ def run_of(answer: Answer) -> Run:
     data, inputs, outputs = (answer.get(name, {}) for name in ("data", "inputs", "outputs"))
     return Run(
         run_info_of(answer.get("info", {})),
-        RunData(
-            metrics={metric["key"]: float(metric.get("value", 0.0)) for metric in data.get("metrics", ())},
-            params=_mapping(data.get("params", ())),
-            tags=_mapping(data.get("tags", ())),
+        RunData.of(
+            map(metric_of, data.get("metrics", ())),
+            _mapping(data.get("params", ())),
+            _mapping(data.get("tags", ())),
         ),
         RunInputs(each(inputs, "dataset_inputs", _dataset_input), each(inputs, "model_inputs", _model_input)),
         RunOutputs(each(outputs, "model_outputs", _model_output)),

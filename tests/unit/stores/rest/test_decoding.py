@@ -50,6 +50,7 @@ def test_a_run_with_everything() -> None:
     assert run.info.lifecycle_stage == "deleted"
     assert math.isnan(run.data.metrics["m"])
     assert run.data.metrics["i"] == -math.inf
+    assert {key: (point.step, point.timestamp) for key, point in run.data.latest.items()} == {"m": (3, 1), "i": (0, 0)}
     assert run.data.params == {"p": "1", "empty": ""}
     assert run.data.tags == {"t": "x"}
 
