@@ -77,7 +77,9 @@ def shielded() -> CancelScope:
 def timed_out(state: RunState, timeout: float | None) -> FlushTimeoutError:
     """The error that says how many events are not delivered after ``timeout`` seconds, and where they are kept."""
     stats = state.stats()
-    why = f" ({stats.last_error})" if stats.last_error else ""
+    # A database that others keep locked is waited for; until the wait has failed, nobody knows more.
+    said = stats.last_error or ("" if stats.delivered or state.engine.offline else "no answer yet")
+    why = f" ({said})" if said else ""
     what = f"{stats.pending} of {stats.accepted} events are" if stats.pending else "its start or its end is"
     where = state.engine.journal.spool.path
     kept = f"that is kept in {where} and goes on being delivered" if where else "that is kept in memory only"

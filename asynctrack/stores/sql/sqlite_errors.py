@@ -3,6 +3,7 @@ one class."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 
 from asynctrack.errors import RefusedError, StoreError, UnavailableError, WrongServerError
@@ -45,6 +46,8 @@ def is_busy(error: sqlite3.Error) -> bool:
 def store_error(error: sqlite3.Error, path: str) -> StoreError:
     """The error that says what the engine does next."""
     code = _code(error)
+    if code == sqlite3.SQLITE_CANTOPEN and os.path.isdir(path):
+        return WrongServerError(f"{path} is a folder; write the path of a database in it, like {path}/mlflow.db")
     if code in _LATER:
         return UnavailableError(f"{path}: {error}; {_LATER[code]}. Nothing is lost: it is tried again")
     if code in _WRONG:

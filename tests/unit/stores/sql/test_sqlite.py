@@ -19,7 +19,7 @@ import pytest
 
 import asynctrack
 from asynctrack.clock import monotonic
-from asynctrack.errors import NotFoundError, RefusedError, UnavailableError, WrongServerError
+from asynctrack.errors import FlushTimeoutError, NotFoundError, RefusedError, UnavailableError, WrongServerError
 from asynctrack.stores.base import AbstractStore, Batch, RunSpec
 from asynctrack.stores.io import InlineIO, drive
 from asynctrack.stores.sql import sharing
@@ -148,6 +148,19 @@ def test_a_locked_database_never_reaches_the_training_loop(path: Path) -> None:
     assert counted(path) == 20_000
 
 
+def test_a_flush_in_vain_says_that_a_locked_database_has_not_answered(
+    store: AbstractStore, neighbour: sqlite3.Connection, path: Path
+) -> None:
+    """It is waited for for 20 s before that is an error."""
+    with asynctrack.start_run(tracking_uri=f"sqlite:///{path}") as run:
+        neighbour.execute("BEGIN IMMEDIATE")
+        run.log_metric("m", 1.0)
+        with pytest.raises(FlushTimeoutError, match="no answer yet"):
+            run.flush(timeout=0.3)
+        neighbour.execute("COMMIT")
+    assert counted(path) == 1
+
+
 def test_a_search_holds_nobody_up_while_it_filters(
     store: AbstractStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +250,10 @@ def test_what_is_no_database_is_held_until_somebody_mends_it(store: AbstractStor
     connection.execute("CREATE TABLE mine (x)")
     connection.close()
     with pytest.raises(WrongServerError, match="no table experiments"):
+        new_run(store)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(WrongServerError, match=r"x\.db is a folder; write the path of a database in it"):
         new_run(store)
 
 
