@@ -29,6 +29,9 @@ class EngineThread:
         self._context = context
         self._consumer = consumer
         self._thread: threading.Thread | None = None
+        #: held by whoever delivers: the thread, or, where there is none, who ends the engine. While the interpreter is
+        #: ending, a thread may just be being started.
+        self._delivers = threading.Lock()
         self._dead: AsynctrackError | None = None
 
     @property
@@ -64,9 +67,15 @@ class EngineThread:
 
     def finish(self) -> None:
         """Where there is none that would: deliver the rest here."""
-        if self._dead is None and not self._context.ending.finished.is_set():
-            self._consumer.finish()
-        self._over()
+        left = self._context.ending.deadline - monotonic()
+        if not self._delivers.acquire(timeout=min(max(left, 0.0), threading.TIMEOUT_MAX)):
+            return  # there is one by now
+        try:
+            if self._dead is None and not self._context.ending.finished.is_set():
+                self._consumer.finish()
+            self._over()
+        finally:
+            self._delivers.release()
 
     def answer_the_rest(self) -> None:
         """It is over: nobody else is to wait for an answer."""
@@ -81,6 +90,11 @@ class EngineThread:
         request.receipt.resolve(lane.info if lane is not None else None)
 
     def _main(self) -> None:
+        with self._delivers:  # the thread before this one may be just leaving
+            if not self._context.ending.finished.is_set():
+                self._deliver()
+
+    def _deliver(self) -> None:
         deliver_here()
         try:
             while not self._context.ending.asked:

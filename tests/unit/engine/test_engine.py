@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -15,7 +16,7 @@ from asynctrack.clock import monotonic
 from asynctrack.delivery.pump import Pump
 from asynctrack.engine.local import LocalConsumer, Rounds
 from asynctrack.engine.thread import EngineThread
-from asynctrack.errors import AsynctrackError
+from asynctrack.errors import AsynctrackError, RunEndedError, SpoolError
 from tests.mlruns import only_run
 
 LIMIT = 30
@@ -152,3 +153,37 @@ def test_an_end_asked_for_while_the_thread_is_just_leaving_is_not_waited_for(mon
     with asynctrack.start_run() as run:
         engine = run._state.engine
     assert engine.finished.wait(LIMIT)
+
+
+def test_an_end_that_comes_while_the_thread_is_just_being_started_leaves_delivery_to_one_of_the_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At the interpreter's exit, while a thread of the program starts a run."""
+    start, finish = threading.Thread.start, LocalConsumer.finish
+    ends: list[threading.Thread] = []
+    inside, both = [0], threading.Event()
+
+    def end_first(self: threading.Thread) -> None:
+        if self.name == "asynctrack" and not ends:
+            ends.append(threading.Thread(target=asynctrack.shutdown))
+            start(ends[0])
+            both.wait(0.5)  # in the old code the other one delivers now
+        start(self)
+
+    def count(self: LocalConsumer) -> None:
+        inside[0] += 1
+        if inside[0] == 1:
+            both.wait(0.5)
+        else:
+            both.set()
+        finish(self)
+        inside[0] -= 1
+
+    monkeypatch.setattr(threading.Thread, "start", end_first)
+    monkeypatch.setattr(LocalConsumer, "finish", count)
+    with suppress(SpoolError, RunEndedError):  # too late: its start is refused
+        asynctrack.start_run()
+    ends[0].join(LIMIT)
+    assert not ends[0].is_alive()
+    assert inside == [0]
+    assert not both.is_set(), "two threads deliver at the same time"
