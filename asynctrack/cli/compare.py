@@ -62,7 +62,7 @@ def compare_runs(
     rows: list[dict[str, Any]] = [
         {"kind": each.kind, "key": each.key, **dict(zip(labels, each.values, strict=True))} for each in shown
     ]
-    columns = [Column("kind"), Column("key"), *(Column(label, show=_value) for label in labels)]
+    columns = [Column("kind"), Column("key"), *(Column(label, label, _value) for label in labels)]
     if form != "table":
         show_rows(rows, _asked(fields, columns), form, terminal)
         return

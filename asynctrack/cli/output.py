@@ -23,8 +23,9 @@ Row = Mapping[str, Any]
 
 
 class Column(NamedTuple):
-    """One column of a table. ``show``: its value as people read it (default: as text). ``right``: a number, which is
-    never cut; nor is what is ``whole``. ``style``: of a row's value."""
+    """One column of a table. ``title``: as it stands there; default: the name in capitals. ``show``: its value as
+    people read it (default: as text). ``right``: a number, which is never cut; nor is what is ``whole``. ``style``: of
+    a row's value."""
 
     name: str
     title: str = ""
@@ -113,7 +114,7 @@ def table(rows: Sequence[Row], columns: Sequence[Column], terminal: Terminal) ->
     if not rows:
         return ""
     shown = [[clean(column.show(row.get(column.name))) for column in columns] for row in rows]
-    titles = [clean(column.title or column.name).upper() for column in columns]
+    titles = [clean(column.title or column.name.upper()) for column in columns]
     full = [max(map(cell_width, each)) for each in zip(titles, *shown, strict=True)]
     widths = fit(full, terminal.width, [not (column.right or column.whole) for column in columns])
     kept = list(zip(range(len(widths)), widths, columns, strict=False))

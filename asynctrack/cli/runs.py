@@ -250,7 +250,7 @@ _STATUS_STYLES = {"RUNNING": "green", "FAILED": "red", "KILLED": "yellow"}
 
 
 def _column(asked: Asked, digits: int) -> Column:
-    title = asked.key if asked.kind != "run" else asked.text
+    title = "" if asked.kind == "run" else asked.key  # keys as they are: capitals may tell them apart
     if asked.kind == "metric":
         return Column(asked.text, title if asked.part == "last" else f"{title}.{asked.part}", _number, True)
     if asked.kind == "run" and asked.key in _SHOW:

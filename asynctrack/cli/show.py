@@ -71,7 +71,7 @@ def show_run(
         show_rows(rows, [Column("key"), *map(_figure, ("step", "value")), Column("time")], form, terminal, not no_pager)
     elif centre is not None:
         near = columns_of(looked(opened, found, wanted, min_step=centre - window, max_step=centre + window))
-        columns = [_figure("step"), Column("time"), *(_figure(key) for key in near)]
+        columns = [_figure("step"), Column("time"), *(_figure(key, key) for key in near)]
         show_rows(around(near), columns, form, terminal, not no_pager)
     elif form == "table":
         page(_page(opened, found, wanted, everything, terminal), terminal, not no_pager)
@@ -231,8 +231,8 @@ def _metrics(points: Mapping[str, Columns], made: Mapping[str, Summary], termina
     return f"\n{table(rows, columns, terminal)}" if rows else ""
 
 
-def _figure(name: str) -> Column:
-    return Column(name, "", lambda value: "" if value is None else number(value), True)
+def _figure(name: str, title: str = "") -> Column:
+    return Column(name, title, lambda value: "" if value is None else number(value), True)
 
 
 def _pairs(entries: Mapping[str, Any], terminal: Terminal) -> list[str]:

@@ -1,7 +1,7 @@
 """Waiting for the other processes on this host that log to a run: workers, forked children, ranks.
 
-Each has a spool of its own in the same folder, and delivers it itself. So this only looks at their files: how far they
-had logged when the wait began, and how far what they logged is delivered.
+Each has a spool of its own where this process has its spool, or could have it, and delivers it itself. So this only
+looks at their files: how far they had logged when the wait began, and how far what they logged is delivered.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ class Workers:
         from asynctrack.journal.progress import marks_below
 
         self._run_id, self._uri = state.run_id, state.engine.store.uri
-        own = state.engine.journal.spool.path
+        journal = state.engine.journal
+        own = None if journal.spool.path is None else os.path.abspath(journal.spool.path)
         self._names = {self._run_id, state.spec.uid}
-        self._marks = {} if own is None else marks_below(os.path.dirname(os.path.abspath(own)), self._names)
-        self._marks.pop(os.path.abspath(own or ""), None)
+        # A worker in another folder, as Ray's are, has its spool in the user's; and a journal in memory has no place.
+        homes = {*map(os.path.abspath, journal.homes), *([] if own is None else [os.path.dirname(own)])}
+        self._marks = {path: mark for home in homes for path, mark in marks_below(home, self._names).items()}
+        self._marks.pop(own or "", None)
         if self._marks:
             state.engine.adopt()  # what dead ones have left
 

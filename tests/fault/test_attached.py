@@ -116,6 +116,8 @@ import asyncio, multiprocessing, os, signal, sys, time
 import asynctrack
 
 def worker(run, logged, ends_by):
+    if isinstance(run, tuple):
+        run = asynctrack.attach(*run)
     for step in range(200):
         run.log_metric("worker", 0.5, step)
     logged.set()
@@ -124,11 +126,16 @@ def worker(run, logged, ends_by):
     time.sleep(600)
 
 if __name__ == "__main__":
-    ends_by, timeout, awaited = map(int, sys.argv[1:])
+    ends_by, timeout, awaited, moved = map(int, sys.argv[1:])
     context = multiprocessing.get_context("spawn")
     run = asynctrack.start_run()
     logged = context.Event()
-    process = context.Process(target=worker, args=(run, logged, ends_by))
+    handle = (run.run_id, os.path.abspath("mlruns")) if moved else run
+    process = context.Process(target=worker, args=(handle, logged, ends_by))
+    if moved:
+        run.flush()  # it can be attached to
+        os.makedirs("elsewhere")
+        os.chdir("elsewhere")
     process.start()
     logged.wait()
     if ends_by == signal.SIGKILL:
@@ -151,12 +158,18 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("ends_by", [0, signal.SIGKILL], ids=["lives", "killed"])
 def test_a_parent_can_wait_for_what_its_workers_have_logged(ends_by: int, awaited: int, tmp_path: Path) -> None:
     """For what a killed worker has left, too."""
-    result = finish(start(tmp_path, str(int(ends_by)), "50", str(awaited), code=WAITED_FOR))
+    result = finish(start(tmp_path, str(int(ends_by)), "50", str(awaited), "0", code=WAITED_FOR))
+    assert (result.returncode, result.stdout) == (0, "200\n"), result.stderr
+
+
+def test_a_parent_waits_for_a_worker_whose_spool_is_in_another_place(tmp_path: Path) -> None:
+    """As those of workers in another folder are, Ray's too."""
+    result = finish(start(tmp_path, str(int(signal.SIGKILL)), "50", "0", "1", code=WAITED_FOR))
     assert (result.returncode, result.stdout) == (0, "200\n"), result.stderr
 
 
 def test_a_parent_waits_for_its_workers_no_longer_than_it_wants(tmp_path: Path) -> None:
     """A worker that is stopped delivers nothing, unless it did so within the moment before."""
-    result = finish(start(tmp_path, str(int(signal.SIGSTOP)), "1", "0", code=WAITED_FOR))
+    result = finish(start(tmp_path, str(int(signal.SIGSTOP)), "1", "0", "0", code=WAITED_FOR))
     assert result.returncode == 0, result.stderr
     assert "not everything that other processes had logged" in result.stdout or result.stdout == "200\n"

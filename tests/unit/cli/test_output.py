@@ -10,7 +10,6 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from asynctrack.cli.output import Column, choose_form, fit, show_rows, table
 from asynctrack.cli.terminal import Terminal, cell_width, clean, cut, pad
 from asynctrack.cli.verbs import _VERBS, with_fields
 from asynctrack.errors import InvalidInputError
+from tests.unit.cli.conftest import Call
 
 PACKAGE = str(Path(asynctrack.__file__).parents[1])
 
@@ -306,7 +306,7 @@ def test_the_list_of_verbs_is_there_without_loading_them() -> None:
     assert not {f"asynctrack.cli.{module}" for module, _ in _VERBS.values()} & loaded
 
 
-def test_the_list_of_verbs_shows_each_with_its_whole_line(call: Callable[..., Any]) -> None:
+def test_the_list_of_verbs_shows_each_with_its_whole_line(call: Call) -> None:
     shown = call("--help").out.partition("Commands:\n")[2].splitlines()
     assert [line.split()[0] for line in shown] == list(_VERBS), "a line is longer than a terminal is wide, or missing"
     assert all(len(line) <= 80 and line.endswith(".") and "..." not in line for line in shown)
@@ -348,3 +348,11 @@ def test_a_closed_standard_output_is_no_error(trials: list[str]) -> None:
 def test_messages_do_not_come_between_the_data_where_standard_error_is_closed(trials: list[str]) -> None:
     done = ended_with("2>&-", "show", "nobody")
     assert (done.returncode, done.stdout) == (3, "")
+
+
+def test_names_stand_in_a_tables_head_as_they_are(trials: list[str], call: Call) -> None:
+    with asynctrack.start_run(run_name="camelCase") as run:
+        run.log_metrics({"Loss": 1.0, "loss": 2.0})
+    head = call("compare", "@", "good", "-o", "table").out.splitlines()[0].split()
+    assert head == ["KIND", "KEY", "camelCase", "good"]
+    assert {"ID", "Loss", "loss"} <= set(call("runs", "-o", "table", "-c", "id,Loss,loss").out.splitlines()[0].split())
