@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asynctrack.clock import monotonic
@@ -14,7 +14,7 @@ from asynctrack.reading.pending import Pending, PendingRun
 from asynctrack.reading.points import Stretch
 from asynctrack.reading.series import Series
 from asynctrack.stores.branches import Branch, branches_of
-from asynctrack.stores.columns import Increment
+from asynctrack.stores.columns import Columns, Increment
 
 if TYPE_CHECKING:
     from asynctrack.entities import Run
@@ -22,10 +22,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Follower"]
 
-#: seconds after which a run's params, tags and status are read again
-_AGAIN = 1.0
+#: seconds after which a run's params, tags and status are read again; as a multiple of what that takes, where that is
+#: more: with ten thousand metrics it takes long
+_AGAIN, _SHARE = 1.0, 10
 #: seconds before a store that did not answer is asked again: at first, and at most
 _FIRST_BREAK, _LONGEST_BREAK = 1.0, 10.0
+
+
+class _Batch:
+    """Metrics that are asked for together (None: all), and how far they have been read."""
+
+    def __init__(self, keys: Collection[str] | None) -> None:
+        self.keys = None if keys is None else list(keys)
+        self.cursor: Any = None
 
 
 class Follower:
@@ -57,14 +66,14 @@ class Follower:
         self._store = store
         self._names = {run_id}
         self._run_id = run_id
-        self._keys = None if keys is None else list(keys)
+        #: one for each time that more metrics were asked for
+        self._batches = [_Batch(keys)]
         self._range = min_step, max_step
         self._pending = Pending(store, folder) if live else None
         self._lines: dict[str, Line] = {}
         self._branches: set[Branch] = set()
-        self._cursor: Any = None
         self._stored: Run | None = None
-        self._asked_at: float | None = None
+        self._describe_again_at = 0.0
         self._ask_again_at = 0.0
         self._break = 0.0
         self._experiment: str | None = None
@@ -72,20 +81,36 @@ class Follower:
     async def look(self) -> set[str]:
         """Take in what is new; the keys whose series have changed. Raises `NotFoundError` for a run of which neither
         the store nor a spool knows, and what the store raises where no spool knows the run."""
+        return await self._look(self._batches)
+
+    async def look_for(self, keys: Collection[str]) -> set[str]:
+        """Follow these metrics, too, of which it has not followed any; as `look`, for them alone."""
+        batch = _Batch(keys)
+        self._batches.append(batch)
+        try:
+            return await self._look([batch])
+        except BaseException:
+            self._batches.remove(batch)
+            raise
+
+    async def _look(self, batches: Sequence[_Batch]) -> set[str]:
         held = await self._look_for_run()
         if self._pending is not None:
             # Before the store is asked for points: what is delivered in between is there, and told by its equality.
             await self._store.io.call(self._pending.walk, self._names)
-        news = await self._ask_for_points(held)
-        if self.trouble is None and self._pending is not None:
+        news = await self._ask_for_points(held, batches)
+        if self.trouble is None and self._pending is not None and len(batches) == len(self._batches):
             self._pending.settle()
         held = self._held()
         waiting: dict[str, list[Stretch]] = {}
         for key, stretches in held.stretches() if held is not None else ():
-            if self._keys is None or key in self._keys:
+            if self._follows(key):
                 waiting.setdefault(key, []).extend(stretches)
         await self._describe(held)
-        return self._merge(news or Increment({}, None), waiting)
+        return self._merge(news, waiting)
+
+    def _follows(self, key: str) -> bool:
+        return any(batch.keys is None or key in batch.keys for batch in self._batches)
 
     # ── what there is
 
@@ -95,7 +120,7 @@ class Follower:
             await self._store.io.call(self._pending.refresh)
         held = self._held()
         now = monotonic()
-        if now < self._ask_again_at or (self._asked_at is not None and now < self._asked_at + _AGAIN):
+        if now < max(self._ask_again_at, self._describe_again_at):
             return held
         try:
             await self._ask_for_run(held)
@@ -109,7 +134,7 @@ class Follower:
                 raise
         else:
             self.trouble, self._break = None, 0.0
-            self._asked_at = now
+            self._describe_again_at = now + max(_AGAIN, _SHARE * (monotonic() - now))
             return self._held()
         return held
 
@@ -133,17 +158,25 @@ class Follower:
         self._break = min(max(2 * self._break, _FIRST_BREAK), _LONGEST_BREAK)
         self._ask_again_at = monotonic() + self._break
 
-    async def _ask_for_points(self, held: PendingRun | None) -> Increment | None:
-        """What is new in the store; None: it did not answer."""
+    async def _ask_for_points(self, held: PendingRun | None, batches: Sequence[_Batch]) -> Increment:
+        """What is new in the store, as far as it answers."""
+        columns: dict[str, Columns] = {}
+        anew: set[str] = set()
         if monotonic() < self._ask_again_at:
-            return None
+            return Increment(columns, None)
         low, high = self._range
         try:
-            news = await self._store.read_columns(
-                self._run_id, self._keys, after=self._cursor, min_step=low, max_step=high
-            )
+            for batch in batches:
+                news = await self._store.read_columns(
+                    self._run_id, batch.keys, after=batch.cursor, min_step=low, max_step=high
+                )
+                batch.cursor = news.cursor
+                columns |= news.columns
+                anew |= news.anew
         except NotFoundError:
-            self.trouble, self._cursor = None, None
+            self.trouble = None
+            for batch in self._batches:
+                batch.cursor = None
             if held is None:
                 raise
             return Increment({}, None, frozenset(self._lines))
@@ -151,9 +184,9 @@ class Follower:
             self._in_trouble(error)
             if held is None and not self._lines:
                 raise
-            return None
-        self.trouble, self._cursor = None, news.cursor
-        return news
+        else:
+            self.trouble = None
+        return Increment(columns, None, frozenset(anew))
 
     async def _describe(self, held: PendingRun | None) -> None:
         """`run` and `ended`."""

@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Board", "News"]
 
-#: runs that are listed at most
-MOST_RUNS = 10_000
+#: runs that are listed at most, and at first: of thousands that were never read before the newest are there in a second
+MOST_RUNS, FIRST_RUNS = 10_000, 100
 #: seconds between two looks at a run's points, and between two listings; a look that takes long is not repeated before
 #: it has taken a part of the time only
 _LOOK_EVERY, _LIST_EVERY, _PART = 0.1, 2.0, 10
+#: seconds after the first runs before all are listed: so long their charts have the processor
+_FIRST_ALONE = 1.0
 #: keys of one request for charts
 MOST_KEYS = 64
 
@@ -60,6 +62,7 @@ class Board:
         self._sorted_ids: list[str] = []
         self._experiments: dict[str, str] = {}
         self._listing = 0
+        self._is_whole = False
         self._shape: Any = None
         self._listed_at, self._list_at = -math.inf, -math.inf
         self._listing_lock = threading.Lock()
@@ -74,12 +77,13 @@ class Board:
 
     # ── runs
 
-    def refresh(self) -> None:
-        """List the runs anew. The store's trouble is remembered, and what was listed before stays."""
+    def refresh(self, most: int = MOST_RUNS) -> None:
+        """List the runs anew. The store's trouble is remembered, and what was listed before stays. ``most``: at first
+        so many; all others with the next `look`."""
         with self._listing_lock:
             begun = monotonic()
             try:
-                found = drive(find_runs(self.store, limit=MOST_RUNS))
+                found = drive(find_runs(self.store, limit=most))
                 if found.trouble is None:
                     self._experiments = _experiment_names(self.store)
             except StoreError as error:
@@ -96,11 +100,13 @@ class Board:
             shape = [
                 (each.run.info, each.waiting, each.alive, each.last_time, len(each.run.data.metrics)) for each in found
             ]
-            if shape != self._shape:
+            was_whole, self._is_whole = self._is_whole, most >= MOST_RUNS or len(found) < most
+            if shape != self._shape or self._is_whole > was_whole:
                 self._shape = shape
                 self._listing += 1
             self._listed_at = monotonic()
-            self._list_at = self._listed_at + max(_LIST_EVERY, _PART * (self._listed_at - begun))
+            pause = max(_LIST_EVERY, _PART * (self._listed_at - begun)) if self._is_whole else _FIRST_ALONE
+            self._list_at = self._listed_at + pause
 
     def _refresh_soon(self) -> None:
         """In a thread of its own: with thousands of runs it takes longer than a look at points may."""
@@ -109,8 +115,8 @@ class Board:
             threading.Thread(target=self.refresh, name="asynctrack-view-runs", daemon=True).start()
 
     def runs(self, columns: Sequence[tuple[str, str]] = (), filter_string: str = "") -> dict[str, Any]:
-        """The list of runs for the page, those that go on first. ``columns``: keys of metrics, each with "last", "min"
-        or "max". Raises InvalidInputError for a filter that is none."""
+        """The list of runs for the page, those that go on first; ``whole``: none is missing. ``columns``: keys of
+        metrics, each with "last", "min" or "max". Raises InvalidInputError for a filter that is none."""
         self._list_once()
         found = list(self._found.values())
         trouble = self._trouble
@@ -126,6 +132,7 @@ class Board:
             "store": self.store.uri,
             "trouble": trouble,
             "listing": self._listing,
+            "whole": self._is_whole,
             "experiments": self._experiments,
             "runs": [_described(each) for each in found],
             "columns": values,
@@ -143,7 +150,9 @@ class Board:
 
     def _list_once(self) -> None:
         if self._listed_at == -math.inf:
-            self.refresh()
+            self.refresh(FIRST_RUNS)
+        elif not self._is_whole:
+            self._refresh_soon()
 
     def _whole_ids(self, ids: Iterable[str]) -> list[str]:
         """The runs whose ids begin so, each once; what no run, or several, are called is left out."""

@@ -63,8 +63,7 @@ class Tape:
         self.points: dict[str, Points] = {}
         self.trouble: StoreError | None = None
         self._store, self._run_id = store, run_id
-        #: one for each time that more keys were asked for, with its keys
-        self._followers: list[Follower] = []
+        self._follower: Follower | None = None
         self._doubles: dict[str, _Doubles] = {}
         self._keys: set[str] = set()
         self._looked_at = -1e9
@@ -77,11 +76,13 @@ class Tape:
             return False
         with self._lock:
             new = [key for key in keys if key not in self._keys]
-            if new:
+            if new and self._follower is None:
                 follower = Follower(self._store, self._run_id, new)
                 self._take(follower, drive(follower.look()))
-                self._followers.append(follower)
-                self._keys.update(new)
+                self._follower = follower
+            elif new and self._follower is not None:
+                self._take(self._follower, drive(self._follower.look_for(new)))
+            self._keys.update(new)
             return bool(new)
 
     def look(self, every: float) -> set[str]:
@@ -92,9 +93,9 @@ class Tape:
         try:
             if monotonic() < self._looked_at + every:
                 return set()
-            changed = set()
-            for follower in self._followers:
-                changed |= self._take(follower, drive(follower.look()))
+            changed = set[str]()
+            if self._follower is not None:
+                changed = self._take(self._follower, drive(self._follower.look()))
             self._looked_at = monotonic()
             return changed
         finally:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
+import re
+import socket
+import socketserver
+import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -69,6 +76,68 @@ def test_a_run_is_followed_while_it_logs(store: str, writer: Writer) -> None:
         page.reload()
         drawn(page, "loss", "label.includes('all runs (1)') && x[0] === 50 && x[1] === 150")
         assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+class _Forwarded(socketserver.BaseRequestHandler):
+    """Bytes go to the other port and back, as they are: VS Code forwards a port so, and ssh -L."""
+
+    def handle(self) -> None:
+        with socket.create_connection(self.server.to) as far:  # type: ignore[attr-defined]  # set where it is made
+            back = threading.Thread(target=_passed_on, args=(far, self.request))
+            back.start()
+            _passed_on(self.request, far)
+            back.join()
+
+
+def _passed_on(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # one of the two has gone
+
+
+@contextmanager
+def forwarded(address: str) -> Iterator[str]:
+    """The address with another port of this machine, which leads to the same one."""
+    port = urlsplit(address).port
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Forwarded) as server:
+        server.to = ("127.0.0.1", port)  # type: ignore[attr-defined]  # for the handler
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        yield re.sub(r"//[^/]+/", f"//localhost:{server.server_address[1]}/", address)
+        server.shutdown()
+
+
+def test_behind_a_forwarded_port_the_page_is_what_it_is(tmp_path: Path) -> None:
+    """Host and Origin name the port that the browser knows, which this server does not."""
+    writer = Writer()
+    try:
+        writer.log("loss", 0, 1.0)
+        with viewer("mlruns", "--edit") as (address, _), forwarded(address) as there, page_on(there) as page:
+            assert page.url.startswith("http://localhost:")
+            assert "token" not in page.url
+            drawn(page, "loss")
+            page.wait_for_selector(".health.good")
+            writer.log("loss", 1, 7.0)
+            drawn(page, "loss", "label.includes('last 7')")
+            answer = page.evaluate(
+                """async (run) => (await fetch("api/tag", {
+                  method: "POST", headers: { "content-type": "application/json" },
+                  body: JSON.stringify({ run, key: "seen", value: "yes" }),
+                })).status""",
+                writer.run_id,
+            )
+            assert answer == 200
+            port = urlsplit(there).port
+            for host in ("evil.example", f"evil.example:{port}", f"localhost.evil.example:{port}"):
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                connection.request("GET", "/" + there.rpartition("/")[2], headers={"Host": host})
+                assert connection.getresponse().status == 403
+                connection.close()
+    finally:
+        writer.kill()
 
 
 def test_tabs_share_one_stream_and_another_takes_over(tmp_path: Path) -> None:

@@ -86,8 +86,9 @@ class ReadingMachine(EngineMachine):
                 self.check(self.follower(run_id), run_id)
 
     def follower(self, run_id: str) -> Follower:
+        """Every other one follows a metric only after it was logged, as the page does."""
         if run_id not in self.followers:
-            self.followers[run_id] = Follower(self.store, run_id)
+            self.followers[run_id] = Follower(self.store, run_id, None if len(self.followers) % 2 else [])
         return self.followers[run_id]
 
     @rule(data=st.data(), again=st.booleans())
@@ -143,7 +144,7 @@ class ReadingMachine(EngineMachine):
         self.store.down = True
         try:
             follower = self.follower(run_id)
-            self.look_at(follower)
+            self.look_at(follower, run_id)
             self.shown(follower.series, run_id)
         except UnavailableError:
             assert not self.knows(run_id)
@@ -159,10 +160,16 @@ class ReadingMachine(EngineMachine):
             if number > 0
         )
 
-    def look_at(self, follower: Follower) -> None:
+    def look_at(self, follower: Follower, run_id: str) -> None:
         assert follower._pending is not None
         follower._pending._homes = [str(self.folder), str(self.folder / f"life{self.lives}")]
-        follower._ask_again_at, follower._asked_at = 0.0, None  # as if some time had passed
+        follower._ask_again_at = follower._describe_again_at = 0.0  # as if some time had passed
+        new = {
+            key for run, kind, key in self.accepted if (run, kind) == (run_id, "metric") and not follower._follows(key)
+        }
+        if new:
+            drive(follower.look_for(new))
+            self.shown(follower.series, run_id)
         drive(follower.look())
 
     def shown(self, series: dict[str, Series], run_id: str) -> dict[str, set[tuple[int, int, bytes]]]:
@@ -179,7 +186,7 @@ class ReadingMachine(EngineMachine):
         logged = {
             key: set(values) for (run, kind, key), values in self.accepted.items() if (run, kind) == (run_id, "metric")
         }
-        self.look_at(follower)
+        self.look_at(follower, run_id)
         shown = self.shown(follower.series, run_id)
         refused = {value for run, kind, _, value in self.refused if (run, kind) == (run_id, "metric")}
         for key, values in logged.items():

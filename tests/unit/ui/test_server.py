@@ -20,6 +20,7 @@ from asynctrack.current import store_for
 from asynctrack.errors import NotFoundError, UnavailableError
 from asynctrack.ui import server
 from asynctrack.ui.board import Board
+from asynctrack.ui.charts import Asked
 from tests.unit.ui.conftest import Get
 
 
@@ -271,6 +272,38 @@ def test_what_is_new_is_told_by_key(board: Board, get: Get) -> None:
     assert chart["lines"][0]["points"] == 2
     assert board.look([run.run_id], later.version).keys == []
     asynctrack.end_run()
+
+
+def test_of_many_runs_the_newest_are_listed_at_once_and_all_soon_after(
+    runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asynctrack.ui.board.FIRST_RUNS", 1)
+    monkeypatch.setattr("asynctrack.ui.board._FIRST_ALONE", 0.0)
+    board = Board(store_for())
+    first = board.runs()
+    assert ([run["id"] for run in first["runs"]], first["whole"]) == ([runs[1]], False)
+    while (news := board.look([], 0)).listing == first["listing"]:  # another thread lists them
+        pass
+    all_ = board.runs()
+    assert ({run["id"] for run in all_["runs"]}, all_["whole"], all_["listing"]) == ({*runs}, True, news.listing)
+
+
+@pytest.mark.parametrize("keys", [["loss"], ["loss", "val/acc"]])
+def test_what_more_is_asked_of_a_run_is_read_beside_the_rest(keys: list[str], runs: list[str]) -> None:
+    """One description of a run, however often more of its metrics are asked for."""
+    board = Board(store_for())
+    asked = []
+    get_run = board.store.get_run
+
+    async def counted(run_id: str) -> Any:
+        asked.append(run_id)
+        return await get_run(run_id)
+
+    board.store.get_run = counted  # type: ignore[method-assign]
+    for key in keys:
+        board.charts([key], [runs[1]], Asked())
+    assert [*board.points([runs[1]], keys)[runs[1]]] == keys
+    assert len(asked) == 1
 
 
 def test_what_is_logged_to_a_run_after_its_end_is_seen(board: Board, get: Get, runs: list[str]) -> None:
