@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from asynctrack.ui.grid import NAN, Axis, Cells, Grid, cells_of, ema, grid_of
+from asynctrack.ui.grid import NAN, Axis, Cells, Grid, cells_of, ema, grid_of, takes_of
 from asynctrack.ui.groups import Grouped, by_place, by_step, group_names
 
 if TYPE_CHECKING:
@@ -64,13 +64,15 @@ class Sight(NamedTuple):
 
 class Line(NamedTuple):
     """``header``: what JSON says of it. ``raw``: the line before it was smoothed. ``band``: from where to where its
-    values deviate, and ``counts``: of how many runs it is, by place."""
+    values deviate, and ``counts``: of how many runs it is, by place. ``before``: what was logged before the run was
+    taken up again from an earlier step, from there on."""
 
     header: dict[str, Any]
     cells: Cells
     raw: Cells | None = None
     band: tuple[Array, Array] | None = None
     counts: Array | None = None
+    before: Sequence[Cells] = ()
 
 
 class Chart(NamedTuple):
@@ -137,10 +139,20 @@ def _bounds(axes: Sequence[Axis], log: bool) -> tuple[float, float]:
 
 
 def _line(asked: Asked, grid: Grid, run: Run, points: Points, x: Axis, with_raw: bool) -> Line:
-    values = ema(points.values, asked.smoothing)
-    cells = cells_of(grid, x, values, log=asked.log_y)
-    raw = cells_of(grid, x, points.values, log=asked.log_y) if with_raw else None
-    return Line({"id": run.info.run_id, **_said(points.values, x.x, points.series.waiting)}, cells, raw)
+    smooth = ema(points.values, asked.smoothing)
+    said = {"id": run.info.run_id, **_said(points.values, x.x, points.series.waiting)}
+    takes = None if x.rises or asked.x != "step" else takes_of(x.x)
+    if takes is None:
+        raw = cells_of(grid, x, points.values, log=asked.log_y) if with_raw else None
+        return Line(said, cells_of(grid, x, smooth, log=asked.log_y), raw)
+
+    def cells(values: Array, parts: Sequence[slice]) -> Cells:
+        at, its = (np.concatenate([array[part] for part in parts]) for array in (x.x, values))
+        return cells_of(grid, Axis.of(at), its, log=asked.log_y)
+
+    raw = cells(points.values, takes.current) if with_raw else None
+    before = [cells(smooth, [part]) for part in takes.earlier]
+    return Line({**said, "again": takes.again}, cells(smooth, takes.current), raw, before=before)
 
 
 def nearest(points: Points, x: Array, at: float, half: float, value: float | None) -> int | None:
@@ -268,19 +280,20 @@ def packed(charts: Sequence[Chart], about: Mapping[str, Any]) -> bytes:
         body.extend(bytes(-len(body) % 8))
         return start
 
+    def put_cells(cells: Cells, kind: str) -> list[int]:
+        if np.array_equal(cells.low, cells.high, equal_nan=True):
+            return [put(cells.last, kind)]  # the smallest and the largest are the same
+        return [put(each, kind) for each in (cells.last, cells.low, cells.high)]
+
     described = []
     for chart in charts:
         kind = _kind(chart)
         lines = []
         for line in chart.lines:
             at = dict(line.header)
-            for name, cells in (("", line.cells), ("raw", line.raw)):
-                if cells is None:
-                    continue
-                if np.array_equal(cells.low, cells.high, equal_nan=True):
-                    at[f"{name}at"] = [put(cells.last, kind)]  # the smallest and the largest are the same
-                else:
-                    at[f"{name}at"] = [put(each, kind) for each in (cells.last, cells.low, cells.high)]
+            at["at"] = put_cells(line.cells, kind)
+            if line.raw is not None:
+                at["rawat"] = put_cells(line.raw, kind)
             if line.cells.marks.any():
                 at["marks"] = put(line.cells.marks, "<u1")
             if line.cells.left_out:
@@ -289,6 +302,8 @@ def packed(charts: Sequence[Chart], about: Mapping[str, Any]) -> bytes:
                 at["band"] = [put(each, kind) for each in line.band]
             if line.counts is not None:
                 at["counts"] = put(line.counts, "<f4")
+            if line.before:
+                at["before"] = [put_cells(cells, kind) for cells in line.before]
             lines.append(at)
         grid = chart.grid
         bounds: dict[str, Any] = {"low": _plain(chart.low), "high": _plain(chart.high), "hidden": chart.hidden}
@@ -309,7 +324,7 @@ def _kind(chart: Chart) -> str:
     """float32 has seven digits: too few for the time of day in seconds, or for a loss near 1e-50."""
     least, most = math.inf, -math.inf
     for line in chart.lines:
-        for each in (line.cells, line.raw):
+        for each in (line.cells, line.raw, *line.before):
             if each is not None and not np.isnan(each.low).all():
                 least, most = min(least, float(np.nanmin(each.low))), max(most, float(np.nanmax(each.high)))
     size = max(abs(least), abs(most))

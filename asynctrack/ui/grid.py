@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["INF", "NAN", "NEGATIVE_INF", "Axis", "Cells", "Grid", "cells_of", "ema", "grid_of"]
+__all__ = ["INF", "NAN", "NEGATIVE_INF", "Axis", "Cells", "Grid", "cells_of", "ema", "grid_of", "takes_of"]
 
 #: bits of `Cells.marks`: a value of this kind was logged here
 NAN, INF, NEGATIVE_INF = 1, 2, 4
 
 Array = Any
+#: so often steps go back at most where a run was taken up again; more often they are just in disorder
+_MOST_TAKES = 8
+#: points that are looked at at once: a heap keeps what a large array has taken
+_BLOCK = 1 << 14
 
 
 class Axis(NamedTuple):
@@ -26,13 +31,45 @@ class Axis(NamedTuple):
     @classmethod
     def of(cls, x: Array) -> Axis:
         """Any x."""
-        return cls(x, bool((x[1:] >= x[:-1]).all()) and not (len(x) == 1 and math.isnan(x[0])))
+        rises = len(x) != 1 or not math.isnan(x[0])
+        for at in range(0, len(x) - 1, _BLOCK):
+            part = x[at : at + _BLOCK + 1]
+            rises = rises and bool((part[1:] >= part[:-1]).all())
+        return cls(x, rises)
 
     def inside(self, low: float, high: float) -> Any:
         """An index for the points from ``low`` to ``high``."""
         if self.rises:
             return slice(int(np.searchsorted(self.x, low)), int(np.searchsorted(self.x, high, side="right")))
         return (self.x >= low) & (self.x <= high)
+
+
+class Takes(NamedTuple):
+    """A line whose steps go back where its run was taken up again from an earlier step. ``current``: where the points
+    are that nothing has replaced, which rise; ``earlier``: stretches of others; ``again``: the steps where it begins
+    anew."""
+
+    current: list[slice]
+    earlier: list[slice]
+    again: list[float]
+
+
+def takes_of(x: Array) -> Takes | None:
+    """The takes of a line; None where its steps go back so often, or nowhere, that it is one line."""
+    starts = np.flatnonzero(x[1:] < x[:-1]) + 1
+    if not 1 <= len(starts) <= _MOST_TAKES:
+        return None
+    borders = [0, *starts.tolist(), len(x)]
+    current: list[slice] = []
+    earlier: list[slice] = []
+    limit = math.inf
+    for start, end in reversed(list(pairwise(borders))):
+        cut = start + int(np.searchsorted(x[start:end], limit))
+        current.insert(0, slice(start, cut))
+        if cut < end:
+            earlier.append(slice(cut, end))
+        limit = min(limit, float(x[start]))
+    return Takes(current, earlier, x[starts].tolist())
 
 
 class Grid(NamedTuple):

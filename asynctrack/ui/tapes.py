@@ -24,6 +24,8 @@ __all__ = ["Points", "Tape", "Tapes"]
 
 #: points that are kept of all runs together; about 48 bytes each
 MOST_POINTS = 20_000_000
+#: points that are made doubles at once: a heap keeps what a large array has taken
+_BLOCK = 1 << 14
 
 
 class Points(NamedTuple):
@@ -50,7 +52,10 @@ class _Doubles:
             (self._times, columns.times, before.times),
         ):
             at = min(len(known), len(integers)) if same_memory(known, integers) else 0
-            made.put(at, np.frombuffer(integers, np.int64)[at:].astype(np.float64))
+            found = np.frombuffer(integers, np.int64)
+            made.put(at, np.empty(0))
+            for start in range(at, len(found), _BLOCK):
+                made.put(start, found[start : start + _BLOCK].astype(np.float64))
         self._before = columns
         steps, times = np.frombuffer(self._steps.view()), np.frombuffer(self._times.view())
         return Points(steps, times, np.frombuffer(columns.values), series)

@@ -262,3 +262,64 @@ def test_files_of_a_run_are_shown_and_notes_changed_where_that_is_allowed(tmp_pa
         page.wait_for_selector("[aria-label='delete the tag stage']", state="detached")
         assert page.evaluate("window.hacked") is None
     assert asynctrack.get_run(run.run_id).data.tags["mlflow.note.content"] == "a note"
+
+
+def test_a_run_that_was_taken_up_again_shows_both_takes() -> None:
+    with asynctrack.start_run(run_name="again") as run:
+        for step in range(0, 900, 10):
+            run.log_metric("loss", 10.0 if step >= 500 else 1.0, step)
+        for step in range(500, 1000, 10):
+            run.log_metric("loss", 1.0, step)
+    run_id = run.run_id
+    asynctrack.shutdown()
+    with viewer("mlruns") as (address, _), page_on(address, f"&runs={run_id[:8]}") as page:
+        drawn(page, "loss", "label.includes('max 10') && x[1] === 990 && y[1] > 10")
+        assert "taken up again at step 500" in page.inner_text(".card .notes")
+        # The line of now is flat: what it replaced is above it, from step 500 to 890, and hangs on nothing below.
+        high = coloured(page, "loss", 0.3)
+        assert 0.5 < high[0] <= high[-1] < 0.92
+        between = page.evaluate(
+            """() => {
+              const canvas = document.querySelector(".card canvas"), pen = canvas.getContext("2d");
+              const { width, height } = canvas;
+              const { data } = pen.getImageData(width * 0.2, height * 0.4, width * 0.75, height * 0.3);
+              let found = 0;
+              for (let i = 0; i < data.length; i += 4) {
+                const [r, g, b, a] = data.slice(i, i + 4);
+                if (a > 100 && Math.max(r, g, b) - Math.min(r, g, b) > 60) found += 1;
+              }
+              return found;
+            }"""
+        )
+        assert between == 0, "no zigzag"
+
+
+def test_fingers_zoom_on_a_narrow_screen(runs: list[str]) -> None:
+    with viewer("mlruns") as (address, _), page_on(address, f"&runs={runs[0][:8]}") as page:
+        page.set_viewport_size({"width": 390, "height": 800})
+        page.reload()
+        drawn(page, "loss", "x[0] === 0 && x[1] === 9999")
+        box = page.locator('.card[data-key="loss"] .u-over').bounding_box()
+        assert box is not None
+        session = page.context.new_cdp_session(page)
+        session.send("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 2})
+
+        def touch(kind: str, *shares: float) -> None:
+            points = [
+                {"x": box["x"] + box["width"] * share, "y": box["y"] + 100, "id": number}
+                for number, share in enumerate(shares)
+            ]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        touch("touchStart", 0.4)
+        for share in (0.45, 0.5, 0.6):
+            touch("touchMove", share)
+        touch("touchEnd")
+        drawn(page, "loss", "x[0] > 3800 && x[0] < 4200 && x[1] > 5800 && x[1] < 6200")
+        touch("touchStart", 0.3, 0.7)
+        for apart in (0.15, 0.1):
+            touch("touchMove", 0.5 - apart, 0.5 + apart)
+        touch("touchEnd")
+        drawn(page, "loss", "x[0] > 2700 && x[0] < 3300 && x[1] > 6700 && x[1] < 7300")
+        page.click("#reset")
+        drawn(page, "loss", "x[0] === 0 && x[1] === 9999")

@@ -112,6 +112,11 @@ function notes(chart, points, view) {
   }
   const left = chart.hidden + chart.lines.reduce((sum, line) => sum + (line.left_out ?? 0), 0);
   if (left) said.push(html`<span class="warn" title="a logarithmic axis cannot show them">${left.toLocaleString("en-US")} not above 0</span>`);
+  const again = chart.lines.filter((line) => line.again);
+  if (again.length) {
+    const where = again.length > 1 ? `${again.length} runs taken up again` : `taken up again at step ${again[0].again.map((step) => number(step, 15)).join(", ")}`;
+    said.push(html`<span title="steps went back there: what had been logged from there on is pale and dashed">${where}</span>`);
+  }
   const waiting = chart.lines.reduce((sum, line) => sum + (line.waiting ?? 0), 0);
   if (waiting) said.push(html`<span title="they wait on this machine">${waiting.toLocaleString("en-US")} not delivered yet</span>`);
   if (!chart.exact && chart.places) {

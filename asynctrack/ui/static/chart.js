@@ -1,4 +1,6 @@
 // One chart on a canvas: uPlot's axes, cursor and zoom, and lines of our own that lose no extreme.
+import { TICKS, traceMark } from "./marks.js";
+import { followFingers } from "./touch.js";
 import { number, place } from "./words.js";
 
 const uPlot = window.uPlot;
@@ -8,6 +10,8 @@ const FONT = "11px system-ui, -apple-system, 'Segoe UI', sans-serif";
 const MANY = 25;
 /** rows of a tooltip at most */
 const MOST_ROWS = 10;
+/** the dashes of what a run had logged before it was taken up again at an earlier step */
+export const BEFORE = [3, 3];
 const NAN = 1, INF = 2, NEGATIVE_INF = 4;
 
 function ink(name) {
@@ -16,20 +20,6 @@ function ink(name) {
 
 /** how far an axis goes: the distance of its ends is a number, too */
 const WIDEST = 8e307;
-
-/** Ticks at 1, 2 or 5 times a power of ten, whatever it is; uPlot's own end at 1e-16. */
-const TICKS = {
-  incrs: (u, axis, low, high) => {
-    const size = Math.floor(Math.log10(high - low));
-    return [-3, -2, -1, 0].flatMap((at) => [1, 2, 5].map((step) => step * 10 ** (size + at)));
-  },
-  splits: (u, axis, low, high, step) => {
-    const found = [];
-    const first = Math.ceil(low / step - 1e-9), count = Math.min(Math.floor(high / step + 1e-9) - first, 100);
-    for (let n = 0; n <= count; n++) found.push(Number(((first + n) * step).toPrecision(12)));
-    return found;
-  },
-};
 
 /** `on`: zoom(low, high), zoomY(low, high), reset(), pick(line, {at, half, value}). */
 export class Plot {
@@ -49,12 +39,13 @@ export class Plot {
   show(chart, look) {
     this.chart = chart;
     const shape = JSON.stringify([
-      chart.lines.map((line) => [line.id ?? line.name, Boolean(line.raw), Boolean(line.band)]),
+      chart.lines.map((line) => [line.id ?? line.name, Boolean(line.raw), line.before.length, Boolean(line.band)]),
       look.x, look.logX, look.logY, look.theme,
     ]);
     this.look = look;
     this.parts = [
       ...chart.lines.filter((line) => line.raw).map((line) => ({ line, cells: line.raw, pale: true })),
+      ...chart.lines.flatMap((line) => line.before.map((cells) => ({ line, cells, pale: true, before: true }))),
       ...chart.lines.map((line) => ({ line, cells: line.cells, pale: false })),
     ];
     this.bounds = this.xBounds();
@@ -150,16 +141,17 @@ export class Plot {
     this.u.over.addEventListener("mouseenter", () => { this.hovered = true; });
     this.u.over.addEventListener("mouseleave", () => { this.hovered = this.held = false; this.tip.hidden = true; });
     this.u.over.addEventListener("click", () => this.clicked());
+    followFingers(this.u, (left, right) => this.zoomTo(left, right));
   }
 
   series(part) {
     const name = part.line.id ?? part.line.name;
     const { colour, dash } = this.look.looks.get(name) ?? { colour: ink("--quiet"), dash: [] };
-    const thin = part.pale || this.parts.length >= MANY;
+    const thin = (part.pale && !part.before) || this.parts.length >= MANY;
     return {
-      stroke: part.pale ? `${colour}55` : colour,
+      stroke: part.before ? `${colour}aa` : part.pale ? `${colour}55` : colour,
       width: thin ? 1 : 1.5,
-      dash: thin || !dash.length ? undefined : dash,
+      dash: part.before ? BEFORE : thin || !dash.length ? undefined : dash,
       fill: part.line.band && !part.pale ? `${colour}2b` : undefined,
       points: { show: false },
       spanGaps: true,
@@ -278,6 +270,13 @@ export class Plot {
     if (width < u.over.clientWidth - 1 && low < high) this.on.zoom(low, high);
   }
 
+  /** Zoom to what is between two places, in pixels; they may be outside, but not what is shown. */
+  zoomTo(left, right) {
+    const { low, high } = this.chart;
+    const from = Math.max(this.u.posToVal(left, "x"), low), to = Math.min(this.u.posToVal(right, "x"), high);
+    if (from < to) this.on.zoom(from, to);
+  }
+
   /** Put the crosshair on another place, from the keyboard. */
   move(by) {
     const x = this.chart.x;
@@ -373,23 +372,6 @@ export class Plot {
 
 function axisText(value) {
   return value === null || value === undefined ? "" : number(value, 4);
-}
-
-/** × for NaN, a filled triangle for ±∞, an open one for what is above or below. Whether it is filled. */
-export function traceMark(pen, kind, x, top, bottom, size) {
-  if (kind === "nan") {
-    pen.moveTo(x - size / 2, top);
-    pen.lineTo(x + size / 2, top + size);
-    pen.moveTo(x + size / 2, top);
-    pen.lineTo(x - size / 2, top + size);
-    return false;
-  }
-  const down = kind === "-inf" || kind === "under";
-  const [y, height] = down ? [bottom, -size] : [top, size];
-  pen.moveTo(x - size / 2, y + height);
-  pen.lineTo(x, y);
-  pen.lineTo(x + size / 2, y + height);
-  return kind === "inf" || kind === "-inf";
 }
 
 function element(kind, className, text = "") {

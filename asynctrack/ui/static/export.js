@@ -1,5 +1,6 @@
 // A chart as a picture, and as what to type for the same in Python or a shell.
-import { traceMark } from "./chart.js";
+import { BEFORE } from "./chart.js";
+import { traceMark } from "./marks.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const FONT = "system-ui, -apple-system, 'Segoe UI', sans-serif";
@@ -48,7 +49,7 @@ function drawing(plot) {
     if (part.line.band && !part.pale) make(lines, "path", { d: traced((pen) => plot.traceBand(part.line.band, pen, pos)), fill: colour, "fill-opacity": 0.17 });
     make(lines, "path", {
       d: traced((pen) => plot.trace(part, pen, pos)), stroke: colour,
-      "stroke-width": part.pale ? 1 : 1.5, "stroke-opacity": part.pale ? 0.33 : 1, "stroke-dasharray": part.pale ? "" : dash.join(" "),
+      "stroke-width": part.pale && !part.before ? 1 : 1.5, "stroke-opacity": part.before ? 0.67 : part.pale ? 0.33 : 1, "stroke-dasharray": part.before ? BEFORE.join(" ") : part.pale ? "" : dash.join(" "),
     });
   }
   for (const { line, x, kind } of plot.marks()) {

@@ -85,6 +85,7 @@ export function unpacked(buffer) {
     for (const line of chart.lines) {
       line.cells = cells(line.at, values);
       line.raw = line.rawat ? cells(line.rawat, values) : null;
+      line.before = (line.before ?? []).map((at) => cells(at, values));
       line.band = line.band ? line.band.map(values) : null;
       line.counts = line.counts === undefined ? null : new Float32Array(buffer, start + line.counts, chart.places);
       line.marks = line.marks === undefined ? null : new Uint8Array(buffer, start + line.marks, chart.places);

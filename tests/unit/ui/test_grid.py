@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asynctrack.reading.smoothing import smoothed
-from asynctrack.ui.grid import INF, NAN, NEGATIVE_INF, Axis, cells_of, ema, grid_of
+from asynctrack.ui.grid import INF, NAN, NEGATIVE_INF, Axis, cells_of, ema, grid_of, takes_of
 
 VALUES = st.lists(st.floats(width=64), max_size=200)
 
@@ -91,3 +92,31 @@ def test_the_widest_axis_has_places(high: float) -> None:
 def test_the_moving_average_is_the_one_that_history_smooth_gives(values: list[float], weight: float) -> None:
     tame = [value if not math.isfinite(value) else math.fmod(value, 1e6) for value in values]
     assert ema(np.array(tame), weight) == pytest.approx(list(smoothed(tame, weight)), rel=1e-6, abs=1e-6, nan_ok=True)
+
+
+@given(st.lists(st.integers(0, 9), max_size=40))
+def test_of_a_line_that_goes_back_each_point_is_current_or_earlier(steps: list[int]) -> None:
+    x = np.array(steps, np.float64)
+    takes = takes_of(x)
+    back = sum(later < before for before, later in pairwise(steps))
+    assert (takes is None) == (not 1 <= back <= 8)
+    if takes is None:
+        return
+    assert takes.again == [float(later) for before, later in pairwise(steps) if later < before]
+    places = [at for part in (*takes.current, *takes.earlier) for at in range(len(steps))[part]]
+    assert sorted(places) == list(range(len(steps)))
+    current = [at for part in takes.current for at in range(len(steps))[part]]
+    assert Axis.of(x[current]).rises
+    for part in takes.earlier:
+        assert Axis.of(x[part]).rises
+        assert part.start < part.stop
+    assert current[-1] == len(steps) - 1, "what was logged last is not replaced"
+
+
+def test_a_long_axis_rises_or_does_not() -> None:
+    x = np.arange(100_000.0)
+    assert Axis.of(x).rises
+    for at in (1, 1 << 14, (1 << 14) + 1, 99_999):
+        broken = x.copy()
+        broken[at] = -1.0
+        assert not Axis.of(broken).rises
