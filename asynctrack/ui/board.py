@@ -215,7 +215,7 @@ class Board:
                 pass  # it has been deleted, or moves from a spool to the store just now: the next list says
             except StoreError as error:
                 trouble = trouble or str(error)
-            points[run_id] = tape.points
+            points[run_id] = dict(tape.points)  # while a chart is made of them, another thread may read what is new
         self._tapes.trim(run_ids)
         return points, trouble
 
@@ -277,7 +277,7 @@ class Board:
         run_id = run.info.run_id
         tape = self._tapes.of(run_id)
         tape.want([key] if kind in ("step", "time", "relative") else [key, kind])
-        points = tape.points
+        points = dict(tape.points)
         index = None
         if key in points:
             x = x_of(kind, run, points, key)

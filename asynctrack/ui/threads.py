@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from traceback import clear_frames
 from typing import TypeVar
 
 __all__ = ["in_thread"]
@@ -32,6 +33,8 @@ async def in_thread(function: Callable[[], T]) -> T:
             result = function()
         except BaseException as raised:  # it is raised where it is awaited
             error = raised
+            # Its traceback holds the frames that it passed, with all that they worked on, until garbage is collected.
+            clear_frames(raised.__traceback__)
         try:
             loop.call_soon_threadsafe(finish, result, error)
         except RuntimeError:

@@ -194,7 +194,7 @@ def test_a_point_is_drawn_before_it_is_delivered_and_the_header_says_what_troubl
 
 
 def test_a_mistake_in_the_looking_thread_ends_the_screen_and_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: Board) -> None:
+    def broken(*_: Any) -> None:
         raise ZeroDivisionError("a mistake")
 
     monkeypatch.setattr(Board, "refresh", broken)

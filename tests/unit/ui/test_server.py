@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
+import gc
 import io
 import json
 import logging
 import math
 import os
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,10 @@ import pytest
 import asynctrack
 from asynctrack.current import store_for
 from asynctrack.errors import NotFoundError, UnavailableError
-from asynctrack.ui import server
+from asynctrack.ui import charts, server
 from asynctrack.ui.board import Board
 from asynctrack.ui.charts import Asked
+from asynctrack.ui.threads import in_thread
 from tests.unit.ui.conftest import Get
 
 
@@ -372,6 +376,50 @@ def test_every_file_of_the_page_is_served_and_the_page_is_light(get: Get) -> Non
     assert size < 100_000
     assert get("/static/../server.py").response.status_code == 404
     assert get("/static/vendor/README.md").response.status_code == 404
+
+
+def test_a_chart_is_of_the_points_of_one_moment(board: Board, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may take in new ones at any time."""
+    board.charts(["loss"], [runs[0]], Asked())
+    before = board.charts(["loss"], [runs[0]], Asked())
+    tape = board._tapes.of(runs[0])
+    real = charts.x_of
+
+    def x_of(*arguments: Any) -> Any:
+        found = real(*arguments)
+        points = tape.points["loss"]
+        tape.points["loss"] = points._replace(
+            **{name: getattr(points, name)[:50] for name in ("steps", "times", "values")}
+        )
+        return found
+
+    monkeypatch.setattr(charts, "x_of", x_of)
+    assert board.charts(["loss"], [runs[0]], Asked()) == before
+
+
+def test_an_error_in_a_thread_holds_nothing_when_it_was_told() -> None:
+    class Large:
+        pass
+
+    seen = []
+
+    def fail() -> None:
+        large = Large()
+        seen.append(weakref.ref(large))
+        raise ValueError
+
+    async def ask() -> None:
+        try:
+            await in_thread(fail)
+        except ValueError:
+            pass
+
+    gc.disable()
+    try:
+        asyncio.run(ask())
+        assert seen[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_an_event_is_json_of_one_line(board: Board) -> None:
