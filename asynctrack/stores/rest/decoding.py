@@ -1,4 +1,5 @@
-"""Entities from a server's JSON. Pure. The wire leaves empty fields out: nothing is indexed without a default.
+"""Entities from a server's JSON. Pure. The wire leaves empty fields out: what may
+be empty is not indexed without a default.
 
 What has another shape than MLflow's servers give it raises `UnavailableError`: something else has answered.
 """
@@ -146,7 +147,7 @@ def file_info_of(answer: Answer) -> FileInfo:
 def metric_of(answer: Answer) -> Metric:
     """One point; NaN and ±Infinity come as strings."""
     return Metric(
-        key=answer.get("key", ""),
+        key=answer["key"],  # never empty: without one it is no metric
         value=float(answer.get("value", 0.0)),
         timestamp=_integer(answer.get("timestamp")) or 0,
         step=_integer(answer.get("step")) or 0,
