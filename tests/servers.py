@@ -174,6 +174,7 @@ class MlflowServer:
             # Another server may answer on this port: only after ours says that it listens is the answer its own.
             listens = "Uvicorn running on" in written or "Listening at" in written
             if listens and _healthy(f"http://127.0.0.1:{port}{self._prefix}"):
+                _load_the_rest(f"http://127.0.0.1:{port}{self._prefix}")
                 return True
             time.sleep(0.05)
         self.kill()
@@ -284,6 +285,13 @@ def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     return {**kept, **settings, "DO_NOT_TRACK": "true", "PYTHONUNBUFFERED": "1"}
+
+
+def _load_the_rest(url: str) -> None:
+    """MLflow's server loads much of itself with the first request, which on a slow machine takes longer than a client
+    waits for an answer."""
+    search = f"{url}/api/2.0/mlflow/experiments/search"
+    httpx.post(search, json={"max_results": 1}, timeout=START_LIMIT, trust_env=False)
 
 
 def _healthy(url: str) -> bool:

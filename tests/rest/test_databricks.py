@@ -18,6 +18,7 @@ from tests.servers import MlflowServer
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     support.impatient(monkeypatch)
+    asynctrack.configure(connect_timeout=30.0)  # messages are counted: that a slow machine is slow is none of them
     asynctrack.set_tracking_uri("databricks")
 
 
