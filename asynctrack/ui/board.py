@@ -257,7 +257,7 @@ class Board:
             sorted(key for key, version in list(self._changes.items()) if version > since),
             self._listing,
             sum(each.waiting for each in found),
-            sum(not self._is_over(each.run.info.run_id) for each in found),
+            sum(each.alive or not RunStatus.is_terminated(each.run.info.status) for each in found),
             round(behind, 2),
             trouble,
         )

@@ -51,7 +51,7 @@ def page_on(address: str, query: str = "") -> Iterator[Page]:
         page.wait_for_selector("#search")  # what answers to the token leads on to the page
         yield page
         browser.close()
-    assert complaints == []
+    assert complaints == [], complaints
 
 
 def drawn(page: Page, key: str, condition: str = "true") -> None:

@@ -57,7 +57,7 @@ def test_everything_can_be_done_by_keys_and_the_address_holds_it(runs: list[str]
         page.wait_for_selector(".panel", state="detached")
         keys.press("f")
         page.wait_for_function("() => document.activeElement.id === 'search'")
-        keys.type("params.lr = '0.3'")
+        keys.insert_text("params.lr = '0.3'")
         page.wait_for_function("() => document.querySelectorAll('.rows tbody tr').length === 1")
         keys.press("Escape")
         keys.press("j")

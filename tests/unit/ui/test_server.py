@@ -278,6 +278,17 @@ def test_what_is_new_is_told_by_key(board: Board, get: Get) -> None:
     asynctrack.end_run()
 
 
+def test_a_run_that_has_ended_and_waits_for_its_delivery_does_not_go_on() -> None:
+    asynctrack.configure(mode="offline")
+    with asynctrack.start_run() as run:
+        run.log_metric("loss", 1.0)
+    asynctrack.shutdown()
+    board = Board(store_for())
+    board.runs()
+    news = board.look([], 0)
+    assert (news.alive, news.waiting > 0) == (0, True)
+
+
 def test_of_many_runs_the_newest_are_listed_at_once_and_all_soon_after(
     runs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
