@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Points", "Tape", "Tapes"]
 
-#: points that are kept of all runs together; about 48 bytes each
+#: points that are kept of all runs together; about 64 bytes each, with the room that they grow into (benchmarks.soak)
 MOST_POINTS = 20_000_000
 #: points that are made doubles at once: a heap keeps what a large array has taken
 _BLOCK = 1 << 14
