@@ -45,6 +45,10 @@ def ship_spools(
     owner_gone: Annotated[
         bool, typer.Option("--owner-gone", help="Assume that programs on other hosts have ended.")
     ] = False,
+    create_missing: Annotated[
+        bool,
+        typer.Option("--create-missing", help="Assume that rank 0 is gone where it has not created its shared run."),
+    ] = False,
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", min=0.0, help="Give up after this time without progress.")
     ] = 60.0,
@@ -79,6 +83,7 @@ def ship_spools(
                 experiment=experiment,
                 watch=watch,
                 owner_gone=owner_gone,
+                create_missing=create_missing,
                 timeout=timeout,
                 progress=progress,
             )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from asynctrack.constants import PARENT_RUN_TAG
 from asynctrack.delivery.lane import Lane
-from asynctrack.delivery.members import begin_part, is_member
+from asynctrack.delivery.members import WAY_OUT, begin_part, creates_run, is_member
 from asynctrack.delivery.missing import find_by_uid, start_waits_in
 from asynctrack.delivery.source import Source
 from asynctrack.delivery.work import Work
@@ -24,7 +24,8 @@ _OPEN = {"RUNNING", "SCHEDULED"}
 
 async def create_run(store: AbstractStore, source: Source, lane: Lane, work: Work) -> RunInfo:
     """The run of ``lane``, of which ``work`` is the first that is delivered. Raises `StoreError`."""
-    spec = await _with_parent(store, source, lane)
+    described_here = lane.spec.run_id is not None or creates_run(lane.spec)
+    spec = await _with_parent(store, source, lane) if described_here else lane.spec
     if is_member(spec):
         return await begin_part(store, source, lane, spec)
     if spec.run_id is not None:
@@ -43,7 +44,8 @@ async def create_run(store: AbstractStore, source: Source, lane: Lane, work: Wor
         if info is not None:
             return info
         if lane.attached:
-            raise UnavailableError(f"run {spec.uid} has not been created yet by the process that started it")
+            hint = f". {WAY_OUT}" if source.adopted else ""
+            raise UnavailableError(f"run {spec.uid} has not been created yet by the process that started it{hint}")
     return await store.create_run(spec)
 
 

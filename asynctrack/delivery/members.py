@@ -21,12 +21,27 @@ if TYPE_CHECKING:
     from asynctrack.delivery.work import EndOfRun
     from asynctrack.entities import RunInfo
 
-__all__ = ["NotBegunError", "Standing", "begin_part", "creates_run", "end_of", "end_part", "is_member", "standings_in"]
+__all__ = [
+    "WAY_OUT",
+    "NotBegunError",
+    "Standing",
+    "begin_part",
+    "creates_run",
+    "end_of",
+    "end_part",
+    "is_member",
+    "missing_creator",
+    "standings_in",
+    "start_tags",
+]
 
 logger = logging.getLogger("asynctrack")
 
 #: from the worst to the best
 _ENDS = ("FAILED", "KILLED", "FINISHED")
+
+#: what helps where whoever is to create a run is gone for good
+WAY_OUT = "If it is gone for good, `asynctrack sync --create-missing` creates the run"
 
 
 class NotBegunError(UnavailableError):
@@ -79,6 +94,32 @@ def creates_run(spec: RunSpec) -> bool:
     """Whether the process that has started ``spec`` creates the run. Of those who share one, one does."""
     own = _own(spec)
     return spec.run_id is None and (own is None or own[1].creates)
+
+
+def start_tags(spec: RunSpec) -> dict[str, str]:
+    """The tags that the start of ``spec`` gives to the run: what describes a shared one, the rank says that creates it.
+    The others keep theirs for the case that it never does."""
+    own = _own(spec)
+    if own is None or creates_run(spec) or spec.run_id is not None:
+        return spec.tags
+    return {own[0]: spec.tags[own[0]]}
+
+
+def missing_creator(specs: Iterable[RunSpec]) -> RunSpec | None:
+    """Of the members of one run, who were to find it and log to it: what to create it with, as whoever was to do so has
+    died before; None where they are no such members. That one's standing is KILLED, unless it begins one day."""
+    own = [(found, spec) for spec in specs if spec.run_id is None and (found := _own(spec)) is not None]
+    if not own:
+        return None
+    latest: dict[str, Standing] = {}
+    for (key, standing), _ in own:
+        if key not in latest or standing.life > latest[key].life:
+            latest[key] = standing
+    (_, last), spec = max(own, key=lambda member: member[0][1].life)
+    gone = Standing("KILLED", last.attempt, last.size, ended=last.begun, creates=True)
+    described = {key: text for key, text in spec.tags.items() if not key.startswith(MEMBER_TAG)}
+    standings = {f"{MEMBER_TAG}0": gone} | latest
+    return spec._replace(tags=described | {key: str(standing) for key, standing in standings.items()})
 
 
 def _own(spec: RunSpec) -> tuple[str, Standing] | None:
@@ -135,7 +176,9 @@ async def begin_part(store: AbstractStore, source: Source, lane: Lane, spec: Run
         if spec.run_id is not None:
             raise NotFoundError(f"no run {spec.run_id} in {store.uri}")
         if not standing.creates or (lane.attached and store.chooses_run_ids):
-            raise NotBegunError(f"run {spec.uid} is not in {store.uri} yet: the rank that creates it has not begun")
+            raise NotBegunError(
+                f"run {spec.uid} is not in {store.uri} yet: the rank that creates it has not begun. {WAY_OUT}"
+            )
         return await store.create_run(spec)
     if lane.attached or source.adopted:
         return found  # what a dead member has left changes no standing, and reopens nothing
@@ -144,8 +187,10 @@ async def begin_part(store: AbstractStore, source: Source, lane: Lane, spec: Run
             "asynctrack: run %s, which has ended, is taken up again, as the job has the same id. Jobs that are to have "
             "runs of their own need different ids (docs/many-processes.md)", found.run_id,
         )  # fmt: skip
-    spec = spec._replace(run_id=found.run_id, experiment_id=None, experiment_name=None)
-    return await store.create_run(spec._replace(tags=spec.tags | await _placed(store, found.run_id, own)))
+    tags = start_tags(lane.spec) | await _placed(store, found.run_id, own)
+    name = spec.run_name if standing.creates or lane.spec.run_id else None
+    spec = spec._replace(run_id=found.run_id, experiment_id=None, experiment_name=None, run_name=name, tags=tags)
+    return await store.create_run(spec)
 
 
 async def _placed(store: AbstractStore, run_id: str, own: tuple[str, Standing]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from asynctrack.constants import UID_TAGS, ViewType
 from asynctrack.delivery.entries import registration_of
 from asynctrack.delivery.lane import Lane
+from asynctrack.delivery.members import creates_run
 from asynctrack.delivery.source import Source
 from asynctrack.errors import NotFoundError, StoreError, UnavailableError
 from asynctrack.journal.frames import FrameFile
@@ -29,7 +30,15 @@ from asynctrack.stores.base import AbstractStore, RunSpec
 if TYPE_CHECKING:
     from asynctrack.entities import RunInfo
 
-__all__ = ["AwaitedRunError", "find_by_uid", "later_owner_of", "look_for", "start_waits_below", "start_waits_in"]
+__all__ = [
+    "AwaitedRunError",
+    "find_by_uid",
+    "later_owner_of",
+    "look_for",
+    "registered_runs",
+    "start_waits_below",
+    "start_waits_in",
+]
 
 _UID = re.compile(r"[0-9a-f]{32}")
 #: experiments that are searched at once
@@ -103,7 +112,7 @@ def later_owner_of(source: Source, names: set[str]) -> str | None:
     def takes_it_up(path: str, owner: Owner) -> bool:
         if owner.created < source.spool.owner.created or owner.host != host_name() or not is_held(path)[0]:
             return False
-        return any(not attached and spec.run_id in names for _, spec, attached in _registered(path))
+        return any(not attached and spec.run_id in names for _, spec, attached in registered_runs(path))
 
     return _beside(source, takes_it_up)
 
@@ -128,8 +137,9 @@ def _first(home: str, own: str | None, wanted: Callable[[str, Owner], bool]) -> 
     return None
 
 
-def _registered(path: str) -> list[tuple[int, RunSpec, bool]]:
-    """The runs of a spool: number, what they were registered with, and whether they are only logged to."""
+def registered_runs(path: str) -> list[tuple[int, RunSpec, bool]]:
+    """The runs of a spool: number, what they were registered with, and whether they are only logged to. Raises OSError,
+    and ValueError where it is no spool that can be read."""
     file = FrameFile(os.path.join(path, "registry"), create=False)
     try:
         registry = RegistryReader(file)
@@ -142,8 +152,8 @@ def _registered(path: str) -> list[tuple[int, RunSpec, bool]]:
 
 def _would_create(path: str, owner: Owner, uid: str) -> bool:
     """Raises OSError, and ValueError where it is no spool that can be read."""
-    for number, spec, attached in _registered(path):
-        if spec.uid != uid or spec.run_id is not None or attached:
+    for number, spec, attached in registered_runs(path):
+        if spec.uid != uid or attached or not creates_run(spec):
             continue
         registry = FrameFile(os.path.join(path, "registry"), create=False)
         try:

@@ -12,7 +12,7 @@ from asynctrack.delivery.work import EndOfRun
 from asynctrack.journal.spool import Spool
 from asynctrack.stores.base import Batch
 
-__all__ = ["OrphanEnds", "latest_point"]
+__all__ = ["OrphanEnds", "last_sign_of_life", "latest_point"]
 
 #: ms by which the kernel may be late in noting that a mapped file was written
 _LATE = 60_000
@@ -26,7 +26,7 @@ class OrphanEnds:
         self._status = status
         self._created = spool.owner.created
         #: its last sign of life, in ms
-        self._died_at = _last_sign_of_life(spool)
+        self._died_at = last_sign_of_life(spool.path)
 
     def decide(self, lane: Lane, owned: Container[str], attached: Container[str]) -> EndOfRun | bool:
         """What becomes of a run that is delivered: the end to give it; True: nothing is left to do for it, False: that
@@ -48,12 +48,13 @@ class OrphanEnds:
         return latest if began <= latest <= self._died_at + _LATE else self._died_at
 
 
-def _last_sign_of_life(spool: Spool) -> int:
-    """When the owner of a spool last wrote to it, in ms, as far as its files tell; those of a consumer do not count."""
+def last_sign_of_life(path: str | None) -> int:
+    """When the owner of the spool in ``path`` last wrote to it, in ms, as far as its files tell; those of a consumer do
+    not count."""
     times = []
     try:
-        with os.scandir(spool.path or "") as found:
-            times = [entry.stat().st_mtime for entry in found if _is_owners(entry.name)] if spool.path else []
+        with os.scandir(path or "") as found:
+            times = [entry.stat().st_mtime for entry in found if _is_owners(entry.name)] if path else []
     except OSError:
         pass  # now will have to do
     return int(max(times, default=time.time()) * 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import weakref
 from collections.abc import Callable
 
@@ -49,8 +50,11 @@ class Teller:
 
     def awaits(self, source: Source, lane: Lane, error: StoreError) -> None:
         """Another process is to create the run."""
-        if lane.backoff.failed_at - lane.backoff.failing_since > _STARTING and self._first(lane, error):
-            logger.warning("asynctrack: %s. Events are kept in %s until it has", error, _place(source))
+        waited = lane.backoff.failed_at - lane.backoff.failing_since
+        if source.adopted:  # it has waited since long before
+            waited = max(waited, time.time() - lane.spec.start_time / 1000)
+        if waited > _STARTING and self._first(lane, error):
+            logger.warning("asynctrack: %s. Events are kept in %s until then", error, _place(source))
 
     def upload_fails(self, source: Source, lane: Lane, upload: Upload, error: StoreError) -> None:
         """Where artifacts are kept may fail alone."""

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from asynctrack.delivery.entries import put_into, registration_of, run_of, upload_of
+from asynctrack.delivery.members import start_tags
 from asynctrack.delivery.work import EndOfRun, Part
 from asynctrack.journal.locks import is_held
 from asynctrack.journal.owner import Owner, host_name
@@ -75,7 +76,7 @@ class Held:
     def tags(self) -> Iterator[tuple[str, str]]:
         """The tags that wait, in order; those of a start first."""
         if self.begins:
-            yield from self.spec.tags.items()
+            yield from start_tags(self.spec).items()
         yield from (entry for number in sorted(self.parts) for entry in self.parts[number].batch.tags)
 
     def stands(self, positions: Positions, *, chooses_ids: bool) -> None:

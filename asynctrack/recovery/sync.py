@@ -12,11 +12,12 @@ from asynctrack.arguments import checked_name, flag_of, path_of, several, timeou
 from asynctrack.clock import monotonic
 from asynctrack.errors import AsynctrackError, InvalidInputError
 from asynctrack.journal.homes import remove_emptied
+from asynctrack.journal.locks import is_held
 from asynctrack.journal.owner import lost_owner, read_owner
 from asynctrack.journal.survey import find_ownerless, find_spools
 from asynctrack.recovery.shipment import Shipment
 from asynctrack.settings import current_settings
-from asynctrack.stores.io import ThreadedIO, in_event_loop
+from asynctrack.stores.io import InlineIO, ThreadedIO, drive, in_event_loop
 from asynctrack.stores.uri import open_store, resolve_store_uri
 from asynctrack.values import shortened
 
@@ -51,6 +52,7 @@ def sync(
     experiment: str | None = None,
     watch: bool = False,
     owner_gone: bool = False,
+    create_missing: bool = False,
     timeout: float = 60.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Shipment]:
@@ -69,6 +71,11 @@ def sync(
     ``owner_gone``: assume that programs on other hosts have ended. Their locks
     cannot be seen from this host.
 
+    ``create_missing``: assume that who was to create a run, and has not, is
+    gone for good: rank 0 of a shared run that died before its `start_run`, or
+    whose spool is lost. The run is created as the other ranks describe it, and
+    that rank counts as KILLED. Not with ``watch``.
+
     ``timeout``: after that many seconds without progress at a store, the rest
     stays in the spools (not with ``watch``).
 
@@ -85,6 +92,8 @@ def sync(
     _refuse_empty(to=to, experiment=experiment)
     experiment = None if experiment is None else checked_name(experiment)
     watch, owner_gone = flag_of("watch", watch), flag_of("owner_gone", owner_gone)
+    if flag_of("create_missing", create_missing) and watch:
+        raise InvalidInputError("create_missing= is about programs that are gone, and watch= waits for them; give one")
     patience = timeout_of(timeout)
     if patience is None or patience < 0:
         raise InvalidInputError(f"timeout={shortened(timeout)}: it must be a number of seconds, 0 or more")
@@ -115,6 +124,8 @@ def sync(
     try:
         jobs.assign(os.path.abspath(path) for path in paths)
         look = (lambda: spool_paths(spool_dir)) if watch and spools is None else None
+        if create_missing:
+            jobs.create_missing(experiment)
         if jobs.running:
             _carry_out(jobs, look, progress)
         if spools is None:
@@ -222,6 +233,20 @@ class _Jobs:
         # In the order in which the caller named them.
         self.results = {path: self.results[path] for path in [*self.results, *owners]}
         return new
+
+    def create_missing(self, experiment: str | None) -> None:
+        """Create the runs that the assigned spools wait for, and that nobody else will create."""
+        from asynctrack.recovery.missing import create_missing_runs
+
+        for uri in self.running:
+            spools = [path for path, result in self.results.items() if result.store == uri]
+            if self._target is not None:  # living programs deliver to the store that they meant
+                spools = [path for path in spools if not is_held(path)[0]]
+            store = open_store(uri, InlineIO(), offline=False)
+            try:
+                drive(create_missing_runs(store, spools, experiment))
+            finally:
+                drive(store.aclose())
 
     def counts(self) -> tuple[int, int]:
         """The number of events dealt with so far, and about how many are left."""

@@ -68,10 +68,7 @@ def share_of(spec: RunSpec, per_rank: object) -> Share:
     now = time.time_ns() // 1_000_000
     # As `asynctrack.delivery.members.Standing` reads it, which is loaded only when something is delivered.
     standing = f"RUNNING {attempt} {size} {now} 0 {int(creates)}"
-    described = creates or spec.run_id is not None
-    # What describes a new run, the rank says that creates it.
-    tags = {**(spec.tags if described else {}), f"{MEMBER_TAG}{name}": standing}
-    spec = spec._replace(uid=uid, run_name=spec.run_name if described else None, tags=tags)
+    spec = spec._replace(uid=uid, tags={**spec.tags, f"{MEMBER_TAG}{name}": standing})
     return Share(spec, prefix, creates or (rank is not None and rank.number == 0))
 
 

@@ -12,7 +12,7 @@ from asynctrack.current import store_for
 from asynctrack.reading.looking import Look, look
 from asynctrack.reading.runs import find_runs
 from asynctrack.stores.io import drive
-from tests.fault.programs import LIMIT, finish, recover, spools, start
+from tests.fault.programs import LIMIT, Lab, file_lab, finish, recover, spools, start
 from tests.mlruns import StoredRun, only_run, read_runs
 
 #: logs 500 points, says so, waits for a line and ends
@@ -214,6 +214,116 @@ def test_ranks_that_all_die_are_ended_by_the_next_program(tmp_path: Path) -> Non
     (run,) = [run for run in read_runs(tmp_path / "mlruns").values() if run.tags["mlflow.runName"] == "together"]
     assert run.status == "KILLED"
     assert steps_by_rank(run) == every_step_of(2)
+
+
+#: offline; rank 0 may be missing
+LEFT = """
+import asynctrack, os
+rank = os.environ["RANK"]
+with asynctrack.start_run(shared=True, run_name="together", tags={"team": "cv", "from": rank}) as run:
+    for step in range(50):
+        run.log_metric("loss", int(rank) + step / 512, step)
+    run.set_tag("by" + rank, "hand")
+    if rank == os.environ.get("RAISES"):
+        raise ValueError("as told")
+"""
+
+
+def leave_ranks(lab: Lab, *ranks: int, **environment: str) -> None:
+    """Ranks of a job of three, whose spools are left."""
+    common = {"WORLD_SIZE": "3", "ASYNCTRACK_JOB": lab.folder.name, "ASYNCTRACK_MODE": "offline", **environment}
+    for program in [lab.start(LEFT, RANK=str(rank), **common) for rank in ranks]:
+        finish(program)
+
+
+def sync(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What a person does about it."""
+    command = f"import sys; from asynctrack.cli import main; sys.argv = {['asynctrack', 'sync', *arguments]!r}; main()"
+    return finish(start(command, lab.folder, **lab.environment))
+
+
+def points_by_rank(run: StoredRun) -> dict[int, int]:
+    return {rank: len(found) for rank, found in steps_by_rank(run).items()}
+
+
+def test_a_run_whose_first_rank_is_gone_for_good_is_created_by_order(lab: Lab) -> None:
+    """The others describe the run as the first would have done, and that one counts as killed. Should it only have been
+    late, what it says counts."""
+    leave_ranks(lab, 1, 2)
+    assert sync(lab, "--create-missing").returncode == 0
+    run = lab.only_run()
+    assert (run.status, points_by_rank(run)) == ("KILLED", {1: 50, 2: 50})
+    assert (run.tags["mlflow.runName"], run.tags["team"], run.tags["from"] in "12") == ("together", "cv", True)
+    assert (run.tags["by1"], run.tags["by2"]) == ("hand", "hand")
+    standings = {rank: run.tags[f"mlflow.asynctrack.rank.{rank}"].split(" ") for rank in range(3)}
+    assert [standing[0] for standing in standings.values()] == ["KILLED", "FINISHED", "FINISHED"]
+    assert run.meta["end_time"] == max(int(standing[4]) for standing in standings.values())
+    assert not lab.spools()
+    assert sync(lab, "--create-missing").stdout == "Nothing waits: there are no spools here.\n"
+    leave_ranks(lab, 0)  # it was only late
+    assert sync(lab).returncode == 0
+    run = lab.only_run()
+    assert (run.status, points_by_rank(run)) == ("FINISHED", {0: 50, 1: 50, 2: 50})
+
+
+def test_a_rank_that_has_failed_counts_for_more_than_one_that_never_began(tmp_path: Path) -> None:
+    lab = file_lab(tmp_path)
+    leave_ranks(lab, 1, 2, RAISES="2")
+    left = sync(lab, "--timeout", "0.2")
+    assert (left.returncode, lab.runs()) == (1, {}), "nothing tells it from one that begins late"
+    assert left.stdout.count("If it is gone for good, `asynctrack sync --create-missing` creates the run") == 2
+    assert sync(lab, "--create-missing").returncode == 0
+    assert lab.only_run().status == "FAILED"
+
+
+def test_a_first_rank_that_is_only_to_be_delivered_is_not_missing(tmp_path: Path) -> None:
+    lab = file_lab(tmp_path)
+    leave_ranks(lab, 1, 0, 2)
+    assert sync(lab, "--create-missing").returncode == 0
+    run = lab.only_run()
+    assert (run.status, run.tags["from"], points_by_rank(run)) == ("FINISHED", "0", {0: 50, 1: 50, 2: 50})
+
+
+def test_the_other_ranks_may_be_alive_when_the_order_comes(tmp_path: Path) -> None:
+    """They deliver by themselves what has waited; the first may begin after all, and describes the run then."""
+    code = RANK.replace("    run.flush()\n", "").replace('run_name="together"', 'run_name=f"by {rank}"')
+    where = {"MLFLOW_TRACKING_URI": "mlruns", "WORLD_SIZE": "2", "ASYNCTRACK_JOB": "job"}
+    ranks = [start(code, tmp_path, RANK="1", **where)]
+    assert ranks[0].stdout is not None
+    assert ranks[0].stdout.readline() == "logged\n"
+    assert sync(file_lab(tmp_path), "--create-missing").returncode == 0
+    run = only_run(tmp_path / "mlruns")
+    assert (run.status, run.meta["run_name"]) == ("RUNNING", "by 1")
+    ranks.append(start(code, tmp_path, RANK="0", **where))
+    for program in ranks:
+        assert finish_with(program, "end\n").returncode == 0
+    run = only_run(tmp_path / "mlruns")
+    assert (run.status, run.meta["run_name"], steps_by_rank(run)) == ("FINISHED", "by 0", every_step_of(2))
+
+
+#: its worker's spool is left, and its own is lost with the machine that it was on, say
+WORKER_LEFT = """
+import asynctrack, os, shutil
+run = asynctrack.start_run(run_name="parent")
+if os.fork() == 0:
+    run.log_metric("loss", 1.0)
+    os._exit(0)
+os.wait()
+shutil.rmtree(run._state.engine.journal.spool.path)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("lab", ["server"], indirect=True)
+def test_a_worker_whose_program_is_lost_with_its_spool_is_delivered_by_order(lab: Lab) -> None:
+    """To a server, which gives runs their ids: a folder, or a database, takes the run as the worker knows it."""
+    lab.run(WORKER_LEFT, ASYNCTRACK_MODE="offline")
+    assert sync(lab, "--timeout", "0.2").returncode == 1
+    assert sync(lab, "--create-missing").returncode == 0
+    run = lab.only_run()
+    assert (run.status, len(run.metrics["loss"]), run.tags["mlflow.runName"]) == ("KILLED", 1, "parent")
+    assert run.meta["end_time"] >= run.meta["start_time"]
+    assert not lab.spools()
 
 
 BY_ID = """

@@ -6,7 +6,7 @@ import pytest
 
 from asynctrack import start_run
 from asynctrack.constants import MEMBER_TAG
-from asynctrack.delivery.members import standings_in
+from asynctrack.delivery.members import standings_in, start_tags
 from asynctrack.errors import InvalidInputError
 from asynctrack.runs import sharing
 from asynctrack.runs.sharing import again, share_of
@@ -38,8 +38,9 @@ def test_ranks_come_to_the_same_run_and_the_first_describes_it(monkeypatch: pyte
     first, second = (share.spec for share in found)
     assert first.uid == second.uid != SPEC.uid
     assert (first.run_name, first.tags["team"]) == ("together", "cv")
-    assert second.run_name is None
-    assert "team" not in second.tags
+    assert start_tags(first) == first.tags
+    assert list(start_tags(second)) == [f"{MEMBER_TAG}1"]
+    assert (second.run_name, second.tags["team"]) == ("together", "cv"), "for the case that the first never begins"
     standings = standings_in(first.tags) | standings_in(second.tags)
     assert {rank: (one.status, one.size, one.creates) for rank, one in standings.items()} == {
         "0": ("RUNNING", 2, True),
