@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.postgres import Postgres
 
 programs.heed_signals()
+# Where this is set, each of the thousands of programs that tests start compiles the package and its libraries anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # No example is timed: on a machine that does other things, too, one in a thousand takes a second.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

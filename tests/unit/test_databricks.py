@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-from databricks.sdk.config import Config
 
 from tests.databricks import SIGNED_HEADER, DatabricksHost
 from tests.faults import LoseAnswer
@@ -18,7 +17,13 @@ from tests.servers import MlflowServer
 
 API = "/api/2.0/mlflow"
 NAMES = (f"/Users/someone@example.com/x{number}" for number in itertools.count())
-BOUNDED: dict[str, Any] = {"retry_timeout_seconds": 5, "http_timeout_seconds": 5}
+
+
+def signed_in(**how: Any) -> Any:
+    """The SDK's way to sign in."""
+    from databricks.sdk.config import Config  # takes seconds
+
+    return Config(retry_timeout_seconds=5, http_timeout_seconds=5, **how)
 
 
 @pytest.fixture
@@ -43,7 +48,7 @@ def new_run(client: httpx.Client) -> dict[str, Any]:
 
 
 def test_the_sdk_signs_in_with_a_personal_token(host: DatabricksHost) -> None:
-    config = Config(host=host.url, token=host.token, **BOUNDED)
+    config = signed_in(host=host.url, token=host.token)
     assert config.authenticate() == {"Authorization": f"Bearer {host.token}"}
     assert (config.auth_type, config.workspace_id) == ("pat", host.workspace_id)
     answer = httpx.get(f"{host.url}{API}/experiments/get?experiment_id=0", headers=config.authenticate())
@@ -58,12 +63,11 @@ def test_the_sdk_signs_in_as_a_service_principal_and_renews_its_token_in_time(
     sqlite_server: MlflowServer, tmp_path: Path
 ) -> None:
     with DatabricksHost(sqlite_server.url, tmp_path, token_seconds=0) as host:
-        config = Config(
+        config = signed_in(
             host=host.url,
             client_id=host.client_id,
             client_secret=host.client_secret,
             disable_async_token_refresh=True,
-            **BOUNDED,
         )
         assert config.auth_type == "oauth-m2m"
         first, second = config.authenticate(), config.authenticate()
@@ -73,16 +77,16 @@ def test_the_sdk_signs_in_as_a_service_principal_and_renews_its_token_in_time(
 
 
 def test_the_sdk_keeps_a_token_that_is_good_and_a_wrong_secret_gets_none(host: DatabricksHost) -> None:
-    config = Config(host=host.url, client_id=host.client_id, client_secret=host.client_secret, **BOUNDED)
+    config = signed_in(host=host.url, client_id=host.client_id, client_secret=host.client_secret)
     assert config.authenticate() == config.authenticate()
     assert len(host.issued) == 1
-    wrong = Config(host=host.url, client_id=host.client_id, client_secret="wrong", **BOUNDED)
+    wrong = signed_in(host=host.url, client_id=host.client_id, client_secret="wrong")
     with pytest.raises(ValueError, match="invalid_client"):
         wrong.authenticate()
 
 
 def test_every_request_to_the_api_needs_a_token_that_is_good_now(host: DatabricksHost) -> None:
-    config = Config(host=host.url, client_id=host.client_id, client_secret=host.client_secret, **BOUNDED)
+    config = signed_in(host=host.url, client_id=host.client_id, client_secret=host.client_secret)
     headers, url = config.authenticate(), f"{host.url}{API}/experiments/get?experiment_id=0"
     assert httpx.get(url, headers=headers).status_code == 200
     host.revoke()
@@ -174,7 +178,7 @@ def test_artifacts_go_to_signed_addresses_without_a_second_way_to_sign_in(
 
 def test_a_fault_proxy_may_stand_before_it(host: DatabricksHost) -> None:
     with FaultProxy(host.url) as proxy:
-        config = Config(host=proxy.url, client_id=host.client_id, client_secret=host.client_secret, **BOUNDED)
+        config = signed_in(host=proxy.url, client_id=host.client_id, client_secret=host.client_secret)
         url = f"{proxy.url}{API}/experiments/create"
         proxy.plan(LoseAnswer(), path="experiments/create")
         name = next(NAMES)

@@ -23,7 +23,11 @@ MAY_IMPORT = {"signal", "tempfile"}
 #: what waits for more than the local disk
 FAR = ("stores", "artifacts", "delivery")
 
-PACKAGE = Package(Path(asynctrack.__file__).parent)
+
+@pytest.fixture(scope="module")
+def package() -> Package:
+    """Ours. Reading it takes seconds."""
+    return Package(Path(asynctrack.__file__).parent)
 
 
 def roots(package: Package) -> Iterator[str]:
@@ -128,9 +132,9 @@ def late_imports(package: Package) -> list[str]:
     ]
 
 
-def test_what_a_signal_handler_comes_to_is_known() -> None:
+def test_what_a_signal_handler_comes_to_is_known(package: Package) -> None:
     """Among it what it is there for: else the other tests here would find nothing because they look at nothing."""
-    found = {function.name.removeprefix("asynctrack.") for function in in_handlers(PACKAGE)}
+    found = {function.name.removeprefix("asynctrack.") for function in in_handlers(package)}
     assert {
         "engine.shutdown:Shutdown.carry_out_in_a_handler",
         "runs.state:RunState.log_end",
@@ -139,20 +143,20 @@ def test_what_a_signal_handler_comes_to_is_known() -> None:
         "journal.frames:FrameFile.append",
         "engine.left:say_what_is_left",
     } <= found
-    assert not_there(PACKAGE) <= PACKAGE.functions.keys()
+    assert not_there(package) <= package.functions.keys()
 
 
-def test_a_signal_handler_comes_to_no_lock_that_does_not_open_again_for_its_own_thread() -> None:
-    assert wrong_locks(PACKAGE) == []
+def test_a_signal_handler_comes_to_no_lock_that_does_not_open_again_for_its_own_thread(package: Package) -> None:
+    assert wrong_locks(package) == []
 
 
-def test_a_signal_handler_imports_nothing() -> None:
-    assert late_imports(PACKAGE) == []
+def test_a_signal_handler_imports_nothing(package: Package) -> None:
+    assert late_imports(package) == []
 
 
-def test_no_lock_that_a_signal_handler_waits_for_is_held_over_an_import_or_a_store() -> None:
-    assert waited_for(PACKAGE)
-    assert held_for_long(PACKAGE) == []
+def test_no_lock_that_a_signal_handler_waits_for_is_held_over_an_import_or_a_store(package: Package) -> None:
+    assert waited_for(package)
+    assert held_for_long(package) == []
 
 
 SIGNALS = "import threading\nfrom p.engine.hooks import Hooks\ndef _handle(hooks: Hooks):\n    hooks.run()\n"
