@@ -47,6 +47,9 @@ class Credentials(Protocol):
         May block while a token is fetched. Raises `AuthenticationError`, saying what to do, and `UnavailableError`.
         """
 
+    def blocks(self) -> bool:
+        """Whether the next `headers` may wait for somebody: then it is not for an event loop."""
+
     def describe(self) -> str:
         """Where the credentials come from, for the message when a server refuses them. Raises nothing."""
 
@@ -70,6 +73,10 @@ class Guarded:
     """An object that holds a secret, or a way to one."""
 
     __slots__ = ()
+
+    def blocks(self) -> bool:
+        """They may have to be fetched."""
+        return True
 
     def refused(self) -> None:
         """Nothing is kept: what is looked up is looked up anew for each request."""
@@ -143,6 +150,9 @@ class UserinfoCredentials(Guarded):
         username, password = map(Secret, userinfo)
         self._headers = basic_header(username, password, "the tracking URI", url)
 
+    def blocks(self) -> bool:
+        return False
+
     def headers(self) -> dict[str, str]:
         return dict(self._headers)
 
@@ -157,6 +167,10 @@ class EnvironmentCredentials(Guarded):
 
     def __init__(self, url: str) -> None:
         self._url = url
+
+    def blocks(self) -> bool:
+        """Where there is a file to be read."""
+        return not (os.environ.get(USERNAME) and os.environ.get(PASSWORD)) and os.path.lexists(_credentials_file())
 
     def headers(self) -> dict[str, str]:
         _refuse_unsupported(self._url)
@@ -283,7 +297,9 @@ def _username_and_password(url: str) -> tuple[Secret, Secret, str]:
     given = " and ".join(name for name in (USERNAME, PASSWORD) if os.environ.get(name))
     if username and password:
         return username, password, given
-    path = os.path.expanduser("~/.mlflow/credentials")
+    path = _credentials_file()
+    if not os.path.lexists(path):
+        return username, password, given
     parser = configparser.ConfigParser(strict=False)
     read_ini(path, parser)
     if not parser.has_section("mlflow"):
@@ -296,6 +312,10 @@ def _username_and_password(url: str) -> tuple[Secret, Secret, str]:
     else:
         return username, password, f"{given} and {path}" if given else path
     raise AuthenticationError(f"no credentials for {url}: write % as %% in {path}, as MLflow wants it")
+
+
+def _credentials_file() -> str:
+    return os.path.expanduser("~/.mlflow/credentials")
 
 
 def _refuse_unsupported(url: str) -> None:

@@ -220,7 +220,8 @@ class RestClient:
         self, asked: _Asked, content: bytes | Iterable[bytes] | AsyncIterable[bytes] | None, seconds: float
     ) -> httpx.Request:
         # Fetching a token, or finding out where Databricks is, may take a request of its own.
-        base, credentials = await self.io.call(self._who_and_where)
+        blocks = self._credentials.blocks()
+        base, credentials = await self.io.call(self._who_and_where) if blocks else self._who_and_where()
         absolute = "://" in asked.path
         url = httpx.URL(asked.path if absolute else base + asked.path)
         # What has an address of its own is signed for, which a second way to sign in would spoil.

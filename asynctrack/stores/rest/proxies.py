@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import ssl
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -27,6 +28,8 @@ T = TypeVar("T")
 #: kinds of proxies, and what httpx calls them; those before 0.28 do not know socks5h, but both ask the proxy for names
 _KINDS = {"http": "http", "https": "https", "socks5": "socks5", "socks5h": "socks5", "socks": "socks5"}
 _PORTS = {"http": 80, "https": 443}
+#: the environment as a Unix keeps it: to decode all of its names at each request costs as much as the rest here
+_environ: Any = getattr(os.environ, "_data", {})
 
 
 class Route(NamedTuple):
@@ -82,6 +85,8 @@ class Route(NamedTuple):
 
 def route_to(url: httpx.URL) -> Route | None:
     """The proxy for a server; None if it is reached directly. Raises nothing."""
+    if not _may_have_proxies():
+        return None
     proxies = getproxies()
     proxy = (proxies.get(url.scheme, "") or proxies.get("all", "")).strip()
     if not proxy or _is_exempt(url.host.lower(), url.port or _PORTS.get(url.scheme)):
@@ -89,6 +94,13 @@ def route_to(url: httpx.URL) -> Route | None:
     names = [name for key in (url.scheme, "all") for name in (f"{key}_proxy", f"{key}_proxy".upper())]
     named = [name for name in names if os.environ.get(name, "").strip() == proxy]
     return Route(proxy, named[0] if named else "the system's settings")
+
+
+def _may_have_proxies() -> bool:
+    """Whether `getproxies`, which takes a tenth of a request's time, may find one."""
+    if sys.platform in ("darwin", "win32"):
+        return True
+    return any(name[-6:].lower() == b"_proxy" for name in list(_environ))
 
 
 def _is_exempt(host: str, port: int | None) -> bool:

@@ -406,6 +406,19 @@ def test_a_credentials_file_that_cannot_be_read_is_named(home: Path) -> None:
         credentials_for(URL).headers()
 
 
+def test_only_what_has_to_be_fetched_or_read_blocks(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything else is looked up where the request is made: a helper thread costs as much as the request."""
+    assert credentials_for(URL, token=lambda: "t").blocks()
+    assert not credentials_for(URL, userinfo=("u", "p")).blocks()
+    assert not credentials_for(URL).blocks()
+    write_credentials(home, "[mlflow]\nmlflow_tracking_username = f\nmlflow_tracking_password = f\n")
+    assert credentials_for(URL).blocks(), "a home directory may be far away"
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "u")
+    assert credentials_for(URL).blocks()
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "p")
+    assert not credentials_for(URL).blocks(), "the file is not looked at"
+
+
 def test_nothing_that_holds_a_secret_shows_it_or_is_pickled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", SECRET)
     holders: list[object] = [

@@ -83,6 +83,24 @@ def test_it_serves_one_event_loop_after_another(run: object, proxy: FaultProxy) 
     assert proxy.connections == 2
 
 
+def test_on_a_loop_a_request_needs_a_helper_thread_only_to_fetch_credentials(
+    proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two handovers between threads for each request would cost as much as the request itself."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    async def call(token: str | None) -> None:
+        client = client_of(proxy.url, token).over(ThreadedIO())
+        assert await client.call("GET", "/api/x") == {}
+        await client.aclose()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("anyio.to_thread.run_sync", lambda *_: pytest.fail("a helper thread"))
+        asyncio.run(call(None))
+    asyncio.run(call("t"))
+    assert proxy.requests[-1].header("authorization") == "Bearer t"
+
+
 def test_threads_share_its_connections(proxy: FaultProxy, client: RestClient) -> None:
     """It may be used from any of them."""
     threads = [threading.Thread(target=lambda: drive(client.call("GET", "/api/x"))) for _ in range(8)]

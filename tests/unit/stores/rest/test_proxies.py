@@ -143,6 +143,21 @@ def test_an_entry_for_another_port_does_not_count(listed: str, server: str, monk
 # ── requests through them
 
 
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="the system's settings count, too")
+def test_an_environment_without_proxies_is_not_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may change between two requests, and spelling does not matter; but to decode all of it each time is dear."""
+    url = httpx.URL("http://tracking.example:5000")
+    with monkeypatch.context() as patch:
+        patch.setattr("asynctrack.stores.rest.proxies.getproxies", lambda: pytest.fail("looked through"))
+        assert route_to(url) is None
+    monkeypatch.setenv("Http_Proxy", P)
+    route = route_to(url)
+    assert route is not None
+    assert route.proxy == P
+    monkeypatch.delenv("Http_Proxy")
+    assert route_to(url) is None
+
+
 def client_of(url: str) -> RestClient:
     return RestClient(lambda: url, credentials_for(url), InlineIO(), connect_timeout=2.0)
 
