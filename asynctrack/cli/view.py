@@ -58,6 +58,7 @@ def view(
         token = secrets.token_urlsafe(18)
         address = f"http://127.0.0.1:{socket.getsockname()[1]}/?token={token}"
         typer.echo(f"{board.store.uri}\n  {address}\nCtrl-C ends it.")
+        board.begin()  # while the browser starts
         _serve(Server(board, token, allowed_host or (), edit=edit), socket, None if no_browser else address)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from asynctrack.clock import monotonic
-from asynctrack.ui.board import FIRST_RUNS, Board, News
+from asynctrack.ui.board import Board, News
 
 if TYPE_CHECKING:
     from asynctrack.reading.runs import FoundRun
@@ -62,7 +62,7 @@ class Watcher:
 
     def _run(self) -> None:
         try:
-            self._board.refresh(FIRST_RUNS)
+            self._board.begin(wait=True)
             while not self._stopped:
                 begun = monotonic()
                 self._wake.clear()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +14,7 @@ from asynctrack.reading.runs import FoundRun, find_runs
 from asynctrack.stores.io import drive
 from asynctrack.ui.charts import Asked, chart_of, nearest, packed, x_of
 from asynctrack.ui.extremes import Extremes
+from asynctrack.ui.listing import MOST_RUNS, Listing
 from asynctrack.ui.tapes import Tapes
 
 if TYPE_CHECKING:
@@ -26,13 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Board", "News"]
 
-#: runs that are listed at most, and at first: of thousands that were never read before the newest are there in a second
-MOST_RUNS, FIRST_RUNS = 10_000, 100
-#: seconds between two looks at a run's points, and between two listings; a look that takes long is not repeated before
-#: it has taken a part of the time only
-_LOOK_EVERY, _LIST_EVERY, _PART = 0.1, 2.0, 10
-#: seconds after the first runs before all are listed: so long their charts have the processor
-_FIRST_ALONE = 1.0
+#: seconds between two looks at a run's points
+_LOOK_EVERY = 0.1
 #: keys of one request for charts
 MOST_KEYS = 64
 
@@ -58,15 +52,7 @@ class Board:
     def __init__(self, store: AbstractStore) -> None:
         self.store = store
         self._tapes = Tapes(store)
-        self._found: dict[str, FoundRun] = {}
-        self._sorted_ids: list[str] = []
-        self._experiments: dict[str, str] = {}
-        self._listing = 0
-        self._is_whole = False
-        self._shape: Any = None
-        self._listed_at, self._list_at = -math.inf, -math.inf
-        self._listing_lock = threading.Lock()
-        self._trouble: str | None = None
+        self._listing = Listing(store, self._listed)
         #: when a look began that the store has answered
         self._fresh_at: float | None = None
         self._version = 0
@@ -77,52 +63,35 @@ class Board:
 
     # ── runs
 
-    def refresh(self, most: int = MOST_RUNS) -> None:
-        """List the runs anew. The store's trouble is remembered, and what was listed before stays. ``most``: at first
-        so many; all others with the next `look`."""
-        with self._listing_lock:
-            begun = monotonic()
-            try:
-                found = drive(find_runs(self.store, limit=most))
-                if found.trouble is None:
-                    self._experiments = _experiment_names(self.store)
-            except StoreError as error:
-                self._trouble = str(error)
-                self._list_at = monotonic() + _LIST_EVERY
-                return
-            self._trouble = None if found.trouble is None else str(found.trouble)
-            self._found = {each.run.info.run_id: each for each in found}
-            self._sorted_ids = sorted(self._found)
-            for run_id, latest in list(self._finished.items()):
-                its = self._found.get(run_id)
-                if its is None or not self._is_over(run_id) or latest != _latest_of(its):
-                    self._finished.pop(run_id, None)  # it goes on, or somebody has logged to it afterwards
-            shape = [
-                (each.run.info, each.waiting, each.alive, each.last_time, len(each.run.data.metrics)) for each in found
-            ]
-            was_whole, self._is_whole = self._is_whole, most >= MOST_RUNS or len(found) < most
-            if shape != self._shape or self._is_whole > was_whole:
-                self._shape = shape
-                self._listing += 1
-            self._listed_at = monotonic()
-            pause = max(_LIST_EVERY, _PART * (self._listed_at - begun)) if self._is_whole else _FIRST_ALONE
-            self._list_at = self._listed_at + pause
+    def begin(self, *, wait: bool = False) -> None:
+        """List the newest runs, if that was not done: a page is about to ask for them. In a thread of its own, unless
+        it is waited for."""
+        if wait:
+            self._listing.once()
+        else:
+            self._listing.begin()
 
-    def _refresh_soon(self) -> None:
-        """In a thread of its own: with thousands of runs it takes longer than a look at points may."""
-        if monotonic() >= self._list_at and not self._listing_lock.locked():
-            self._list_at = monotonic() + _LIST_EVERY
-            threading.Thread(target=self.refresh, name="asynctrack-view-runs", daemon=True).start()
+    def refresh(self) -> None:
+        """List all runs anew."""
+        self._listing.refresh()
+
+    def _listed(self) -> None:
+        for run_id, latest in list(self._finished.items()):
+            its = self._listing.found.get(run_id)
+            if its is None or not self._is_over(run_id) or latest != _latest_of(its):
+                self._finished.pop(run_id, None)  # it goes on, or somebody has logged to it afterwards
 
     def runs(self, columns: Sequence[tuple[str, str]] = (), filter_string: str = "") -> dict[str, Any]:
-        """The list of runs for the page, those that go on first; ``whole``: none is missing. ``columns``: keys of
-        metrics, each with "last", "min" or "max". Raises InvalidInputError for a filter that is none."""
-        self._list_once()
-        found = list(self._found.values())
-        trouble = self._trouble
+        """The list of runs for the page, those that go on first; ``whole``: none is missing; ``invalid``: why a filter
+        is none, as when it is being typed. ``columns``: keys of metrics, each with "last", "min" or "max"."""
+        self._listing.once()
+        found = list(self._listing.found.values())
+        trouble, invalid = self._listing.trouble, None
         if filter_string:
             try:
                 found = list(drive(find_runs(self.store, filter_string=filter_string, limit=MOST_RUNS)))
+            except InvalidInputError as error:
+                invalid, found = str(error), []
             except StoreError as error:
                 trouble, found = str(error), []
         values = {
@@ -131,46 +100,31 @@ class Board:
         return {
             "store": self.store.uri,
             "trouble": trouble,
-            "listing": self._listing,
-            "whole": self._is_whole,
-            "experiments": self._experiments,
+            "invalid": invalid,
+            "listing": self._listing.number,
+            "whole": self._listing.is_whole,
+            "experiments": self._listing.experiments,
             "runs": [_described(each) for each in found],
             "columns": values,
         }
 
     def keys(self, ids: Iterable[str]) -> list[str]:
         """The metrics that at least one of some runs has, sorted."""
-        self._list_once()
+        self._listing.once()
         names: set[str] = set()
-        for run_id in self._whole_ids(ids):
-            names.update(self._found[run_id].run.data.metrics)
+        for run_id in self._listing.whole_ids(ids):
+            names.update(self._listing.found[run_id].run.data.metrics)
             for _, tape in self._tapes.known([run_id]):
                 names.update(list(tape.points))
         return sorted(names)
 
-    def _list_once(self) -> None:
-        if self._listed_at == -math.inf:
-            self.refresh(FIRST_RUNS)
-        elif not self._is_whole:
-            self._refresh_soon()
-
-    def _whole_ids(self, ids: Iterable[str]) -> list[str]:
-        """The runs whose ids begin so, each once; what no run, or several, are called is left out."""
-        found: dict[str, None] = {}
-        for text in ids:
-            at = bisect_left(self._sorted_ids, text)
-            matches = [each for each in self._sorted_ids[at : at + 2] if text and each.startswith(text)]
-            if len(matches) == 1 or (matches and matches[0] == text):
-                found[matches[0]] = None
-        return list(found)
-
     def found(self) -> list[FoundRun]:
         """The runs as they were listed last, those that go on first."""
-        return list(self._found.values())
+        return list(self._listing.found.values())
 
     def experiments(self) -> dict[str, str]:
         """The name of each experiment by its id, as it was listed last."""
-        return self._experiments
+        return self._listing.experiments
 
     # ── points
 
@@ -178,9 +132,9 @@ class Board:
         """Charts of some metrics of some runs, as `asynctrack.ui.charts.packed`. Raises InvalidInputError."""
         if len(keys) > MOST_KEYS:
             raise InvalidInputError(f"{len(keys)} keys: one request is for {MOST_KEYS} charts at most")
-        self._list_once()
-        run_ids = self._whole_ids(ids)
-        found = self._found
+        self._listing.once()
+        run_ids = self._listing.whole_ids(ids)
+        found = self._listing.found
         run_ids = [run_id for run_id in run_ids if run_id in found]  # else it has been deleted just now
         runs = {run_id: found[run_id].run for run_id in run_ids}
         version = self._version
@@ -192,17 +146,17 @@ class Board:
     def points(self, ids: Iterable[str], keys: Sequence[str]) -> dict[str, dict[str, Points]]:
         """All points of some metrics of some runs, by run and key. What the store does not give now is left out; the
         next `look` says why."""
-        self._list_once()
-        found, _ = self._read(self._whole_ids(ids), keys)
+        self._listing.once()
+        found, _ = self._read(self._listing.whole_ids(ids), keys)
         return {run_id: {key: points[key] for key in keys if key in points} for run_id, points in found.items()}
 
     def _read(self, run_ids: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, dict[str, Points]], str | None]:
         """What has been read of each run, these metrics included, and what troubles the store."""
-        trouble = self._trouble
+        trouble = self._listing.trouble
         points = {}
         for run_id in run_ids:
             tape = self._tapes.of(run_id)
-            its = self._found.get(run_id)
+            its = self._listing.found.get(run_id)
             if its is None:
                 continue  # it has been deleted just now
             over = self._is_over(run_id)
@@ -220,17 +174,17 @@ class Board:
         return points, trouble
 
     def _is_over(self, run_id: str) -> bool:
-        found = self._found.get(run_id)
+        found = self._listing.found.get(run_id)
         if found is None:
             return True
         return RunStatus.is_terminated(found.run.info.status) and not found.alive and not found.waiting
 
     def look(self, ids: Iterable[str], since: int) -> News:
         """Look at the runs that the page shows, as far as they have been read, and at what is new there."""
-        self._refresh_soon()
+        self._listing.refresh_soon()
         begun, trouble = monotonic(), None
-        for run_id, tape in self._tapes.known(self._whole_ids(ids)):
-            its, over = self._found.get(run_id), self._is_over(run_id)
+        for run_id, tape in self._tapes.known(self._listing.whole_ids(ids)):
+            its, over = self._listing.found.get(run_id), self._is_over(run_id)
             if its is None or (over and run_id in self._finished):
                 continue
             try:
@@ -247,15 +201,15 @@ class Board:
                 self._finished[run_id] = _latest_of(its)
             if tape.trouble is not None:
                 trouble = str(tape.trouble)
-        trouble = self._trouble or trouble
+        trouble = self._listing.trouble or trouble
         behind = max(begun - self._fresh_at, 0.0) if self._fresh_at is not None else 0.0
         if trouble is None:
             self._fresh_at = begun
-        found = self._found.values()
+        found = self._listing.found.values()
         return News(
             self._version,
             sorted(key for key, version in list(self._changes.items()) if version > since),
-            self._listing,
+            self._listing.number,
             sum(each.waiting for each in found),
             sum(each.alive or not RunStatus.is_terminated(each.run.info.status) for each in found),
             round(behind, 2),
@@ -288,20 +242,20 @@ class Board:
 
     def run(self, text: str) -> FoundRun:
         """The run of this id, or whose id alone begins so. Raises NotFoundError."""
-        self._list_once()
-        found = self._whole_ids([text])
+        self._listing.once()
+        found = self._listing.whole_ids([text])
         if not found:
             raise NotFoundError(f"there is no run {text!r}, or there are several whose ids begin so")
-        return self._found[found[0]]
+        return self._listing.found[found[0]]
 
     def rows(self, key: str, ids: Iterable[str]) -> Iterator[tuple[Run, Columns]]:
         """The points of a metric, all of them, run by run. Raises `StoreError`."""
-        self._list_once()
-        for run_id in self._whole_ids(ids):
+        self._listing.once()
+        for run_id in self._listing.whole_ids(ids):
             tape = self._tapes.of(run_id)
             tape.want([key])
             if key in tape.points:
-                yield self._found[run_id].run, tape.points[key].series.columns
+                yield self._listing.found[run_id].run, tape.points[key].series.columns
 
 
 def _latest_of(found: FoundRun) -> tuple[Any, ...]:
@@ -317,14 +271,3 @@ def _described(found: FoundRun) -> dict[str, Any]:
         "start": info.start_time, "end": info.end_time, "seen": found.last_time,
         "alive": found.alive, "waiting": found.waiting, "params": data.params, "tags": tags,
     }  # fmt: skip
-
-
-def _experiment_names(store: AbstractStore) -> dict[str, str]:
-    names: dict[str, str] = {}
-    token = None
-    while True:
-        page = drive(store.search_experiments(max_results=1000, page_token=token))
-        names |= {each.experiment_id: each.name for each in page.items}
-        token = page.token
-        if not token:
-            return names

@@ -66,7 +66,7 @@ def page_app(
     end."""
     pages = _Pages(board, stopping or asyncio.Event(), edit=edit)
     routes = [
-        Route("/", _file("index.html")),
+        Route("/", pages.index),
         *(Route(f"/static/{name}", _file(name)) for name in _files()),
         Route("/api/runs", _safe(pages.runs)),
         Route("/api/keys", _safe(pages.keys)),
@@ -131,6 +131,11 @@ class _Pages:
         self._edit = edit
         self._board = board
         self._stopping = stopping
+        self._index = _file("index.html")
+
+    async def index(self, request: Request) -> Response:
+        self._board.begin()  # while the browser loads the rest of the page
+        return await self._index(request)
 
     async def runs(self, request: Request) -> Response:
         columns = []

@@ -17,6 +17,7 @@ from zlib import crc32
 from asynctrack.stores.columns import Columns, Increment, check_steps, increment, known_marks
 from asynctrack.stores.file import layout
 from asynctrack.stores.file.entries import can_be_key, keys_below, open_file
+from asynctrack.stores.file.files import NO_POINT
 from asynctrack.stores.file.parsing import columns_of, new_lines, pays
 from asynctrack.stores.file.tree import Tree
 
@@ -47,6 +48,8 @@ class Reading:
         #: whether what was read before still stands
         self.stands = mark is None or start == mark[1]
         self._start = self._end = start
+        #: of the bytes before the end, where they were just read
+        self._behind: int | None = None
 
     def _end_of(self, mark: Mark) -> int:
         inode, end, _, checksum = mark
@@ -65,6 +68,9 @@ class Reading:
         all_damaged = 0
         for data, end in new_lines(self._fd, self._start, size):
             self._end = end
+            last = data[-_CHECKED:]
+            is_whole = len(last) == min(_CHECKED, end) and NO_POINT[-1:] not in last  # no number ends so
+            self._behind = crc32(last) if is_whole else None
             block, damaged = columns_of(data, quick)
             all_damaged += damaged
             yield block
@@ -74,7 +80,8 @@ class Reading:
     def mark(self) -> Mark:
         """The mark behind what was read. Raises OSError."""
         changed = self._about.st_mtime_ns if is_settled(self._about) else 0
-        return [self._about.st_ino, self._end, changed, self._checksum(self._end)]
+        checksum = self._checksum(self._end) if self._behind is None else self._behind
+        return [self._about.st_ino, self._end, changed, checksum]
 
 
 @contextmanager

@@ -120,6 +120,8 @@ def read_whole(fd: int, most: int) -> bytes:
     """The same by its descriptor."""
     size = min(os.fstat(fd).st_size, most)
     data = os.read(fd, size + 1)
+    if 0 < len(data) == size:
+        return data  # room for one more byte was given: it ends here
     while len(data) <= most and (more := os.read(fd, 65536)):  # it grows, or did not tell its size
         data += more
     if len(data) > most:

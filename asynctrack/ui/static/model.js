@@ -197,6 +197,7 @@ async function searchFor(text) {
   if (!isFilter(text)) return { searched: text, filtered: null, filterError: "" };
   try {
     const found = await wire.runs([], text);
+    if (found.invalid) return { filterError: found.invalid };
     return { searched: text, filtered: new Set(found.runs.map((run) => run.id)), filterError: found.trouble ?? "" };
   } catch (error) {
     return { filterError: error.message };

@@ -185,6 +185,31 @@ def test_lines_too_long_for_a_point_are_damaged_and_the_rest_is_read(
     assert folder.points(first.cursor) == {"m": [(3, 3, 0.5)]}
 
 
+@pytest.mark.parametrize("points", [1, 5, 100])
+def test_a_file_is_read_with_one_call(points: int, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a store with thousands of runs tens of thousands are read."""
+    (folder.metrics / "m").write_text("".join(f"{at} 0.5 {at}\n" for at in range(points)))
+    calls = []
+
+    def counted(name: str) -> Any:
+        plain = getattr(os, name)
+
+        def call(*args: Any) -> Any:
+            calls.append(name)
+            return plain(*args)
+
+        return call
+
+    for name in ("read", "pread"):
+        monkeypatch.setattr(os, name, counted(name))
+    first = folder.read()
+    assert len(first.columns["m"]) == points
+    assert calls == ["read", "pread"], "meta.yaml and the metric"
+    with (folder.metrics / "m").open("a") as file:
+        file.write("7 0.5 7\n")
+    assert folder.points(first.cursor) == {"m": [(7, 7, 0.5)]}
+
+
 def test_ten_thousand_metrics_are_read_and_followed(folder: Folder) -> None:
     for group in range(10):
         (folder.metrics / f"group {group}").mkdir()

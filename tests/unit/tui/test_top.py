@@ -197,7 +197,7 @@ def test_a_mistake_in_the_looking_thread_ends_the_screen_and_is_known(monkeypatc
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("a mistake")
 
-    monkeypatch.setattr(Board, "refresh", broken)
+    monkeypatch.setattr(Board, "look", broken)
     watcher = Watcher(Board(store_for()))
     asyncio.run(Top(watcher, "", Pen()).run_async(headless=True))
     assert isinstance(watcher.failure, ZeroDivisionError)

@@ -11,21 +11,25 @@ import logging
 import math
 import os
 import re
+import threading
 import weakref
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 import asynctrack
 from asynctrack.current import store_for
 from asynctrack.errors import NotFoundError, UnavailableError
-from asynctrack.ui import charts, server
+from asynctrack.reading.runs import find_runs
+from asynctrack.ui import charts, listing, server
 from asynctrack.ui.board import Board
 from asynctrack.ui.charts import Asked
 from asynctrack.ui.threads import in_thread
-from tests.unit.ui.conftest import Get
+from tests.unit.ui.conftest import TOKEN, Get
+from tests.unit.ui.viewing import WAIT
 
 
 def test_runs_come_with_params_and_the_columns_that_are_asked_for(get: Get, runs: list[str]) -> None:
@@ -45,9 +49,15 @@ def test_runs_come_with_params_and_the_columns_that_are_asked_for(get: Get, runs
 
 def test_a_filter_is_mlflows(get: Get, runs: list[str]) -> None:
     assert [run["id"] for run in get("/api/runs", filter="params.lr = '0.3'").json["runs"]] == [runs[1]]
-    answer = get("/api/runs", filter="params.lr ~ 3").response
-    assert answer.status_code == 400
-    assert "error" in answer.json()
+
+
+def test_a_filter_that_is_half_typed_is_no_error_of_the_browser(get: Get) -> None:
+    """A browser shows every answer of 400 on its console."""
+    for text in ("params.lr ~ 3", "params.lr = '0.", "metrics.loss <", "nonsense.lr = 1"):
+        said = get("/api/runs", filter=text).json
+        assert (said["runs"], said["trouble"]) == ([], None)
+        assert said["invalid"], text
+    assert get("/api/runs").json["invalid"] is None
 
 
 def test_keys_are_those_of_the_runs(get: Get, runs: list[str]) -> None:
@@ -292,8 +302,8 @@ def test_a_run_that_has_ended_and_waits_for_its_delivery_does_not_go_on() -> Non
 def test_of_many_runs_the_newest_are_listed_at_once_and_all_soon_after(
     runs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asynctrack.ui.board.FIRST_RUNS", 1)
-    monkeypatch.setattr("asynctrack.ui.board._FIRST_ALONE", 0.0)
+    monkeypatch.setattr("asynctrack.ui.listing.FIRST_RUNS", 1)
+    monkeypatch.setattr("asynctrack.ui.listing._FIRST_ALONE", 0.0)
     board = Board(store_for())
     first = board.runs()
     assert ([run["id"] for run in first["runs"]], first["whole"]) == ([runs[1]], False)
@@ -301,6 +311,50 @@ def test_of_many_runs_the_newest_are_listed_at_once_and_all_soon_after(
         pass
     all_ = board.runs()
     assert ({run["id"] for run in all_["runs"]}, all_["whole"], all_["listing"]) == ({*runs}, True, news.listing)
+
+
+def test_runs_are_listed_once_while_the_page_loads(runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    listed, begun, go_on = [], threading.Event(), threading.Event()
+
+    async def slow(*args: Any, **named: Any) -> Any:
+        listed.append(named)
+        begun.set()
+        assert go_on.wait(WAIT)
+        return await find_runs(*args, **named)
+
+    monkeypatch.setattr(listing, "find_runs", slow)
+    board = Board(store_for())
+    app = server.page_app(board, TOKEN)
+
+    async def opened() -> None:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            for path in (f"/?token={TOKEN}", "/", "/"):
+                assert (await client.get(path)).status_code == 200
+
+    asyncio.run(opened())
+    assert begun.wait(WAIT), "to ask for the page begins the list"
+    board.begin()
+    asked = threading.Thread(target=board.runs)
+    asked.start()
+    go_on.set()
+    asked.join()
+    assert len(board.runs()["runs"]) == len(runs)
+    board.begin()
+    assert len(listed) == 1
+
+
+def test_the_page_asks_for_all_of_its_modules_at_once() -> None:
+    """A browser learns of a module's imports when it has read it, and each such turn takes time."""
+    folder = Path(server.__file__).parent / "static"
+    needed, pending = set[str](), ["app.js"]
+    while pending:
+        name = pending.pop()
+        needed.add(name)
+        found = re.findall(r"""(?:from|import) "\./([\w./-]+)";""", (folder / name).read_text())
+        pending += [each for each in found if each not in needed]
+    preloaded = re.findall(r'rel="modulepreload" href="static/([^"]+)"', (folder / "index.html").read_text())
+    assert sorted(preloaded) == sorted(needed - {"app.js"})
 
 
 @pytest.mark.parametrize("keys", [["loss"], ["loss", "val/acc"]])
