@@ -9,6 +9,7 @@ from asynctrack.values import shortened
 __all__ = [
     "LONGEST_VALUE",
     "MEMBER_TAG",
+    "PARAM_CHANGED",
     "PARENT_RUN_TAG",
     "UID_TAG",
     "UID_TAGS",
@@ -31,6 +32,8 @@ UID_TAG = "mlflow.asynctrack.uid"
 UID_TAGS = (UID_TAG, "asynctrack.uid")
 #: with a member's name behind it: how a process stands that shares the run with others (`asynctrack.delivery.members`)
 MEMBER_TAG = "mlflow.asynctrack.rank."
+#: before a param's key: a tag that says how it has changed since a run was taken up again
+PARAM_CHANGED = "param_changed."
 #: most characters of a param's and a tag's value; MLflow cuts the rest off
 LONGEST_VALUE = {"param": 6000, "tag": 8000}
 

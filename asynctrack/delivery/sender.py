@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from asynctrack.clock import chance, monotonic
+from asynctrack.delivery.changed import tell_changed_params
 from asynctrack.delivery.creating import create_run
 from asynctrack.delivery.ending import end_run
 from asynctrack.delivery.isolation import Isolation, settings_are_wrong
@@ -158,7 +159,7 @@ class Sender:
             if not await self._send_batch(source, lane, work, run_id):
                 return None
             assert work.isolation is not None
-            refusals += work.isolation.refusals
+            refusals += await tell_changed_params(self.store, lane, run_id, work.isolation.refusals)
         if work.ends is not None:
             refusals += await end_run(self.store, source, lane, work.ends, run_id)
         return refusals

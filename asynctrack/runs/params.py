@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from asynctrack.arguments import refuse_long_value
+from asynctrack.constants import PARAM_CHANGED
 from asynctrack.errors import InvalidInputError
 from asynctrack.runs.invalid import leave_out
 from asynctrack.stores.branches import branch_of
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["log_params"]
 
 logger = logging.getLogger("asynctrack")
-
-#: the tags that say how a param has changed
-_CHANGED = "param_changed."
 
 
 def log_params(state: RunState, params: Iterable[tuple[str, Any]]) -> None:
@@ -70,10 +68,11 @@ def _may_change(state: RunState) -> bool:
 def _tell_changed(state: RunState, changed: Mapping[str, str]) -> None:
     """Say that params are others than the store has, which keeps its own: by a tag each, and in the log."""
     changes = {key: f"{state.stored_params[key]} -> {text}" for key, text in changed.items()}
+    entries = {PARAM_CHANGED + key: change for key, change in changes.items()}
     logger.warning(
         "asynctrack: run %s: other params than before: %s. A param never changes: the tags %s* say so",
-        state.run_id, "; ".join(f"{key}: {change}"[:200] for key, change in list(changes.items())[:10]), _CHANGED,
+        state.run_id, "; ".join(f"{key}: {change}"[:200] for key, change in list(changes.items())[:10]), PARAM_CHANGED,
     )  # fmt: skip
-    tags = {_CHANGED + key: change for key, change in changes.items() if state.keys.allows("tag", _CHANGED + key)}
+    tags = {key: change for key, change in entries.items() if state.keys.allows("tag", key)}
     if tags:
         state.frame("tags", tags)

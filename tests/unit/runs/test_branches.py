@@ -101,6 +101,59 @@ def test_params_that_have_changed_are_tags(tmp_path: Path, caplog: pytest.LogCap
     assert again.stats().rejected == 0
 
 
+@pytest.mark.parametrize("kind", ["folder", "sqlite"])
+@pytest.mark.parametrize("ended", [True, False], ids=["delivered", "the old branch still waits"])
+def test_a_run_that_goes_on_while_its_store_is_away(
+    kind: str, ended: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is logged is right when it is delivered later: the old branch is replaced once, before what is logged now;
+    params that have changed are tags, although nobody could know it at the call."""
+    place = tmp_path / ("mlruns" if kind == "folder" else "runs.db")
+    asynctrack.set_tracking_uri(str(place) if kind == "folder" else f"sqlite:///{place}")
+    asynctrack.configure(connect_timeout=0.2)
+    away = tmp_path / "away"
+    with asynctrack.start_run(wait=ended) as run:
+        run.log_params({"lr": 0.1, "epochs": 2, "seed": 7})
+        for step in range(8):
+            run.log_metric("loss", step / 2, step)
+        run.flush()
+        if not ended:
+            place.rename(away)
+        for step in range(8, 10):
+            run.log_metric("loss", step / 2, step)
+    if ended:
+        place.rename(away)
+    with asynctrack.start_run(run_id=run.run_id, from_step=6) as again:
+        again.log_params({"lr": 0.2, "epochs": 2})
+        again.log_params({"seed": 8, "new": 1})
+        for step in range(6, 9):
+            again.log_metric("loss", step / 4, step)
+        away.rename(place)
+        again.log_metric("loss", 9 / 4, 9)
+    stored = asynctrack.get_run(run.run_id)
+    history = [(point.step, point.value) for point in asynctrack.get_metric_history(run.run_id, "loss")]
+    assert sorted(history) == [(step, step / 2 if step < 6 else step / 4) for step in range(10)]
+    assert stored.data.params == {"lr": "0.1", "epochs": "2", "seed": "7", "new": "1"}
+    changed = {key: value for key, value in stored.data.tags.items() if key.startswith("param_changed.")}
+    assert changed == {"param_changed.lr": "0.1 -> 0.2", "param_changed.seed": "7 -> 8"}
+    assert (stored.info.status, again.stats().rejected) == ("FINISHED", 0)
+    assert len(branches_of(stored.data.tags)) == 1
+    assert [record.getMessage() for record in caplog.records if "lr: 0.1 -> 0.2" in record.getMessage()]
+    assert not list(tmp_path.rglob("rejected.jsonl"))
+
+
+def test_a_param_that_is_refused_in_a_run_that_replaces_nothing_stays_refused(tmp_path: Path) -> None:
+    asynctrack.configure(connect_timeout=0.2)
+    with asynctrack.start_run() as run:
+        run.log_param("lr", 0.1)
+    (tmp_path / "mlruns").rename(tmp_path / "away")
+    with asynctrack.start_run(run_id=run.run_id) as again:
+        again.log_param("lr", 0.2)
+        (tmp_path / "away").rename(tmp_path / "mlruns")
+    assert again.stats().rejected == 1
+    assert "param_changed.lr" not in only_run(tmp_path / "mlruns").tags
+
+
 def test_a_resumed_run_has_no_end_time(tmp_path: Path) -> None:
     run_id = trained(0, 1)
     assert asynctrack.get_run(run_id).info.end_time
