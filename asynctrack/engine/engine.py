@@ -85,13 +85,19 @@ class Engine:
         """Register a run and log its creation; the run's number in this journal. Raises OSError, SpoolFullError.
 
         ``attached``: who logs to somebody else's run. It is created here too where it may not be yet (by the parent of
-        this forked process), which changes nothing if it is. Raises RunEndedError where this engine has ended.
+        this forked process), which changes nothing if it is. Raises RunEndedError where this engine has ended, which
+        it may do in this moment, in another thread.
         """
         with self._lock:
             self._start(opens=True)
-            if attached is not None and self.journal.closed:
+            if self.journal.closed:
                 raise closed_error()
-            number = self.journal.register_run({**spec._asdict(), "attached": attached is not None})
+            try:
+                number = self.journal.register_run({**spec._asdict(), "attached": attached is not None})
+            except OSError:
+                if self.journal.closed:
+                    raise closed_error() from None  # so is the registry
+                raise
             if attached is not None:
                 self._attached.add(attached)
         # Without the lock: it may have to wait for room, and the spool stays while a run is registered and not ended.

@@ -36,7 +36,7 @@ from asynctrack.runs.origin import in_interactive_session
 from asynctrack.runs.reopening import reopen
 from asynctrack.runs.sharing import refuse_unshared, share_of
 from asynctrack.runs.spec import new_spec
-from asynctrack.runs.state import RunState
+from asynctrack.runs.state import RunState, begun
 from asynctrack.runs.waiting import not_created, shielded, timed_out, wait_blocking, wait_on_loop
 from asynctrack.stores.io import delivers_here, drive, in_event_loop
 
@@ -332,7 +332,8 @@ def start_run(
     )
     share = share_of(spec, per_rank) if shared else None
     spec = spec if share is None else share.spec
-    engine = engine_for(current_store_uri() if given(tracking_uri) is None else tracking_uri)
+    uri = current_store_uri() if given(tracking_uri) is None else tracking_uri
+    engine = engine_for(uri)
     if named_by_environment:
         os.environ.pop(_RUN_ID, None)
     chosen_here = spec.run_id is not None or experiment_id is not None or experiment_name is not None
@@ -344,13 +345,12 @@ def start_run(
     # A task that waited here would hold up all others; in a notebook there are none while a cell runs.
     waits_here = wait and not delivers_here() and not (in_event_loop() and not in_interactive_session())
     stored = ask_blocking(engine, question) if waits_here else {}
-    state = RunState(engine, spec, strict=strict, waits=wait)
+    state = begun(lambda: engine_for(uri), engine, spec, strict=strict, waits=wait)
     if share is not None:
         state.keys.prefix, state.prints_links = share.prefix, share.first
     state.outer = parents[-1] if parents else None
     state.stored_params = stored
-    if not waits_here:
-        state.question = question  # for the block
+    state.question = state.question if waits_here else question  # for the block
     opened(state)
     if waits_here:
         confirm(state)

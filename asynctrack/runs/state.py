@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from asynctrack.entities import RunInfo
     from asynctrack.stores.base import RunSpec
 
-__all__ = ["RunState"]
+__all__ = ["RunState", "begun"]
 
 logger = logging.getLogger("asynctrack")
 T = TypeVar("T")
@@ -283,12 +283,23 @@ class RunState:
             self.ended = False
 
 
+def begun(again: Callable[[], Engine], engine: Engine, spec: RunSpec, *, strict: bool, waits: bool) -> RunState:
+    """A run that begins now. Where another thread has had ``engine`` shut down since it was found, with the engine that
+    it finds ``again``. Raises SpoolError, SpoolFullError, RunEndedError."""
+    try:
+        return RunState(engine, spec, strict=strict, waits=waits)
+    except RunEndedError:
+        return RunState(again(), spec, strict=strict, waits=waits)
+
+
 def _open(state: RunState) -> int:
     """The run's number in the journal, where its start is logged now. Raises SpoolError, SpoolFullError."""
     try:
         return state.engine.open_run(state.spec, attached=state if state.attached else None)
     except SpoolFullError as error:
         raise SpoolFullError(f"cannot start a run: {error}") from None
+    except RunEndedError:
+        raise RunEndedError("cannot start a run: asynctrack is just being shut down in this process") from None
     except OSError as error:
         where = state.engine.journal.spool.path
         raise SpoolError(

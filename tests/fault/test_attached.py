@@ -79,6 +79,37 @@ def test_workers_log_to_the_run_of_their_parent(method: str, how: str, tmp_path:
         assert sorted(step for *_, step in run.metrics[f"worker{worker}"]) == list(range(200))
 
 
+#: joblib's workers, of loky, get a task's arguments by cloudpickle, stay for the next task, and are killed in the end
+JOBLIB = """
+import asynctrack, joblib
+
+def task(run, number):
+    for step in range(100):
+        run.log_metric("loss", number + step / 128, step)
+
+if __name__ == "__main__":
+    with asynctrack.start_run() as run:
+        tasks = [joblib.delayed(task)(run, number) for number in range(6)]
+        tasks += [joblib.delayed(lambda number: run.log_metric("closure", number, number))(n) for n in range(6)]
+        joblib.Parallel(n_jobs=2, backend="loky")(tasks)
+        run.flush(workers=True)
+        print(len(asynctrack.get_metric_history(run.run_id, "loss")), flush=True)
+"""
+
+
+def test_joblibs_workers_log_to_the_run_that_they_are_given(tmp_path: Path) -> None:
+    """As an argument, or in a closure; and the parent can wait for them, although they are idle and alive."""
+    pytest.importorskip("joblib")
+    result = finish(start(tmp_path, code=JOBLIB))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "600\n", "")
+    run = only_run(tmp_path / "mlruns")
+    assert run.status == "FINISHED"
+    assert sorted(value for _, value, _ in run.metrics["loss"]) == [
+        n + step / 128 for n in range(6) for step in range(100)
+    ]
+    assert sorted(step for *_, step in run.metrics["closure"]) == list(range(6))
+
+
 TERMINATED = (
     PROGRAM.split("if __name__")[0]
     + """

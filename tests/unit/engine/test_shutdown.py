@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+import asynctrack
 import asynctrack.engine.shutdown as module
 from asynctrack.engine.engine import Engine
+from asynctrack.engine.lifecycle import engine_for
+from asynctrack.engine.local import LocalConsumer
 from asynctrack.engine.shutdown import Phase, Shutdown, at_shutdown
 from asynctrack.engine.table import EngineTable
+from asynctrack.errors import RunEndedError
+from asynctrack.journal.registry import Registry
+from asynctrack.runs.state import RunState
 from asynctrack.settings import Settings
+from asynctrack.stores.base import RunSpec
 from asynctrack.stores.io import ThreadedIO
 from asynctrack.testing import MemoryStore
+from tests.mlruns import only_run
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +49,50 @@ def test_what_belongs_to_a_phase_is_called_in_it_whenever_it_was_registered() ->
     ending.carry_out()
     assert called == ["ENDING_RUNS", "LEAVING"]
     assert ending.phase == Phase.GONE
+
+
+def test_a_run_that_another_thread_shuts_down_under_while_it_is_opened_gets_another_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has found the one that is gone by now."""
+    found: list[Engine] = []
+
+    def find(uri: str) -> Engine:
+        found.append(engine_for(uri))
+        if len(found) == 1:
+            asynctrack.shutdown()
+        return found[-1]
+
+    monkeypatch.setattr("asynctrack.runs.run.engine_for", find)
+    with asynctrack.start_run() as run:
+        run.log_metric("loss", 1.0)
+    assert len(found) == 2
+    stored = only_run(tmp_path / "mlruns")
+    assert (stored.status, len(stored.metrics["loss"])) == ("FINISHED", 1)
+
+
+@pytest.mark.parametrize("moment", ["before", "while"])
+def test_a_run_opened_on_an_engine_that_ends_in_this_moment_says_so(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not that some file is closed."""
+    engine = engine_for(str(tmp_path / "mlruns"))
+    opens, registers = LocalConsumer.open, Registry.add_run
+
+    def open_late(consumer: LocalConsumer) -> None:
+        opens(consumer)
+        if moment == "before":
+            asynctrack.shutdown()
+
+    def register_late(registry: Registry, spec: dict[str, Any]) -> int:
+        if moment == "while":
+            asynctrack.shutdown()
+        return registers(registry, spec)
+
+    monkeypatch.setattr(LocalConsumer, "open", open_late)
+    monkeypatch.setattr(Registry, "add_run", register_late)
+    with pytest.raises(RunEndedError, match="cannot start a run: asynctrack is just being shut down"):
+        RunState(engine, RunSpec("ab" * 16), strict=False)
 
 
 def test_a_signal_handler_lets_conveniences_be() -> None:
