@@ -142,7 +142,12 @@ class Accumulator:
         """The end waits for the artifacts; what came with it (maybe the start, for which these wait) does not."""
         for index, part in enumerate(self.parts):
             if part.ends is not None and (part.batch or part.starts):
-                self.parts.insert(index + 1, Part(part.ends_at, part.end, ends=part.ends, late=part.late))
+                # As if its slot had been written late: what another thread has logged behind it is not read again.
+                end = Part(part.end, part.end, ends=part.ends, late=[part.ends_at])
+                end.ends_at = part.ends_at
+                self.parts.insert(index + 1, end)
+                self.progress.late.add(part.ends_at)
+                part.late = [slot for slot in part.late if slot != part.ends_at]
                 part.ends = None
                 return
 

@@ -94,6 +94,29 @@ def test_start_and_end_go_alone() -> None:
     assert fresh.ended
 
 
+def test_an_end_that_waits_for_artifacts_is_all_that_is_left() -> None:
+    """Also where another thread has logged something just behind it: that is delivered with what was before, and the
+    next program, if this one is killed, does not deliver it again."""
+    ending = Lane(1, RunSpec(uid="u", run_id="r"), attached=False)
+    last = Part(0, 10, ends=END)
+    last.ends_at = 5
+    last.batch.add("m", [(slot, 0, 0.0) for slot in range(10) if slot != 5])
+    ending.add(last)
+    ending.progress.front.at = 10
+    first = ending.accumulator.next_work(LIMITS, 1, end_waits=True)
+    assert taken(first) == 9
+    assert first is not None
+    assert (ending.at().acknowledged, ending.at({first})[0::5]) == (0, (10, (5,)))
+    ending.done(first)
+    assert ending.progress.acknowledged == 5, "whoever waits for the end waits still"
+    assert ending.accumulator.next_work(LIMITS, 1, end_waits=True) is None
+    end = ending.accumulator.next_work(LIMITS, 1)
+    assert end is not None
+    assert end.ends == END
+    ending.done(end)
+    assert (ending.ended, ending.progress.acknowledged, ending.at().late) == (True, 10, ())
+
+
 def test_a_small_batch_beside_others_waits_until_it_is_worth_a_request() -> None:
     """Alone it goes at once."""
     filling = lane(part(0, 9), part(9, 2))
