@@ -33,24 +33,28 @@ To = Annotated[
     str | None,
     typer.Option("--to", metavar="URI", help="Deliver to this store instead.", callback=not_blank),
 ]
-Spools = Annotated[list[str] | None, typer.Argument(help="Spool folders, or their names; default: all.")]
+Spools = Annotated[
+    list[str] | None, typer.Argument(help="Spools by folder or name, or folders with spools; default: all.")
+]
 
 #: number of runs shown for one spool
 _RUNS = 3
 
 
 def meant(wanted: list[str] | None, folder: str | None) -> list[str]:
-    """The folders of the spools that are named, or of all. Raises NotFoundError for a name that is none of a spool."""
+    """The folders of the spools that are named, or of all. A folder that holds spools names each of them. Raises
+    NotFoundError for a name that is none of a spool."""
     there = list(find_spools(folder or current_settings().spool_dir))
     if not wanted:
         return there
     paths = []
     for name in wanted:
         path = next((path for path in there if os.path.basename(path) == name), os.path.abspath(name))
-        if not os.path.exists(os.path.join(path, "owner")):
+        found = [path] if os.path.exists(os.path.join(path, "owner")) else list(find_spools(path))
+        if not found:
             lost = lost_owner(path)
             raise NotFoundError(f"{name}: {lost}" if lost else f"{name} is not a spool; `asynctrack spool` lists them")
-        paths.append(path)
+        paths += [path for path in found if path not in paths]
     return paths
 
 

@@ -118,6 +118,19 @@ def test_status_3_for_what_is_no_spool(tmp_path: Path) -> None:
     )
 
 
+def test_a_folder_with_spools_is_all_of_them(tmp_path: Path) -> None:
+    """As it comes from a cluster; a spool that is named twice is delivered once."""
+    for program in ("first", "second"):
+        (tmp_path / program).mkdir()
+        leave(tmp_path / program)
+    (tmp_path / "copied").mkdir()
+    spools = [next((tmp_path / program / ".asynctrack").glob("*-*-*")) for program in ("first", "second")]
+    moved = [str(spool.rename(tmp_path / "copied" / spool.name)) for spool in spools]
+    found = told(str(tmp_path / "copied"), moved[0], "--to", str(tmp_path / "mlruns"))
+    assert sorted(entry["spool"] for entry in found) == sorted(moved)
+    assert [entry["delivered"] for entry in found] == [501, 501]
+
+
 @pytest.mark.parametrize("arguments", [("--to", "mysql://host/mlflow"), ("--to", "mysql://host/mlflow", "--dry-run")])
 def test_status_2_for_a_store_of_no_known_kind(arguments: tuple[str, ...], tmp_path: Path) -> None:
     """Said in one line."""
