@@ -8,12 +8,12 @@ as in MLflow.
 from __future__ import annotations
 
 from abc import ABCMeta
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import FrozenInstanceError, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, dataclass_transform
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from asynctrack.constants import LifecycleStage, RunStatus, SourceType, ViewType
 from asynctrack.errors import InvalidInputError
+from asynctrack.frozen import Frozen, each, frozen
 from asynctrack.markup import run_markup, runs_markup
 
 __all__ = [
@@ -41,40 +41,22 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-E = TypeVar("E", bound="_Entity")
 
 
-class _Entity:
-    """The methods of all entities; comparing, too, as dataclasses take a third of this module's import to make it."""
+class _Entity(Frozen):
+    """The methods of all entities."""
 
     __slots__ = ()
-
-    def __eq__(self, other: object) -> bool:
-        return tuple(self) == tuple(other) if other.__class__ is self.__class__ else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(tuple(self))
 
     @classmethod
     def from_dictionary(cls, the_dict: Mapping[str, Any]) -> Self:
         """The entity that `to_dictionary` has made this of. Names that it does not have are left out."""
-        known = {item.name for item in fields(cls)}  # type: ignore[arg-type]  # every subclass is a dataclass
+        known = cls.__match_args__
         return cls(**{name: value for name, value in the_dict.items() if name in known})
 
     def to_dictionary(self) -> dict[str, Any]:
         """The attributes by name, ready for JSON or YAML: nested entities are dictionaries too."""
         return {name: _plain(value) for name, value in self}
-
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        for item in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
-            if item.compare:
-                yield item.name, getattr(self, item.name)
-
-    def __repr__(self) -> str:
-        from pprint import pformat
-
-        shown = ", ".join(f"{name}={pformat(value)}" for name, value in sorted(dict(self).items()))
-        return f"<{type(self).__name__}: {shown}>"
 
 
 def _plain(value: Any) -> Any:
@@ -85,24 +67,7 @@ def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, dict) else value
 
 
-def _refuse_change(entity: object, name: str, *_: object) -> NoReturn:
-    kind = type(entity).__name__
-    raise FrozenInstanceError(
-        f"{kind}.{name} cannot be changed: a {kind} says what a store holds, and changing it would change nothing "
-        "there; log to the run, or set a tag"
-    )
-
-
-@dataclass_transform(frozen_default=True)
-def _entity(cls: type[E]) -> type[E]:
-    made = dataclass(frozen=True, slots=True, repr=False, eq=False)(cls)
-    # In place of the dataclass's own, which fails obscurely for a name that is no field.
-    made.__setattr__ = _refuse_change  # type: ignore[method-assign]  # on purpose
-    made.__delattr__ = _refuse_change  # type: ignore[method-assign]  # on purpose
-    return made
-
-
-@_entity
+@frozen
 class Metric(_Entity):
     """One point of a metric. ``timestamp``: ms since the epoch. ``step``: a
     signed 64-bit integer. ``value`` may be NaN or ±Inf.
@@ -129,7 +94,7 @@ class Metric(_Entity):
             )
 
 
-@_entity
+@frozen
 class Param(_Entity):
     """One param of a run. Its value never changes."""
 
@@ -137,7 +102,7 @@ class Param(_Entity):
     value: str
 
 
-@_entity
+@frozen
 class RunTag(_Entity):
     """One tag of a run. A later value overwrites it."""
 
@@ -145,7 +110,7 @@ class RunTag(_Entity):
     value: str
 
 
-@_entity
+@frozen
 class ExperimentTag(_Entity):
     """One tag of an experiment. A later value overwrites it."""
 
@@ -153,7 +118,7 @@ class ExperimentTag(_Entity):
     value: str
 
 
-@_entity
+@frozen
 class InputTag(_Entity):
     """One tag of a dataset that a run has used, like its context ("train")."""
 
@@ -161,7 +126,7 @@ class InputTag(_Entity):
     value: str
 
 
-@_entity
+@frozen
 class Dataset(_Entity):
     """A dataset that MLflow has logged: ``source`` and ``source_type`` say
     where it is from, ``digest`` what is in it."""
@@ -174,26 +139,26 @@ class Dataset(_Entity):
     profile: str | None = None
 
 
-@_entity
+@frozen
 class DatasetInput(_Entity):
     """A dataset, and what a run used it for."""
 
     dataset: Dataset
-    tags: list[InputTag] = field(default_factory=list)
+    tags: list[InputTag] = each(default_factory=list)
 
     def to_dictionary(self) -> dict[str, Any]:
         """The dataset's dictionary, and the tags by key, ready for JSON or YAML."""
         return {"dataset": self.dataset.to_dictionary(), "tags": {tag.key: tag.value for tag in self.tags}}
 
 
-@_entity
+@frozen
 class LoggedModelInput(_Entity):
     """A model that a run has used."""
 
     model_id: str
 
 
-@_entity
+@frozen
 class LoggedModelOutput(_Entity):
     """A model that a run has logged, at ``step``."""
 
@@ -201,22 +166,22 @@ class LoggedModelOutput(_Entity):
     step: int
 
 
-@_entity
+@frozen
 class RunInputs(_Entity):
     """The datasets and models that a run has used."""
 
-    dataset_inputs: list[DatasetInput] = field(default_factory=list)
-    model_inputs: list[LoggedModelInput] = field(default_factory=list)
+    dataset_inputs: list[DatasetInput] = each(default_factory=list)
+    model_inputs: list[LoggedModelInput] = each(default_factory=list)
 
 
-@_entity
+@frozen
 class RunOutputs(_Entity):
     """The models that a run has logged."""
 
-    model_outputs: list[LoggedModelOutput] = field(default_factory=list)
+    model_outputs: list[LoggedModelOutput] = each(default_factory=list)
 
 
-@_entity
+@frozen
 class RunInfo(_Entity):
     """A run without its data. ``status`` is a `RunStatus` name; times are ms
     since the epoch.
@@ -246,7 +211,7 @@ class RunInfo(_Entity):
         return self.run_name
 
 
-@_entity
+@frozen
 class RunData(_Entity):
     """What a run has logged: the latest value of each metric, the params and
     the tags, as dictionaries. Made of dictionaries, or, as in MLflow, of lists
@@ -258,11 +223,11 @@ class RunData(_Entity):
     data.params.items()]`` give them.
     """
 
-    metrics: dict[str, float] = field(default_factory=dict)
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = each(default_factory=dict)
+    params: dict[str, str] = each(default_factory=dict)
+    tags: dict[str, str] = each(default_factory=dict)
     #: the points whose values are in ``metrics``; empty if the store does not tell their steps and timestamps
-    latest: dict[str, Metric] = field(default_factory=dict, compare=False)
+    latest: dict[str, Metric] = each(default_factory=dict, compare=False)
 
     if TYPE_CHECKING:
 
@@ -315,7 +280,7 @@ class _RunLike(ABCMeta):
         return super().__subclasscheck__(subclass) or getattr(subclass, "stands_for", None) == cls.__name__
 
 
-@_entity
+@frozen
 class Run(_Entity, metaclass=_RunLike):
     """A run as the store holds it. Made as in MLflow, of ``run_info``,
     ``run_data``, ``run_inputs`` and ``run_outputs``.
@@ -355,7 +320,7 @@ class Run(_Entity, metaclass=_RunLike):
         return run_markup(self)
 
 
-@_entity
+@frozen
 class Experiment(_Entity):
     """A named group of runs. Times are ms since the epoch, None if the store
     does not know them. ``tags``: a dictionary, or a list of `ExperimentTag`."""
@@ -364,7 +329,7 @@ class Experiment(_Entity):
     name: str
     artifact_location: str
     lifecycle_stage: str = LifecycleStage.ACTIVE
-    tags: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = each(default_factory=dict)
     creation_time: int | None = None
     last_update_time: int | None = None
 
@@ -372,7 +337,7 @@ class Experiment(_Entity):
         object.__setattr__(self, "tags", _by_key("tags", self.tags))
 
 
-@_entity
+@frozen
 class FileInfo(_Entity):
     """One file or folder in a list of artifacts. ``path`` is relative to the
     run's artifact root. ``file_size`` is in bytes, None for a folder."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from asynctrack.constants import RunStatus
 from asynctrack.delivery.members import creates_run, is_member
 from asynctrack.entities import Metric, Run, RunData, RunInfo
+from asynctrack.frozen import replaced
 from asynctrack.journal.homes import spool_homes
 from asynctrack.journal.owner import READABLE_VERSIONS, Owner, read_owner
 from asynctrack.journal.survey import find_spools
@@ -149,13 +149,13 @@ class PendingRun:
 
     def _info(self, info: RunInfo, tags: dict[str, str]) -> RunInfo:
         if self.tags.get(_RUN_NAME):
-            info = replace(info, run_name=tags[_RUN_NAME])
+            info = replaced(info, run_name=tags[_RUN_NAME])
         end = self.end
         if end is not None:
-            return replace(info, status=end[0], end_time=end[1])
+            return replaced(info, status=end[0], end_time=end[1])
         again = any(held.begins and not held.attached for _, held in self.parts)
         if again and RunStatus.is_terminated(info.status):
-            info = replace(info, status="RUNNING", end_time=None)
+            info = replaced(info, status="RUNNING", end_time=None)
         return info
 
     def alone(self, experiment_id: str) -> Run:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import json
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -141,3 +144,40 @@ def test_a_metric_says_what_it_was_measured_on() -> None:
     assert (POINT.model_id, POINT.dataset_name, POINT.dataset_digest, POINT.run_id) == (None,) * 4
     with pytest.raises(InvalidInputError, match="dataset_digest=None go together"):
         Metric("loss", 0.5, 10, 3, dataset_name="train")
+
+
+def test_an_entity_is_a_dataclass_to_those_who_ask() -> None:
+    """With fields, defaults, a signature; `replace`, `asdict`, `match` and classes derived from it work."""
+    assert all(map(dataclasses.is_dataclass, map(type, EVERY)))
+    assert dataclasses.replace(INFO, run_name="second").run_name == "second"
+    assert INFO.__replace__(run_name="second").run_name == "second"  # what `copy.replace` calls since Python 3.13
+    assert dataclasses.asdict(POINT)["step"] == 3 == dataclasses.astuple(POINT)[3]
+    assert str(inspect.signature(FileInfo)) == "(path: 'str', is_dir: 'bool', file_size: 'int | None' = None) -> None"
+    assert list(inspect.signature(Run).parameters) == ["run_info", "run_data", "run_inputs", "run_outputs"]
+    match Param("lr", "1"):
+        case Param(key, value):
+            assert (key, value) == ("lr", "1")
+    with pytest.raises(TypeError, match=r"Param\.__init__\(\) missing 1 required positional argument: 'value'"):
+        Param("lr")  # type: ignore[call-arg]  # that is the point
+
+
+def test_a_class_derived_from_an_entity_calls_its_constructor_though_nobody_has_yet() -> None:
+    """In a program of its own: here somebody has made each of them."""
+    code = """
+import asynctrack.entities as e, dataclasses, inspect, sys
+assert "dataclasses" not in vars(e)
+class Scored(e.FileInfo):
+    def __init__(self, path):
+        super().__init__(path, False)
+made = Scored("a")
+assert (made.path, made.is_dir, made.file_size) == ("a", False, None), made
+assert list(inspect.signature(Scored).parameters) == ["path"]
+assert e.FileInfo("b", True) != made
+one, two = e.Experiment("1", "a", "b"), e.Experiment("1", "a", "b")
+assert one == two and one.tags is not two.tags
+@dataclasses.dataclass(frozen=True)
+class More(e.Param):
+    unit: str = "s"
+assert dataclasses.astuple(More("a", "1")) == ("a", "1", "s")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

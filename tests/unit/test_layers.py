@@ -31,6 +31,7 @@ LAYERS = (
         "errors",
         "exceptions",
         "forks",
+        "frozen",
         "markup",
         "platforms",
         "reentrant",
@@ -439,7 +440,11 @@ def test_each_dependency_has_a_lower_bound_and_no_upper_one() -> None:
     assert found == set[str]().union(*declared(project_table()).values())
 
 
-def import_in_a_fresh_interpreter(bytecode: Path, modules: str = "asynctrack") -> tuple[float, set[str]]:
+#: what a program that logs imports; the first of these names loads all of them
+LOGGING = "asynctrack; asynctrack.start_run"
+
+
+def import_in_a_fresh_interpreter(bytecode: Path, modules: str = LOGGING) -> tuple[float, set[str]]:
     """Milliseconds of processor time that ``import asynctrack`` takes, and the names of the modules it loads.
 
     ``bytecode`` is where compiled modules are kept from one call to the next, as an installed package has them.
@@ -484,7 +489,7 @@ def test_importing_asynctrack_takes_at_most_60_ms(tmp_path: Path) -> None:
     import_in_a_fresh_interpreter(tmp_path)
     import_in_a_fresh_interpreter(tmp_path, STANDARD)
     # The machine may be slow, or busy with something else: in turn with standard modules, and the best of five.
-    pairs = [[import_in_a_fresh_interpreter(tmp_path, each)[0] for each in ("asynctrack", STANDARD)] for _ in range(5)]
+    pairs = [[import_in_a_fresh_interpreter(tmp_path, each)[0] for each in (LOGGING, STANDARD)] for _ in range(5)]
     best, standard = map(min, zip(*pairs, strict=True))
     said = f"`import asynctrack` took {best:.0f} ms at best, {STANDARD} {standard:.0f}; python -X importtime says where"
     assert best <= max(IMPORT_LIMIT_MS, TIMES_STANDARD * standard), said

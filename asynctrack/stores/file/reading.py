@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from asynctrack.entities import Experiment, LifecycleStage, Metric, Run, RunData, RunInfo, ViewType
 from asynctrack.errors import NotFoundError
+from asynctrack.frozen import replaced
 from asynctrack.stores import search
 from asynctrack.stores.base import Page
 from asynctrack.stores.columns import Summary
@@ -85,7 +85,7 @@ def summarize(tree: Tree, run_id: str, keys: Collection[str] | None) -> dict[str
 
 def named(info: RunInfo, tag: str | None) -> RunInfo:
     """MLflow before 1.29 kept the name in the tag only."""
-    return info if info.run_name or not tag else replace(info, run_name=tag)
+    return info if info.run_name or not tag else replaced(info, run_name=tag)
 
 
 def points_in(tree: Tree, path: str) -> Iterator[tuple[int, int, float]]:
