@@ -123,7 +123,7 @@ def test_of_the_values_of_a_usual_run_numpy_leaves_few_to_python() -> None:
     for value in ("nan", "0.0", "-0.0", "1.0", "100000", "1e-05"):
         found = quick_columns(f"1700000000000 {value} 1\n".encode() * 100)
         assert found is not None
-        assert found[1] == []
+        assert all(at * len(f"1700000000000 {value} 1\n") < 24 for at, _ in found[1])  # where the block begins
         assert list(map(repr, found[0].values)) == [repr(float(value))] * 100
 
 

@@ -46,15 +46,14 @@ def new_lines(fd: int, start: int, end: int) -> Iterator[tuple[bytes, int]]:
     about to write the rest; a line too long for a point comes as one that is none. Raises OSError."""
     rest = b""
     while start < end and (data := os.pread(fd, min(_BLOCK, end - start), start)):
-        start += len(data)
         whole = data.rfind(b"\n") + 1
         if whole:
-            yield rest + data[:whole], start - len(data) + whole
-            rest = data[whole:]
+            start += whole  # what follows is read again, which is less work than to put it before the next block
+            yield (rest + data[:whole] if rest else data[:whole]), start
+            rest = b""
         else:
-            rest += data
-        if len(rest) > LONGEST_LINE:
-            rest = NO_POINT
+            start += len(data)
+            rest = rest + data if len(rest) + len(data) <= LONGEST_LINE else NO_POINT
 
 
 def columns_of(data: bytes, quick: bool) -> tuple[Columns, int]:
@@ -65,16 +64,25 @@ def columns_of(data: bytes, quick: bool) -> tuple[Columns, int]:
         return _plainly(data)
     columns, odd = found
     missing = []
+    together, damaged = _plainly(b"".join(line + b"\n" for _, line in odd))
+    if not damaged:
+        for row, (at, _) in enumerate(odd):
+            _put(columns, at, together, row)
+        return columns, 0
     for at, line in odd:
-        one, _ = _by_line(line + b"\n")
-        if one:
-            columns.steps[at], columns.times[at], columns.values[at] = one.steps[0], one.times[0], one.values[0]
-        else:
+        one, damaged = _by_line(line + b"\n")
+        if damaged:
             missing.append(at)
+        else:
+            _put(columns, at, one, 0)
     if missing:
         left_out = set(missing)
         columns = columns.at([at for at in range(len(columns)) if at not in left_out])
     return columns, len(missing)
+
+
+def _put(columns: Columns, at: int, others: Columns, row: int) -> None:
+    columns.steps[at], columns.times[at], columns.values[at] = others.steps[row], others.times[row], others.values[row]
 
 
 def _plainly(data: bytes) -> tuple[Columns, int]:

@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 
 from asynctrack.errors import NotFoundError
@@ -19,6 +20,7 @@ from asynctrack.stores.base import Batch, RunSpec
 from asynctrack.stores.columns import Columns, Increment
 from asynctrack.stores.file import FileStore, parsing
 from asynctrack.stores.file import columns as columns_module
+from asynctrack.stores.file import quick as quick_module
 from asynctrack.stores.file.quick import is_exact
 from asynctrack.stores.io import InlineIO, drive
 
@@ -267,9 +269,21 @@ def test_numbers_that_numpy_may_not_round_itself_are_left_to_python(monkeypatch:
     assert not parsing.pays(1 << 30)
 
 
-def test_a_program_that_makes_errors_of_numpys_warnings_can_read(folder: Folder) -> None:
-    import numpy
+@pytest.mark.parametrize("of_x86", [True, False])
+def test_a_value_half_way_between_two_doubles_is_rounded_as_python_does(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, of_x86: bool
+) -> None:
+    """Whichever way NumPy's long doubles say that it may be one."""
+    monkeypatch.setattr(quick_module, "_has_64_bits", lambda: of_x86 and numpy.finfo(numpy.longdouble).nmant == 63)
+    monkeypatch.setattr(columns_module, "pays", lambda size: is_exact())
+    large = [(1 << 53 | odd) + 0.5 for odd in range(1, 9, 2)] + [1 << 53, (1 << 53) - 1]
+    texts = [f"{int(each)}.5" for each in large] + [str(9_007_199_254_740_993 + 2 * each) for each in range(50)]
+    texts += [f"-0.{10**17 // each}" for each in range(11, 300)] + [f"12.{each}e-3" for each in range(50)]
+    (folder.metrics / "m").write_text("".join(f"1 {text} {at}\n" for at, text in enumerate(texts)))
+    assert list(folder.read().columns["m"].values) == [float(text) for text in texts]
 
+
+def test_a_program_that_makes_errors_of_numpys_warnings_can_read(folder: Folder) -> None:
     (folder.metrics / "m").write_bytes(b"1700000000000 0.0 1\n1700000000000 1e-320 1\n1700000000000 1e308 1\n" * 3)
     with numpy.errstate(all="raise"):
         assert len(folder.points()["m"]) == 9
