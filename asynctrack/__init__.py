@@ -25,66 +25,68 @@ from asynctrack.errors import (
     StoreError,
     UnavailableError,
 )
-from asynctrack.experiments import (
-    create_experiment,
-    delete_experiment,
-    delete_experiment_tag,
-    get_experiment,
-    get_experiment_by_name,
-    search_experiments,
-    set_experiment,
-    set_experiment_tag,
-    set_experiment_tags,
-)
-from asynctrack.fluent import (
-    delete_run,
-    delete_tag,
-    end_run,
-    flush_async_logging,
-    get_artifact_uri,
-    get_metric_history,
-    get_parent_run,
-    get_run,
-    log_artifact,
-    log_artifacts,
-    log_dict,
-    log_figure,
-    log_image,
-    log_metric,
-    log_metrics,
-    log_param,
-    log_params,
-    log_text,
-    restore_run,
-    search_runs,
-    set_tag,
-    set_tags,
-)
-from asynctrack.runs.faces import AsyncAttachedRun, AttachedRun, attach
-from asynctrack.runs.run import ActiveRun, AsyncActiveRun, active_run, last_active_run, start_run
 from asynctrack.settings import Settings, configure
-from asynctrack.stores.keys import clean_key
-from asynctrack.tracking import (
-    get_async_service,
-    get_service,
-    get_tracking_uri,
-    is_tracking_uri_set,
-    set_tracking_uri,
-)
 
 if TYPE_CHECKING:
     from asynctrack import entities as entities
     from asynctrack import exceptions as exceptions
     from asynctrack.aggregates import OverRanks, over_ranks
     from asynctrack.entities import Experiment, FileInfo, Metric, Param, Run, RunData, RunInfo, RunTag
+    from asynctrack.experiments import (
+        create_experiment,
+        delete_experiment,
+        delete_experiment_tag,
+        get_experiment,
+        get_experiment_by_name,
+        search_experiments,
+        set_experiment,
+        set_experiment_tag,
+        set_experiment_tags,
+    )
+    from asynctrack.fluent import (
+        delete_run,
+        delete_tag,
+        end_run,
+        flush_async_logging,
+        get_artifact_uri,
+        get_metric_history,
+        get_parent_run,
+        get_run,
+        log_artifact,
+        log_artifacts,
+        log_dict,
+        log_figure,
+        log_image,
+        log_metric,
+        log_metrics,
+        log_param,
+        log_params,
+        log_text,
+        restore_run,
+        search_runs,
+        set_tag,
+        set_tags,
+    )
     from asynctrack.histories import history
     from asynctrack.importing.runs import Import, import_runs
     from asynctrack.integrations.aggregator import Aggregator
     from asynctrack.reading.table import History
     from asynctrack.recovery.shipment import Shipment
     from asynctrack.recovery.sync import sync
+    from asynctrack.runs.faces import AsyncAttachedRun, AttachedRun, attach
+    from asynctrack.runs.run import ActiveRun, AsyncActiveRun, active_run, last_active_run, start_run
     from asynctrack.runs.viewer import Viewer, view
-    from asynctrack.tracking import AsyncMLflowService, MlflowClient, MLflowService
+    from asynctrack.stores.keys import clean_key
+    from asynctrack.tracking import (
+        AsyncMLflowService,
+        MlflowClient,
+        MLflowService,
+        get_async_service,
+        get_service,
+        get_tracking_uri,
+        is_tracking_uri_set,
+        set_tracking_uri,
+    )
     from asynctrack.ui.widget import live
 
 __all__ = [
@@ -184,19 +186,35 @@ __all__ = [
 ]
 
 
+#: where the other names are that are loaded late: what a program that logs needs, and a verb of the command does not
+_LOGGING = ("experiments", "fluent", "runs.faces", "runs.run", "stores.keys", "tracking")
+
+
 def __getattr__(name: str) -> Any:
-    """Load some names on first use: importing dataclasses alone takes a quarter as long as all the rest."""
+    """Load names on first use: those of programs that log together, and each of the others by itself."""
     from importlib import import_module
 
     if name in ("artifacts", "entities", "exceptions"):
         return import_module(f"asynctrack.{name}")
-    home = import_module(_HOMES.get(name, "asynctrack.entities"))
-    if name in __all__ and hasattr(home, name):
-        return getattr(home, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    found: dict[str, Any] = {}
+    for part in _LOGGING:
+        there = vars(import_module(f"asynctrack.{part}"))
+        found |= {each: there[each] for each in there["__all__"] if each in __all__ and each in there}
+    globals().update(found)  # all at once: another thread may ask meanwhile
+    return found[name]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "artifacts", "entities", "exceptions"})
+
+
+_ENTITIES = ("Experiment", "FileInfo", "Metric", "Param", "Run", "RunData", "RunInfo", "RunTag")
 _HOMES = {
+    **dict.fromkeys(_ENTITIES, "asynctrack.entities"),
     "Aggregator": "asynctrack.integrations.aggregator",
     "History": "asynctrack.reading.table",
     "Import": "asynctrack.importing.runs",

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -50,6 +49,8 @@ def moment(ms: int | None) -> str:
     """A time (ms since the epoch) in UTC, to the second; "" for None."""
     if ms is None:
         return ""
+    from datetime import UTC, datetime
+
     try:
         return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError, OSError):

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 
+from asynctrack.cli.verbs import USAGE, call_plainly
 from asynctrack.errors import InvalidInputError
 from asynctrack.settings import current_settings
 
@@ -33,10 +34,10 @@ def _run() -> None:
     try:
         current_settings()
     except InvalidInputError as error:
-        from asynctrack.cli.verbs import USAGE
-
         print(f"asynctrack: {error}", file=sys.stderr)
         sys.exit(USAGE)
+    if call_plainly(sys.argv[1:]):
+        return
     from asynctrack.cli.command import app
 
     app()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from asynctrack.cli.verbs import Verbs
+from asynctrack.cli.typed import Verbs
 
 __all__ = ["app"]
 

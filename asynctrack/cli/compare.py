@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from asynctrack.cli.amounts import exact, number
 from asynctrack.cli.asking import labels_of, named_all, open_store, tell
+from asynctrack.cli.declaring import Option
 from asynctrack.cli.differences import aspects
 from asynctrack.cli.drawing import Axis, charts_of, chosen_keys
 from asynctrack.cli.options import Fields, NoLive, NoPager, OnlyChanged, Output, RunNames, Store, chosen_fields
@@ -16,11 +15,11 @@ from asynctrack.cli.plot import drawn
 from asynctrack.cli.terminal import Terminal, page
 from asynctrack.cli.verbs import verb
 
-__all__ = ["app", "compare_runs"]
+__all__ = ["compare_runs"]
 
 #: what rows have besides a value for each run, by its name
 _FIELDS = ("kind", "key")
-app, _command = verb(*_FIELDS)
+_command = verb(*_FIELDS)
 
 #: rows of a chart, with its axes
 _HEIGHT = 14
@@ -31,7 +30,7 @@ def compare_runs(
     runs: RunNames,
     keys: Annotated[
         list[str] | None,
-        typer.Option("--key", "-k", metavar="REGEX", help="Draw these metrics, and show only them among metrics."),
+        Option("--key", "-k", metavar="REGEX", help="Draw these metrics, and show only them among metrics."),
     ] = None,
     store: Store = None,
     only_changed: OnlyChanged = True,

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import typer
-
 from asynctrack.cli.asking import named, open_store
 from asynctrack.cli.differences import aspects
 from asynctrack.cli.drawing import chosen_keys
@@ -20,10 +18,10 @@ from asynctrack.errors import AsynctrackError, InvalidInputError, NotFoundError
 if TYPE_CHECKING:
     from asynctrack.entities import Run
 
-__all__ = ["app", "diff_runs"]
+__all__ = ["diff_runs"]
 
 _FIELDS = ("kind", "key", "a", "b")
-app, _command = verb(*_FIELDS)
+_command = verb(*_FIELDS)
 
 #: exit statuses, as diff has them
 _DIFFERENT, _TROUBLE = 1, 2
@@ -62,7 +60,7 @@ def diff_runs(
     titles = {"a": pair[0].info.run_name or a, "b": pair[1].info.run_name or b}
     show_rows(rows, [Column(name, titles.get(name, "")) for name in names], form, terminal, not no_pager)
     if any(each.differs for each in found):
-        raise typer.Exit(_DIFFERENT)
+        raise SystemExit(_DIFFERENT)
 
 
 def _pair(store: str | None, texts: Iterable[str], live: bool) -> list[Run]:
@@ -77,5 +75,5 @@ def _pair(store: str | None, texts: Iterable[str], live: bool) -> list[Run]:
         raise
     except AsynctrackError as error:
         print(f"asynctrack: {clean(error)}", file=sys.stderr, flush=True)
-        raise typer.Exit(_TROUBLE) from None
+        raise SystemExit(_TROUBLE) from None
     return [each.run for each in pair]

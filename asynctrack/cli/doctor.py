@@ -8,8 +8,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import typer
-
 from asynctrack.cli.asking import store_uri
 from asynctrack.cli.installed import Package, installed
 from asynctrack.cli.options import Fields, Store, chosen_fields
@@ -25,13 +23,13 @@ from asynctrack.settings import Settings, current_settings, switch
 from asynctrack.stores.io import drive
 from asynctrack.stores.sql.places import sqlite_path
 
-__all__ = ["app", "examine", "settings_set"]
+__all__ = ["examine", "settings_set"]
 
 _FIELDS = (
     *("asynctrack", "python", "system", "mlflow", "mlflow logs through asynctrack", "libraries"),
     *("tracking URI", "from", "answers after", "no answer", "database", "waiting", "spools", "settings"),
 )
-app, _command = verb(*_FIELDS)
+_command = verb(*_FIELDS)
 
 _PREFIX = "asynctrack+"
 #: what goes through it, in short: docs/behind-mlflow.md
@@ -62,7 +60,7 @@ def examine(store: Store = None, fields: Fields = None) -> None:
     else:
         sys.stdout.write(_page(found))
     if "no answer" in found:
-        raise typer.Exit(1)
+        raise SystemExit(1)
 
 
 def _page(found: dict[str, Any]) -> str:

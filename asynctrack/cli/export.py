@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from asynctrack.cli.asking import ask, columns_of, looked, named_all, open_store
+from asynctrack.cli.declaring import Argument, Option
 from asynctrack.cli.drawing import chosen_keys
 from asynctrack.cli.files import FORMATS, Writer, writer_for
 from asynctrack.cli.news import by_step
@@ -22,29 +21,29 @@ from asynctrack.reading.runs import FoundRun, find_runs
 if TYPE_CHECKING:
     from asynctrack.stores.base import AbstractStore
 
-__all__ = ["app", "export_runs"]
+__all__ = ["export_runs"]
 
 _FIELDS = ("file", "format", "runs", "rows", "bytes")
-app, _command = verb(*_FIELDS)
+_command = verb(*_FIELDS)
 
 _ALL = 1_000_000
 
 
 @_command
 def export_runs(
-    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN...]", help="As of show; default: all runs.")] = None,
+    runs: Annotated[list[str] | None, Argument(metavar="[RUN...]", help="As of show; default: all runs.")] = None,
     file: Annotated[
         str,
-        typer.Option("--output", "-o", metavar="FILE", help="A .csv, .jsonl, .parquet or .arrow file; - is stdout."),
+        Option("--output", "-o", metavar="FILE", help="A .csv, .jsonl, .parquet or .arrow file; - is stdout."),
     ] = "-",
     form: Annotated[
         str | None,
-        typer.Option("--format", metavar="FORMAT", help="csv, jsonl, parquet or arrow; default: as FILE ends."),
+        Option("--format", metavar="FORMAT", help="csv, jsonl, parquet or arrow; default: as FILE ends."),
     ] = None,
-    wide: Annotated[bool, typer.Option("--wide", help="A row for each step, with a column for each metric.")] = False,
-    keys: Annotated[list[str] | None, typer.Option("--key", "-k", metavar="REGEX", help="Only these metrics.")] = None,
+    wide: Annotated[bool, Option("--wide", help="A row for each step, with a column for each metric.")] = False,
+    keys: Annotated[list[str] | None, Option("--key", "-k", metavar="REGEX", help="Only these metrics.")] = None,
     experiment: Annotated[
-        list[str] | None, typer.Option("--experiment", "-e", metavar="NAME", help="All runs of this one (name or id).")
+        list[str] | None, Option("--experiment", "-e", metavar="NAME", help="All runs of this one (name or id).")
     ] = None,
     store: Store = None,
     no_live: NoLive = False,

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
-import typer
-
+from asynctrack.cli.declaring import Argument, Option
 from asynctrack.cli.options import Fields, chosen_fields, not_blank
 from asynctrack.cli.output import write_json
 from asynctrack.cli.terminal import clean
@@ -17,18 +16,18 @@ from asynctrack.cli.verbs import FAILED, INTERRUPTED, verb
 from asynctrack.errors import AsynctrackError, InvalidInputError
 from asynctrack.importing.runs import Import, import_runs
 
-__all__ = ["app", "import_folder"]
+__all__ = ["import_folder"]
 
 _FIELDS = Import._fields
-app, _command = verb(*_FIELDS)
+_command = verb(*_FIELDS)
 
 
 @_command
 def import_folder(
-    source: Annotated[str, typer.Argument(metavar="FOLDER", help="MLflow's files, like ./mlruns. Only read.")],
-    to: Annotated[str, typer.Option("--to", metavar="URI", help="The store to write into.", callback=not_blank)],
+    source: Annotated[str, Argument(metavar="FOLDER", help="MLflow's files, like ./mlruns. Only read.")],
+    to: Annotated[str, Option("--to", metavar="URI", help="The store to write into.", callback=not_blank)],
     timeout: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", min=0.0, help="How long to try a store that is away.")
+        float, Option("--timeout", metavar="SECONDS", min=0.0, help="How long to try a store that is away.")
     ] = 60.0,
     fields: Fields = None,
 ) -> None:
@@ -48,31 +47,34 @@ def import_folder(
         with _bar(fields is None) as progress:
             done = import_runs(source, to=to, timeout=timeout, progress=progress)
     except KeyboardInterrupt:
-        typer.echo("Interrupted: the same command goes on from there.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        print("Interrupted: the same command goes on from there.", file=sys.stderr, flush=True)
+        raise SystemExit(INTERRUPTED) from None
     except InvalidInputError:
         raise  # to be mended, and not repeated
     except AsynctrackError as error:
-        typer.echo(f"asynctrack: {clean(error)}. The same command goes on from there.", err=True)
-        raise typer.Exit(FAILED) from None
+        print(f"asynctrack: {clean(error)}. The same command goes on from there.", file=sys.stderr, flush=True)
+        raise SystemExit(FAILED) from None
     if fields is not None:
         whole = done._asdict()
         write_json({name: whole[name] for name in names})
     else:
         _say(done)
     if done.problems:
-        raise typer.Exit(FAILED)
+        raise SystemExit(FAILED)
 
 
 def _say(done: Import) -> None:
     for problem in done.problems:
-        typer.echo(clean(problem), err=True)
-    typer.echo(
+        print(clean(problem), file=sys.stderr, flush=True)
+    print(
         f"{done.source} into {done.store}: {done.experiments:,} experiments, {done.runs:,} runs with {done.events:,} "
-        f"events imported, {done.present:,} runs were there already"
+        f"events imported, {done.present:,} runs were there already",
+        flush=True,
     )
     if done.problems:
-        typer.echo(f"{len(done.problems):,} problems, named above; everything else is imported.", err=True)
+        print(
+            f"{len(done.problems):,} problems, named above; everything else is imported.", file=sys.stderr, flush=True
+        )
 
 
 @contextmanager

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
+from asynctrack.cli.declaring import Argument, Option
 from asynctrack.errors import InvalidInputError
 
 __all__ = [
@@ -20,7 +19,6 @@ __all__ = [
     "Store",
     "StoreArgument",
     "chosen_fields",
-    "complete_keys_of",
     "not_blank",
 ]
 
@@ -28,51 +26,34 @@ __all__ = [
 def not_blank(value: str | None) -> str | None:
     """What was given. A variable that is not set leaves nothing: the default would be something nobody meant."""
     if value is not None and not value.strip():
-        raise typer.BadParameter("it is empty; leave it out, or name one")
+        raise InvalidInputError("it is empty; leave it out, or name one")
     return value
 
 
-def _runs(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    from asynctrack.cli.completing import complete_runs
-
-    return complete_runs(ctx.params.get("store"), incomplete)
-
-
-def complete_keys_of(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The metric keys that a shell offers behind Tab."""
-    from asynctrack.cli.completing import complete_keys
-
-    return complete_keys(ctx.params.get("store"), incomplete)
-
-
 _STORE = "Where the runs are; default: MLFLOW_TRACKING_URI, else ./mlruns or ./mlflow.db."
-Store = Annotated[str | None, typer.Option("--store", metavar="URI", help=_STORE, callback=not_blank)]
+Store = Annotated[str | None, Option("--store", metavar="URI", help=_STORE, callback=not_blank)]
 #: the same for a verb that has no runs to name
-StoreArgument = Annotated[
-    str | None, typer.Argument(metavar="[URI]", help=_STORE, callback=not_blank, show_default=False)
-]
+StoreArgument = Annotated[str | None, Argument(metavar="[URI]", help=_STORE, callback=not_blank, show_default=False)]
 Fields = Annotated[
     str | None,
-    typer.Option("--json", metavar="[FIELDS]", help="Print JSON: all fields, or these (names, with commas)."),
+    Option("--json", metavar="[FIELDS]", help="Print JSON: all fields, or these (names, with commas)."),
 ]
 Output = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--output",
         "-o",
         metavar="FORM",
         help="table, tsv, csv, json or jsonl; default: a table on a terminal, else tsv.",
     ),
 ]
-OnlyKeys = Annotated[list[str] | None, typer.Option("--key", "-k", metavar="REGEX", help="Of metrics only these.")]
-NoLive = Annotated[
-    bool, typer.Option("--no-live", help="Show only what the store has, and not what waits in spools here.")
-]
-NoPager = Annotated[bool, typer.Option("--no-pager", help="Do not start a pager for what is longer than the screen.")]
-OnlyChanged = Annotated[bool, typer.Option("--only-changed/--all", help="Only what differs, or everything.")]
+OnlyKeys = Annotated[list[str] | None, Option("--key", "-k", metavar="REGEX", help="Of metrics only these.")]
+NoLive = Annotated[bool, Option("--no-live", help="Show only what the store has, and not what waits in spools here.")]
+NoPager = Annotated[bool, Option("--no-pager", help="Do not start a pager for what is longer than the screen.")]
+OnlyChanged = Annotated[bool, Option("--only-changed/--all", help="Only what differs, or everything.")]
 _RUN = "Id, start of an id, or name; @ is the latest run, @1 the one before it, @live the latest that is running."
-RunName = Annotated[str, typer.Argument(metavar="RUN", help=_RUN, autocompletion=_runs)]
-RunNames = Annotated[list[str], typer.Argument(metavar="RUN...", help=_RUN, autocompletion=_runs)]
+RunName = Annotated[str, Argument(metavar="RUN", help=_RUN, completes="runs")]
+RunNames = Annotated[list[str], Argument(metavar="RUN...", help=_RUN, completes="runs")]
 
 
 def chosen_fields(asked: str | None, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from asynctrack.cli.asking import named_all, open_store
+from asynctrack.cli.declaring import Option
 from asynctrack.cli.drawing import Axis, charts_of, chosen_keys, together
 from asynctrack.cli.options import Fields, NoLive, NoPager, RunNames, Store, chosen_fields
 from asynctrack.cli.output import write_json
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
     from asynctrack.plots.chart import Chart
     from asynctrack.reading.runs import FoundRun
 
-__all__ = ["app", "drawn", "plot_runs"]
+__all__ = ["drawn", "plot_runs"]
 
 _FIELDS = ("key", "x", "label", "points")
-app, _command = verb(*_FIELDS)
+_command = verb(*_FIELDS)
 
 #: charts that are drawn unasked; rows of one, and of one of several; points of a line in JSON
 _CHARTS, _ROWS, _ROWS_OF_SEVERAL, _POINTS = 4, 20, 14, 100
@@ -37,30 +36,28 @@ def plot_runs(
     runs: RunNames,
     keys: Annotated[
         list[str] | None,
-        typer.Option("--key", "-k", metavar="REGEX", help="These metrics, a chart each; default: the first four."),
+        Option("--key", "-k", metavar="REGEX", help="These metrics, a chart each; default: the first four."),
     ] = None,
     store: Store = None,
     x: Annotated[
-        str, typer.Option("--x", metavar="X", help="step; time; relative (to each run's start); or a metric's key.")
+        str, Option("--x", metavar="X", help="step; time; relative (to each run's start); or a metric's key.")
     ] = "step",
-    log_y: Annotated[bool, typer.Option("--log-y", help="Logarithmic y axis.")] = False,
-    log_x: Annotated[bool, typer.Option("--log-x", help="Logarithmic x axis.")] = False,
+    log_y: Annotated[bool, Option("--log-y", help="Logarithmic y axis.")] = False,
+    log_x: Annotated[bool, Option("--log-x", help="Logarithmic x axis.")] = False,
     smooth: Annotated[
-        float, typer.Option("--smooth", metavar="W", help="Moving average; W from 0 to below 1, like 0.9.")
+        float, Option("--smooth", metavar="W", help="Moving average; W from 0 to below 1, like 0.9.")
     ] = 0.0,
     low: Annotated[
-        float | None, typer.Option("--from", metavar="X", help="From this x on; seconds where x is a time.")
+        float | None, Option("--from", metavar="X", help="From this x on; seconds where x is a time.")
     ] = None,
-    high: Annotated[float | None, typer.Option("--to", metavar="X", help="Up to this x.")] = None,
+    high: Annotated[float | None, Option("--to", metavar="X", help="Up to this x.")] = None,
     width: Annotated[
-        int, typer.Option("--width", metavar="N", min=0, help="Characters, or pixels of a file; 0: as fits.")
+        int, Option("--width", metavar="N", min=0, help="Characters, or pixels of a file; 0: as fits.")
     ] = 0,
-    height: Annotated[
-        int, typer.Option("--height", metavar="N", min=0, help="Rows, or pixels of a file; 0: as fits.")
-    ] = 0,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Draw anew every second, until all runs ended.")] = False,
+    height: Annotated[int, Option("--height", metavar="N", min=0, help="Rows, or pixels of a file; 0: as fits.")] = 0,
+    watch: Annotated[bool, Option("--watch", "-w", help="Draw anew every second, until all runs ended.")] = False,
     file: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write a .svg, .png or .html file instead.")
+        str | None, Option("--output", "-o", metavar="FILE", help="Write a .svg, .png or .html file instead.")
     ] = None,
     no_live: NoLive = False,
     fields: Fields = None,

@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import typer
-
 from asynctrack.cli.amounts import ago, duration, exact, number
 from asynctrack.cli.asking import ask, experiment_names, open_store, summaries, tell
+from asynctrack.cli.declaring import Argument, Option
 from asynctrack.cli.fields import RUN_FIELDS, Asked, Listed, leading_key, may_be_beside_metrics, parse, value_of
 from asynctrack.cli.options import Fields, NoLive, NoPager, Output, Store
 from asynctrack.cli.output import Column, choose_form, show_rows, table
@@ -25,9 +24,9 @@ if TYPE_CHECKING:
     from asynctrack.errors import StoreError
     from asynctrack.stores.base import AbstractStore
 
-__all__ = ["app", "list_runs", "ordered"]
+__all__ = ["list_runs", "ordered"]
 
-app, _command = verb(*RUN_FIELDS, any_field=True)
+_command = verb(*RUN_FIELDS, any_field=True)
 
 _SHOWN = ("id", "name", "status", "started", "duration", "step", "rate", "waiting")
 _PIPED = (*_SHOWN[:3], "alive", *_SHOWN[3:], "experiment")
@@ -39,35 +38,29 @@ _ALL = 1_000_000
 
 @_command
 def list_runs(
-    filter_text: Annotated[
-        str | None, typer.Argument(metavar="[FILTER]", help="As --filter.", show_default=False)
-    ] = None,
+    filter_text: Annotated[str | None, Argument(metavar="[FILTER]", help="As --filter.", show_default=False)] = None,
     store: Store = None,
     experiment: Annotated[
-        list[str] | None, typer.Option("--experiment", "-e", metavar="NAME", help="Only of this one (name or id).")
+        list[str] | None, Option("--experiment", "-e", metavar="NAME", help="Only of this one (name or id).")
     ] = None,
     filter_string: Annotated[
         str | None,
-        typer.Option(
-            "--filter", metavar="FILTER", help="In MLflow's language: \"params.lr = '0.1' and metrics.f1>.9\"."
-        ),
+        Option("--filter", metavar="FILTER", help="In MLflow's language: \"params.lr = '0.1' and metrics.f1>.9\"."),
     ] = None,
     sort: Annotated[
         str | None,
-        typer.Option("--sort", metavar="FIELD", help="Smallest first: loss.min; with - before it, largest first."),
+        Option("--sort", metavar="FIELD", help="Smallest first: loss.min; with - before it, largest first."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many runs.")] = 50,
+    limit: Annotated[int, Option("--limit", "-n", metavar="N", min=1, help="At most so many runs.")] = 50,
     columns: Annotated[
         str | None,
-        typer.Option("--columns", "-c", metavar="FIELDS", help="Fields, params and metrics: name,lr,loss,loss.min."),
+        Option("--columns", "-c", metavar="FIELDS", help="Fields, params and metrics: name,lr,loss,loss.min."),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", "-a", help="All runs, also deleted ones, whatever --limit says.")
+        bool, Option("--all", "-a", help="All runs, also deleted ones, whatever --limit says.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the ids only, one a line.")] = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Show the table anew every second, until Ctrl-C.")
-    ] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print the ids only, one a line.")] = False,
+    watch: Annotated[bool, Option("--watch", "-w", help="Show the table anew every second, until Ctrl-C.")] = False,
     no_live: NoLive = False,
     output: Output = None,
     fields: Fields = None,
@@ -112,12 +105,16 @@ def list_runs(
     else:
         show_rows(*shown(found.rows, texts, form), form, terminal, not no_pager)
         if not found.rows and form == "table":
-            typer.echo("No run matches." if filter_text or filter_string else "There are no runs here.", err=True)
+            print(
+                "No run matches." if filter_text or filter_string else "There are no runs here.",
+                file=sys.stderr,
+                flush=True,
+            )
     for path, problem in sorted(found.problems.items()):
         print(f"asynctrack: {clean(path)}: {clean(problem)}", file=sys.stderr, flush=True)
     tell(found.trouble)
     if found.trouble is not None:
-        raise typer.Exit(FAILED)
+        raise SystemExit(FAILED)
 
 
 def _one_filter(argument: str | None, option: str | None) -> str:

@@ -7,10 +7,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from asynctrack.cli.amounts import ago, duration, number
 from asynctrack.cli.asking import columns_of, experiment_names, looked, named, open_store, summaries
+from asynctrack.cli.declaring import Option
 from asynctrack.cli.drawing import chosen_keys
 from asynctrack.cli.fields import RUN_FIELDS, Asked, Listed, parse, value_of
 from asynctrack.cli.options import Fields, NoLive, NoPager, OnlyKeys, Output, RunName, Store
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
     from asynctrack.stores.base import AbstractStore
     from asynctrack.stores.columns import Columns, Summary
 
-__all__ = ["app", "around", "nan_from", "show_run", "snapshot", "summary_fields"]
+__all__ = ["around", "nan_from", "show_run", "snapshot", "summary_fields"]
 
-app, _command = verb(*RUN_FIELDS)
+_command = verb(*RUN_FIELDS)
 
 #: steps to each side that --around shows; characters of a sparkline
 _WINDOW, _SPARK = 10, 16
@@ -37,16 +36,16 @@ def show_run(
     run: RunName,
     store: Store = None,
     at: Annotated[
-        int | None, typer.Option("--at", metavar="STEP", help="All metrics at this step: the last point up to it.")
+        int | None, Option("--at", metavar="STEP", help="All metrics at this step: the last point up to it.")
     ] = None,
     centre: Annotated[
-        int | None, typer.Option("--around", metavar="STEP", help="All metrics, step by step, around this step.")
+        int | None, Option("--around", metavar="STEP", help="All metrics, step by step, around this step.")
     ] = None,
     window: Annotated[
-        int, typer.Option("--window", metavar="N", min=0, help="So many steps to each side with --around.")
+        int, Option("--window", metavar="N", min=0, help="So many steps to each side with --around.")
     ] = _WINDOW,
     keys: OnlyKeys = None,
-    everything: Annotated[bool, typer.Option("--all", "-a", help="Also the tags that MLflow sets.")] = False,
+    everything: Annotated[bool, Option("--all", "-a", help="Also the tags that MLflow sets.")] = False,
     no_live: NoLive = False,
     output: Output = None,
     fields: Fields = None,

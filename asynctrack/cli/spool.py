@@ -10,11 +10,13 @@ import typer
 from typer.core import TyperGroup
 
 from asynctrack.cli.amounts import moment
+from asynctrack.cli.declaring import Option, with_fields
 from asynctrack.cli.options import Fields, chosen_fields
 from asynctrack.cli.output import write_json
 from asynctrack.cli.spools import Dir, Spools, To, meant, rejected_text, spools_text, tell_ownerless
 from asynctrack.cli.terminal import Terminal, clean
-from asynctrack.cli.verbs import FAILED, quicken, taking, with_fields
+from asynctrack.cli.typed import quicken, taking, typed
+from asynctrack.cli.verbs import FAILED
 from asynctrack.errors import AsynctrackError, InvalidInputError
 from asynctrack.journal.survey import read_rejected, read_spool
 from asynctrack.settings import configure
@@ -51,6 +53,7 @@ app = typer.Typer(
 
 
 @app.callback()
+@typed
 def list_spools(context: typer.Context, folder: Dir = None, fields: Fields = None) -> None:
     """List the spools. For each: its store, events that wait, size, age,
     whether its program runs, refused events.
@@ -73,13 +76,14 @@ def list_spools(context: typer.Context, folder: Dir = None, fields: Fields = Non
         )
         write_json([{name: each[name] for name in names} for each in whole])
     elif not found:
-        typer.echo("Nothing waits: there are no spools here.")
+        print("Nothing waits: there are no spools here.", flush=True)
     else:
         sys.stdout.write(spools_text(found, Terminal()))
     tell_ownerless(folder)
 
 
 @app.command(cls=taking(*_EVENT))
+@typed
 def rejected(spools: Spools = None, folder: Dir = None, fields: Fields = None) -> None:
     """List the events that a store has refused for good, with the reasons.
 
@@ -95,12 +99,13 @@ def rejected(spools: Spools = None, folder: Dir = None, fields: Fields = None) -
         )
         write_json([{name: each[name] for name in names} for each in whole])
     elif not events:
-        typer.echo("No event was refused.")
+        print("No event was refused.", flush=True)
     else:
         sys.stdout.write(rejected_text(events, Terminal()))
 
 
 @app.command(cls=taking(*_RETRIED))
+@typed
 def retry(spools: Spools = None, folder: Dir = None, to: To = None, fields: Fields = None) -> None:
     """Deliver refused events again, after the cause of the refusal is mended.
 
@@ -125,18 +130,19 @@ def retry(spools: Spools = None, folder: Dir = None, to: To = None, fields: Fiel
         said = {"accepted": accepted, "problems": problems}
         write_json({name: said[name] for name in names})
     else:
-        typer.echo(f"{accepted:,} events accepted.")
+        print(f"{accepted:,} events accepted.", flush=True)
         for problem in problems:
-            typer.echo(f"asynctrack: {clean(problem)}", err=True)
+            print(f"asynctrack: {clean(problem)}", file=sys.stderr, flush=True)
     if problems:
-        raise typer.Exit(FAILED)
+        raise SystemExit(FAILED)
 
 
 @app.command(cls=taking(*_DROPPED))
+@typed
 def drop(
     spools: Spools = None,
     folder: Dir = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, Option("--yes", "-y", help="Do not ask.")] = False,
     fields: Fields = None,
 ) -> None:
     """Delete refused events. Events that wait to be delivered stay. With
@@ -157,10 +163,10 @@ def drop(
     try:
         dropped = sum(drop_rejected(path) for path in paths)
     except (InvalidInputError, OSError) as error:
-        typer.echo(f"asynctrack: {clean(error)}", err=True)
-        raise typer.Exit(FAILED) from None
+        print(f"asynctrack: {clean(error)}", file=sys.stderr, flush=True)
+        raise SystemExit(FAILED) from None
     if fields is not None:
         said = {"dropped": dropped}
         write_json({name: said[name] for name in names})
     else:
-        typer.echo(f"{dropped:,} refused events deleted.")
+        print(f"{dropped:,} refused events deleted.", flush=True)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Annotated
 
-import typer
-
+from asynctrack.cli.declaring import Argument, Option
 from asynctrack.cli.options import not_blank
 from asynctrack.cli.terminal import Terminal, clean
-from asynctrack.errors import NotFoundError
+from asynctrack.errors import InvalidInputError, NotFoundError
 from asynctrack.journal.owner import lost_owner
 from asynctrack.journal.survey import RejectedEvent, SpoolInfo, find_ownerless, find_spools
 from asynctrack.settings import current_settings
@@ -24,18 +24,16 @@ _DIR = "Folder with the spools; default: $ASYNCTRACK_SPOOL_DIR, else ./.asynctra
 def _existing(folder: str | None) -> str | None:
     """The folder that was given. A missing folder is wrong usage: "Nothing waits" would hide the mistake."""
     if folder is not None and not os.path.isdir(folder):
-        raise typer.BadParameter(f"there is no folder {folder!r}")
+        raise InvalidInputError(f"there is no folder {folder!r}")
     return folder
 
 
-Dir = Annotated[str | None, typer.Option("--dir", metavar="FOLDER", help=_DIR, callback=_existing)]
+Dir = Annotated[str | None, Option("--dir", metavar="FOLDER", help=_DIR, callback=_existing)]
 To = Annotated[
     str | None,
-    typer.Option("--to", metavar="URI", help="Deliver to this store instead.", callback=not_blank),
+    Option("--to", metavar="URI", help="Deliver to this store instead.", callback=not_blank),
 ]
-Spools = Annotated[
-    list[str] | None, typer.Argument(help="Spools by folder or name, or folders with spools; default: all.")
-]
+Spools = Annotated[list[str] | None, Argument(help="Spools by folder or name, or folders with spools; default: all.")]
 
 #: number of runs shown for one spool
 _RUNS = 3
@@ -61,7 +59,7 @@ def meant(wanted: list[str] | None, folder: str | None) -> list[str]:
 def tell_ownerless(folder: str | None) -> None:
     """Name the folders that were spools until their owner file was lost."""
     for path, problem in find_ownerless(folder or current_settings().spool_dir):
-        typer.echo(f"asynctrack: {clean(path)}: {clean(problem)}", err=True)
+        print(f"asynctrack: {clean(path)}: {clean(problem)}", file=sys.stderr, flush=True)
 
 
 def spools_text(found: list[SpoolInfo], terminal: Terminal) -> str:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-import typer
-
+from asynctrack.cli.declaring import Option
 from asynctrack.cli.options import Fields, chosen_fields, not_blank
 from asynctrack.cli.output import write_json
 from asynctrack.cli.spools import Dir, Spools, To, meant, tell_ownerless
@@ -21,11 +20,11 @@ from asynctrack.recovery.shipment import Shipment
 from asynctrack.recovery.sync import spool_paths, sync
 from asynctrack.stores.uri import resolve_store_uri
 
-__all__ = ["app", "ship_spools"]
+__all__ = ["ship_spools"]
 
 #: what ``--json`` gives of each spool: of what was done, and with --dry-run of what would be
 _DONE, _PLAN = Shipment._fields, ("spool", "store", "events", "delivering")
-app, _command = verb(*dict.fromkeys(_DONE + _PLAN))
+_command = verb(*dict.fromkeys(_DONE + _PLAN))
 
 _NOTHING = "Nothing waits: there are no spools here."
 
@@ -37,22 +36,18 @@ def ship_spools(
     to: To = None,
     experiment: Annotated[
         str | None,
-        typer.Option("--experiment", metavar="NAME", help="Create the runs in this experiment.", callback=not_blank),
+        Option("--experiment", metavar="NAME", help="Create the runs in this experiment.", callback=not_blank),
     ] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Go on until the last running offline program has ended.")
-    ] = False,
-    owner_gone: Annotated[
-        bool, typer.Option("--owner-gone", help="Assume that programs on other hosts have ended.")
-    ] = False,
+    watch: Annotated[bool, Option("--watch", help="Go on until the last running offline program has ended.")] = False,
+    owner_gone: Annotated[bool, Option("--owner-gone", help="Assume that programs on other hosts have ended.")] = False,
     create_missing: Annotated[
         bool,
-        typer.Option("--create-missing", help="Assume that rank 0 is gone where it has not created its shared run."),
+        Option("--create-missing", help="Assume that rank 0 is gone where it has not created its shared run."),
     ] = False,
     timeout: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", min=0.0, help="Give up after this time without progress.")
+        float, Option("--timeout", metavar="SECONDS", min=0.0, help="Give up after this time without progress.")
     ] = 60.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Deliver nothing; show what would be delivered.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Deliver nothing; show what would be delivered.")] = False,
     fields: Fields = None,
 ) -> None:
     """Deliver the spools of programs that have ended, and of running programs
@@ -88,14 +83,18 @@ def ship_spools(
                 progress=progress,
             )
     except KeyboardInterrupt:
-        typer.echo("Interrupted: the rest stays where it is, and the next sync goes on from there.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        print(
+            "Interrupted: the rest stays where it is, and the next sync goes on from there.",
+            file=sys.stderr,
+            flush=True,
+        )
+        raise SystemExit(INTERRUPTED) from None
     if names is not None:
         _write([result._asdict() for result in results], names)
     else:
         _summary(results)
     if any(result.rejected or result.state not in ("delivered", "up to date", "busy") for result in results):
-        raise typer.Exit(FAILED)
+        raise SystemExit(FAILED)
 
 
 def _write(found: list[dict[str, Any]], names: tuple[str, ...]) -> None:
@@ -113,22 +112,22 @@ def _plan(paths: list[str], to: str | None, names: tuple[str, ...] | None) -> No
         _write(plan, names)
         return
     if not plan:
-        typer.echo(_NOTHING)
+        print(_NOTHING, flush=True)
     for entry in plan:
         how = "being delivered already" if entry["delivering"] else f"would go to {clean(entry['store'])}"
-        typer.echo(f"{clean(entry['spool'])}: {entry['events']:,} events, {how}")
+        print(f"{clean(entry['spool'])}: {entry['events']:,} events, {how}", flush=True)
 
 
 def _summary(results: list[Shipment]) -> None:
     if not results:
-        typer.echo(_NOTHING)
+        print(_NOTHING, flush=True)
     for result in results:
-        typer.echo(clean(f"{result.spool}: {_said(result)}"))
+        print(clean(f"{result.spool}: {_said(result)}"), flush=True)
     if len(results) > 1:
         states = Counter(result.state for result in results)
         delivered = sum(result.delivered for result in results)
         counts = ", ".join(f"{count} {state}" for state, count in states.items())
-        typer.echo(f"{len(results)} spools ({counts}), {delivered:,} events delivered")
+        print(f"{len(results)} spools ({counts}), {delivered:,} events delivered", flush=True)
 
 
 def _said(result: Shipment) -> str:

@@ -8,21 +8,20 @@ from collections.abc import Collection, Iterable
 from operator import itemgetter
 from typing import Annotated
 
-import typer
-
 from asynctrack.cli.amounts import exact, moment, number, seconds_of
 from asynctrack.cli.asking import ask, named, open_store, tell
+from asynctrack.cli.declaring import Argument, Option
 from asynctrack.cli.news import News, Step, by_step
-from asynctrack.cli.options import Fields, NoLive, RunName, Store, chosen_fields, complete_keys_of
+from asynctrack.cli.options import Fields, NoLive, RunName, Store, chosen_fields
 from asynctrack.cli.output import write_json
 from asynctrack.cli.terminal import Terminal, clean
 from asynctrack.cli.verbs import verb
 from asynctrack.reading.follower import Follower
 
-__all__ = ["app", "tail_run"]
+__all__ = ["tail_run"]
 
 _FIELDS = ("step", "time", "metrics")
-app, _command = verb(*_FIELDS)
+_command = verb(*_FIELDS)
 
 #: seconds between two looks: at what is on this machine, and at a server
 _EVERY, _EVERY_SERVER = 0.25, 2.0
@@ -33,13 +32,13 @@ def tail_run(
     run: RunName,
     keys: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY...]", help="Only these metrics.", autocompletion=complete_keys_of),
+        Argument(metavar="[KEY...]", help="Only these metrics.", completes="keys"),
     ] = None,
     store: Store = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=0, help="So many steps.")] = 10,
+    follow: Annotated[bool, Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    lines: Annotated[int, Option("--lines", "-n", metavar="N", min=0, help="So many steps.")] = 10,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="What was logged in this time: 30s, 5m, 1h.")
+        str | None, Option("--since", metavar="TIME", help="What was logged in this time: 30s, 5m, 1h.")
     ] = None,
     no_live: NoLive = False,
     fields: Fields = None,

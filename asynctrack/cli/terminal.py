@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Mapping
 
@@ -62,8 +61,8 @@ class Terminal:
         self.redraws = self.interactive and not dumb
         #: whether more than ASCII is understood there; Linux's console has no Braille in its font
         self.unicode = _says_utf8(environment) and environment.get("TERM") != "linux"
-        size = shutil.get_terminal_size((80, 24))
-        self.width, self.height = max(size.columns, 20), max(size.lines, 4)
+        columns, lines = _size(environment)
+        self.width, self.height = max(columns, 20), max(lines, 4)
 
     def style(self, text: str, *names: str) -> str:
         """The text in bold, dim or a colour, where that is wanted."""
@@ -75,6 +74,19 @@ class Terminal:
     def more(self) -> str:
         """What stands for what was cut off."""
         return "…" if self.unicode else "~"
+
+
+def _size(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Columns and lines, as `shutil.get_terminal_size` has them: from COLUMNS and LINES, else the window's."""
+    given = [environment.get(name, "") for name in ("COLUMNS", "LINES")]
+    columns, lines = (int(each) if each.isdecimal() else 0 for each in given)
+    if columns <= 0 or lines <= 0:
+        try:
+            window = os.get_terminal_size(sys.__stdout__.fileno())  # type: ignore[union-attr]  # or it is caught
+        except (AttributeError, ValueError, OSError):
+            return columns or 80, lines or 24
+        return columns or window.columns or 80, lines or window.lines or 24
+    return columns, lines
 
 
 def _is_terminal(stream: object) -> bool:

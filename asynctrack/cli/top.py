@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 
-import typer
-
 from asynctrack.cli.asking import open_store
 from asynctrack.cli.options import StoreArgument
 from asynctrack.cli.terminal import Terminal
 from asynctrack.cli.verbs import FAILED, verb
 
-__all__ = ["app", "top"]
+__all__ = ["top"]
 
-app, _command = verb()
+_command = verb()
 
 
 @_command
@@ -28,16 +26,20 @@ def top(uri: StoreArgument = None) -> None:
     """
     terminal = Terminal()
     if not terminal.redraws or not sys.stdin.isatty():
-        typer.echo("asynctrack: top needs a terminal; `asynctrack runs` and `plot` also write into pipes", err=True)
-        raise typer.Exit(FAILED)
+        print(
+            "asynctrack: top needs a terminal; `asynctrack runs` and `plot` also write into pipes",
+            file=sys.stderr,
+            flush=True,
+        )
+        raise SystemExit(FAILED)
     try:
         from asynctrack.tui.app import Top
         from asynctrack.tui.panes import Pen
         from asynctrack.tui.watcher import Watcher
         from asynctrack.ui.board import Board
     except ImportError as error:
-        typer.echo(f"asynctrack: top needs {error.name}: pip install 'asynctrack[tui]'", err=True)
-        raise typer.Exit(FAILED) from None
+        print(f"asynctrack: top needs {error.name}: pip install 'asynctrack[tui]'", file=sys.stderr, flush=True)
+        raise SystemExit(FAILED) from None
     store = open_store(uri)
     watcher = Watcher(Board(store))
     Top(watcher, store.uri, Pen(terminal.colour, not terminal.unicode)).run(mouse=False)

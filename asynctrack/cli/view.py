@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from asynctrack.cli.asking import open_store
+from asynctrack.cli.declaring import Option
 from asynctrack.cli.options import StoreArgument
 from asynctrack.cli.verbs import FAILED, verb
 from asynctrack.runs.viewer import listening
@@ -15,22 +15,22 @@ from asynctrack.runs.viewer import listening
 if TYPE_CHECKING:
     from asynctrack.ui.server import Server
 
-__all__ = ["app", "view"]
+__all__ = ["view"]
 
-app, _command = verb()
+_command = verb()
 
 
 @_command
 def view(
     uri: StoreArgument = None,
     port: Annotated[
-        int, typer.Option("--port", metavar="N", min=0, help="Port on 127.0.0.1; 0: 7007, or one that is free.")
+        int, Option("--port", metavar="N", min=0, help="Port on 127.0.0.1; 0: 7007, or one that is free.")
     ] = 0,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
-    edit: Annotated[bool, typer.Option("--edit", help="Notes and tags of runs may be changed on the page.")] = False,
+    no_browser: Annotated[bool, Option("--no-browser", help="Print the address only.")] = False,
+    edit: Annotated[bool, Option("--edit", help="Notes and tags of runs may be changed on the page.")] = False,
     allowed_host: Annotated[
         list[str] | None,
-        typer.Option("--allowed-host", metavar="HOST", help="Name under which a proxy shows the page, too."),
+        Option("--allowed-host", metavar="HOST", help="Name under which a proxy shows the page, too."),
     ] = None,
 ) -> None:
     """Show the runs of a store in a browser, live, until Ctrl-C.
@@ -46,18 +46,22 @@ def view(
         from asynctrack.ui.board import Board
         from asynctrack.ui.server import Server
     except ImportError as error:
-        typer.echo(f"asynctrack: the page needs {error.name}: pip install 'asynctrack[view]'", err=True)
-        raise typer.Exit(FAILED) from None
+        print(f"asynctrack: the page needs {error.name}: pip install 'asynctrack[view]'", file=sys.stderr, flush=True)
+        raise SystemExit(FAILED) from None
     board = Board(open_store(uri))
     try:
         socket = listening(port or None)
     except OSError as error:
-        typer.echo(f"asynctrack: port {port} cannot be used: {error.strerror}; choose another --port", err=True)
-        raise typer.Exit(FAILED) from None
+        print(
+            f"asynctrack: port {port} cannot be used: {error.strerror}; choose another --port",
+            file=sys.stderr,
+            flush=True,
+        )
+        raise SystemExit(FAILED) from None
     with socket:
         token = secrets.token_urlsafe(18)
         address = f"http://127.0.0.1:{socket.getsockname()[1]}/?token={token}"
-        typer.echo(f"{board.store.uri}\n  {address}\nCtrl-C ends it.")
+        print(f"{board.store.uri}\n  {address}\nCtrl-C ends it.", flush=True)
         board.begin()  # while the browser starts
         _serve(Server(board, token, allowed_host or (), edit=edit), socket, None if no_browser else address)
 

@@ -6,11 +6,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from asynctrack.cli.amounts import duration, number, seconds_of
 from asynctrack.cli.asking import ask, named, open_store
 from asynctrack.cli.conditions import Facts, parse
+from asynctrack.cli.declaring import Argument, Option
 from asynctrack.cli.options import Fields, NoLive, RunName, Store, chosen_fields
 from asynctrack.cli.output import write_json
 from asynctrack.cli.terminal import clean
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
     from asynctrack.cli.conditions import Condition
     from asynctrack.stores.base import AbstractStore
 
-__all__ = ["app", "wait_for"]
+__all__ = ["wait_for"]
 
 _FIELDS = ("met", "ended", "status", "step", "values")
-app, _command = verb(*_FIELDS)
+_command = verb(*_FIELDS)
 
 #: seconds between two looks: at what is on this machine, and at a server
 _EVERY, _EVERY_SERVER = 0.25, 2.0
@@ -36,11 +35,11 @@ _EVERY, _EVERY_SERVER = 0.25, 2.0
 def wait_for(
     run: RunName,
     condition: Annotated[
-        str, typer.Argument(metavar="CONDITION", help="'loss < 0.1', 'val/acc.max >= 0.9 and step >= 1000', 'ended'.")
+        str, Argument(metavar="CONDITION", help="'loss < 0.1', 'val/acc.max >= 0.9 and step >= 1000', 'ended'.")
     ],
     store: Store = None,
     timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="TIME", help="Give up after this time: 90, 30s, 5m, 1h30m.")
+        str | None, Option("--timeout", metavar="TIME", help="Give up after this time: 90, 30s, 5m, 1h30m.")
     ] = None,
     no_live: NoLive = False,
     fields: Fields = None,
@@ -74,10 +73,14 @@ def wait_for(
         return
     values = ", ".join(f"{clean(text)} is {number(value)}" for text, value in wanted.values(facts))
     if facts.ended:
-        typer.echo(f"asynctrack: {clean(run)} has ended ({facts.status}), and {values or 'nothing was met'}", err=True)
-        raise typer.Exit(FAILED)
-    typer.echo(f"asynctrack: not met after {duration(seconds_of(timeout or '0'))}: {values}", err=True)
-    raise typer.Exit(TIMED_OUT)
+        print(
+            f"asynctrack: {clean(run)} has ended ({facts.status}), and {values or 'nothing was met'}",
+            file=sys.stderr,
+            flush=True,
+        )
+        raise SystemExit(FAILED)
+    print(f"asynctrack: not met after {duration(seconds_of(timeout or '0'))}: {values}", file=sys.stderr, flush=True)
+    raise SystemExit(TIMED_OUT)
 
 
 def _wait(store: AbstractStore, run: str, wanted: Condition, limit: float | None, live: bool) -> Facts:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from asynctrack.errors import InvalidInputError, NotFoundError, StoreError
@@ -102,6 +101,8 @@ async def _by_text(store: AbstractStore, text: str, live: bool, folder: str | No
 
 
 async def _not_found(store: AbstractStore, text: str, live: bool, folder: str | None) -> StoreError:
+    from difflib import get_close_matches
+
     among = await find_runs(store, limit=_AMONG, live=live, folder=folder)
     names = [found.run.info.run_name or "" for found in among]
     ids = [found.run.info.run_id for found in among]

@@ -9,10 +9,13 @@ from inspect import signature
 from typing import Any, NamedTuple
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import asynctrack
 from asynctrack.cli.command import app
+from asynctrack.cli.typed import Verbs
+from asynctrack.cli.verbs import call_plainly
 
 
 class Said(NamedTuple):
@@ -39,12 +42,24 @@ _APART: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in signature(CliR
 _RUNNER = CliRunner(**_APART)
 
 
+class _AsMain(Verbs):
+    """Typer is asked only where a line cannot be read without it, as in `asynctrack.cli.main`."""
+
+    def main(self, args: Any = None, *more: Any, **rest: Any) -> Any:
+        return None if call_plainly(args) else super().main(args, *more, **rest)
+
+
+_APP = typer.Typer(cls=_AsMain, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+_APP.registered_callback = app.registered_callback
+_APP.registered_callback.cls = _AsMain  # type: ignore[union-attr]  # it has one
+
+
 @pytest.fixture
 def call() -> Call:
     """Call the command; ``status`` is the exit status that is expected."""
 
     def call(*arguments: str, status: int = 0, **environment: str) -> Said:
-        result = _RUNNER.invoke(app, list(arguments), env=environment)
+        result = _RUNNER.invoke(_APP, list(arguments), env=environment)
         assert result.exit_code == status, f"{result.exit_code}: {result.output} {result.exception!r}"
         return Said(result.stdout, result.stderr)
 

@@ -20,7 +20,7 @@ import asynctrack
 from asynctrack.entities import ViewType
 from asynctrack.errors import NotFoundError, RefusedError, UnavailableError
 from asynctrack.stores.base import Batch, Point, RunSpec
-from asynctrack.stores.file import FileStore, runs
+from asynctrack.stores.file import FileStore, layout, runs
 from asynctrack.stores.file.tree import Tree
 from asynctrack.stores.io import InlineIO, drive
 
@@ -49,6 +49,14 @@ def new_run(store: FileStore, uid: str = UID, **given: Any) -> pathlib.Path:
 
 
 # ── layout
+
+
+@pytest.mark.parametrize(
+    "name", ["plain-1.2_~", "two words", "100%", "a?b#c;d&e=f", "größe 表", "\udcff\x01", "a//b/../c"]
+)
+def test_a_folder_has_the_uri_that_pathlib_gives_it(name: str) -> None:
+    """Which takes longer to load than a verb may take."""
+    assert layout.local_uri(f"/runs/{name}") == pathlib.Path(os.path.abspath(f"/runs/{name}")).as_uri()
 
 
 def test_opening_a_store_writes_nothing(store: FileStore, root: pathlib.Path) -> None:
