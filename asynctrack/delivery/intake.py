@@ -138,10 +138,18 @@ class Courtesy:
 
 
 class Orphans:
-    """What dead processes of this host have left in ``homes`` for ``store``. ``add`` begins to deliver a spool."""
+    """What dead processes of this host have left in ``homes`` for ``store``. ``add`` begins to deliver a spool;
+    ``given_up`` is told of one that was put back, and cannot be had again."""
 
-    def __init__(self, homes: Iterable[str], store: str, add: Callable[[Spool], Source | None]) -> None:
+    def __init__(
+        self,
+        homes: Iterable[str],
+        store: str,
+        add: Callable[[Spool], Source | None],
+        given_up: Callable[[str], object],
+    ) -> None:
         self._add = add
+        self._given_up = given_up
         self._found = (spool for home in dict.fromkeys(homes) for spool in find_orphans(home, store, same_spelling))
         self._again: deque[str] = deque()
 
@@ -149,8 +157,7 @@ class Orphans:
         """Raises IndexError where there are no more."""
         spool = next(self._found, None)
         if spool is None:
-            spool = Spool.adopt(self._again.popleft())
-            return None if spool is None else self._add(spool)
+            return self._take_again(self._again.popleft())
         source = self._add(spool)
         if source is not None:
             logger.warning(
@@ -158,6 +165,15 @@ class Orphans:
                 spool.owner.pid, spool.owner.host, spool.path,
             )  # fmt: skip
         return source
+
+    def _take_again(self, path: str) -> Source | None:
+        try:
+            spool = Spool.adopt(path)
+        except (OSError, ValueError) as error:
+            logger.warning("asynctrack: the spool %s stays as it is: %s", path, error)
+            self._given_up(path)  # what is younger need not wait for it here
+            return None
+        return None if spool is None else self._add(spool)
 
     def put_back(self, source: Source) -> None:
         """It has its turn again after the others."""

@@ -96,7 +96,7 @@ class Pump:
 
     def adopt_orphans(self, homes: Iterable[str]) -> None:
         """Deliver what dead processes of this host have left in ``homes`` for this store."""
-        self.intake.add(Orphans(homes, self.store.uri, self._add_orphan))
+        self.intake.add(Orphans(homes, self.store.uri, self._add_orphan, self.queues.wait_no_more_for))
 
     def _add_orphan(self, spool: Spool) -> Source | None:
         source = self.add(spool)

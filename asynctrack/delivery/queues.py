@@ -145,6 +145,11 @@ class RunQueues:
         for lane in lanes:
             lane.queue.put_back.add(spool)
 
+    def wait_no_more_for(self, path: str) -> None:
+        """The spool in ``path``, if it was put back, cannot be taken up again here."""
+        for spool in [spool for spool in self.put_back if spool[1] == path]:
+            self.wait_no_more(spool)
+
     def wait_no_more(self, spool: Order) -> None:
         """The spool is taken up again, or somebody else has delivered it."""
         if spool in self.put_back:

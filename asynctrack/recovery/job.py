@@ -74,6 +74,7 @@ class Job:
         try:
             return self._take(path)
         except (AsynctrackError, OSError, ValueError) as error:
+            self.pump.queues.wait_no_more_for(path)
             self._results[path] = Shipment(path, self.uri, "failed", problem=str(error))
             return None
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from collections import deque
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from asynctrack.delivery.intake import Courtesy, Intake
+from asynctrack.delivery.intake import Courtesy, Intake, Orphans
+from asynctrack.delivery.queues import RunQueues
+from asynctrack.journal.spool import Spool as JournalSpool
+from tests.journals import die, new_journal
 
 if TYPE_CHECKING:
     from asynctrack.delivery.source import Source
@@ -125,6 +130,47 @@ def test_a_supply_that_fails_does_not_stop_the_others(room: Room, caplog: pytest
     assert len(home.taken) == 3
     assert not room.intake.more
     assert len(caplog.records) == 1
+
+
+def test_one_that_was_put_back_and_cannot_be_had_again_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the others that were put back, nor what is younger and waits for it."""
+    paths = [str(die(new_journal(tmp_path / name), tmp_path / f"dead-{name}")) for name in "ab"]
+    given_up: list[str] = []
+    taken: list[str | None] = []
+
+    def add(spool: JournalSpool) -> None:
+        taken.append(spool.path)
+        spool.leave()
+
+    orphans = Orphans([], "", add, given_up.append)
+    for path in paths:
+        orphans.put_back(cast("Source", SimpleNamespace(spool=SimpleNamespace(path=path))))
+    adopts = JournalSpool.adopt
+
+    def adopt(path: str) -> JournalSpool | None:
+        if path == paths[0]:
+            raise OSError(errno.EMFILE, "too many open files")
+        return adopts(path)
+
+    monkeypatch.setattr(JournalSpool, "adopt", adopt)
+    assert orphans.take() is orphans.take() is None
+    with pytest.raises(IndexError):
+        orphans.take()
+    assert (given_up, taken) == (paths[:1], paths[1:])
+    assert "too many open files" in caplog.text
+
+
+def test_a_spool_that_is_given_up_is_waited_for_no_more() -> None:
+    queues = RunQueues()
+    queue = queues.queue(["a"])
+    queues.put_back.add((1, "path"))
+    queue.put_back.add((1, "path"))
+    queues.wait_no_more_for("other")
+    assert queue.put_back
+    queues.wait_no_more_for("path")
+    assert (queue.put_back, queues.put_back) == (set(), set())
 
 
 def test_at_the_end_everything_is_left_to_whoever_comes_next(room: Room) -> None:
