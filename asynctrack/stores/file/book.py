@@ -35,8 +35,8 @@ _LARGE = 256 << 10
 #: of any file: inode, size, st_mtime_ns, st_ctime_ns. Behind them, of a param or tag: its value; of a
 #: meta.yaml: its mapping; of a metric file: the offset and the checksum of its mark, the number of points and, if there
 #: are any, the first, the latest, the least and the largest with three numbers each (None where there is none), and the
-#: newest time
-_Known = list[Any]
+#: newest time. Tuples, which Python's search for garbage leaves alone
+_Known = tuple[Any, ...]
 _STAMP = 4
 _POINTS = 6
 _LATEST = 10
@@ -66,13 +66,15 @@ class Book:
     def values(self, tree: Tree, run_dir: str, kind: str) -> dict[str, str]:
         """The params or tags of a run, sorted by key."""
         found, values = self._files(tree, run_dir, kind)
-        values.update((key, known[_STAMP]) for key, known in found.items())
-        return {key: values[key] for key in sorted(values)}
+        if values:
+            values |= {key: known[_STAMP] for key, known in found.items()}
+            return dict(sorted(values.items()))
+        return {key: found[key][_STAMP] for key in sorted(found)}
 
     def value(self, tree: Tree, run_dir: str, kind: str, key: str) -> str | None:
         """One of them."""
         known = self._file(tree, run_dir, kind, key)
-        return known[_STAMP] if isinstance(known, list) else known
+        return known[_STAMP] if isinstance(known, tuple) else known
 
     def latest(self, tree: Tree, run_dir: str) -> list[Metric]:
         """The latest point of each metric of a run, sorted by key."""
@@ -86,7 +88,7 @@ class Book:
     def latest_value(self, tree: Tree, run_dir: str, key: str) -> float | None:
         """The latest value of one metric."""
         known = self._file(tree, run_dir, "metric", key)
-        return known[_LATEST + 2] if isinstance(known, list) and known[_POINTS] else None
+        return known[_LATEST + 2] if isinstance(known, tuple) and known[_POINTS] else None
 
     def summaries(self, tree: Tree, run_dir: str, keys: Collection[str] | None) -> dict[str, Summary]:
         """The summaries of a run's metrics, or of some of them."""
@@ -110,7 +112,7 @@ class Book:
         self._unsaved += _OPENING
         plain = all(not value or isinstance(value, str | int | float) for value in found.values())
         if plain and about.st_size <= _LARGEST_META and is_settled(about):
-            self._known(run_dir, "meta")[""] = [*_stamp(about), found]
+            self._known(run_dir, "meta")[""] = (*_stamp(about), found)
             self._added += 1
 
     # ── the files
@@ -120,8 +122,9 @@ class Book:
         files = self._runs.setdefault(run_id, {}).setdefault(kind, {})
         text = self._saved.pop(f"{run_id}/{kind}", None) if self._saved else None
         if text is not None:
-            for key, known in cache.parsed(text).items():
-                files.setdefault(key, known)
+            newer = dict(files)
+            files.update(cache.parsed(text))
+            files.update(newer)
             self._added += len(files)
         return files
 
@@ -130,7 +133,7 @@ class Book:
         known = self._known(run_dir, kind)
         found: _Files = {}
         values: dict[str, str] = {}
-        folder = os.path.join(run_dir, layout.FOLDERS[kind])
+        folder = f"{run_dir}/{layout.FOLDERS[kind]}"
         for key, entry in files_below(folder, kind, tree.warn_once, known):
             try:
                 about = entry.stat()
@@ -147,12 +150,13 @@ class Book:
                 read = self._read(tree, run_dir, kind, key, entry.path, about)
                 if isinstance(read, str):
                     values[key] = read
-                if not isinstance(read, list):
+                if not isinstance(read, tuple):
                     continue
                 there = read
             found[key] = there
-        for key in known.keys() - found.keys():
-            known.pop(key, None)
+        if len(known) != len(found):
+            for key in known.keys() - found.keys():
+                known.pop(key, None)
         return found, values
 
     def _file(self, tree: Tree, run_dir: str, kind: str, key: str) -> _Known | str | None:
@@ -188,7 +192,7 @@ class Book:
         self._unsaved += _OPENING
         if value is None or len(value) > _LONGEST or not is_settled(about) or not stat.S_ISREG(about.st_mode):
             return value
-        read = self._known(run_dir, kind)[key] = [*_stamp(about), value]
+        read = self._known(run_dir, kind)[key] = (*_stamp(about), value)
         self._added += 1
         return read
 
@@ -204,7 +208,7 @@ class Book:
         self._unsaved += _OPENING + end - (mark[1] if mark is not None and file.stands else 0)
         # One that was changed just now is looked into the next time, too, though its stat may be the same then.
         changed = about.st_ctime_ns if is_settled(about) else 0
-        return [inode, about.st_size, about.st_mtime_ns, changed, end, checksum, *_numbers(summary)]
+        return inode, about.st_size, about.st_mtime_ns, changed, end, checksum, *_numbers(summary)
 
     # ── keeping it
 
@@ -264,8 +268,8 @@ def book_of(tree: Tree, folder: str) -> Book:
     return book
 
 
-def _stamp(about: os.stat_result) -> list[int]:
-    return [about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns]
+def _stamp(about: os.stat_result) -> tuple[int, ...]:
+    return about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
 def _numbers(summary: Summary | None) -> list[Any]:

@@ -22,7 +22,7 @@ from asynctrack.stores.file.files import read_whole, write_all
 __all__ = ["cache_path", "load", "parsed", "save", "size_of"]
 
 #: to be raised when what is kept means something else than before
-_LAYOUT = 2
+_LAYOUT = 3
 _MOST = 32 << 20  # bytes of a file
 _MOST_IN_ALL = 256 << 20
 _OFF = frozenset({"off", "0", "no", "false"})
