@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from asynctrack.cli.amounts import ago, duration, number
-from asynctrack.cli.asking import columns_of, experiment_names, looked, named, open_store, summaries
+from asynctrack.cli.asking import columns_of, experiment_names, looked, named, open_store, summaries, tell
 from asynctrack.cli.declaring import Option
 from asynctrack.cli.drawing import chosen_keys
 from asynctrack.cli.fields import RUN_FIELDS, Asked, Listed, parse, value_of
@@ -80,6 +80,8 @@ def show_run(
         whole = _fields(opened, found, everything, made, asked)
         if "metrics" in whole:
             whole["metrics"] = _summaries_for_programs(opened, found, wanted)
+        elif not summarized:  # else points were read, and that has said so
+            tell(found.trouble)
         _for_programs(whole, form, terminal)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
+from weakref import WeakSet
 
 from asynctrack.errors import SpoolError
 from asynctrack.journal.locks import is_held
@@ -16,12 +17,14 @@ from asynctrack.journal.spool import Spool
 from asynctrack.platforms import check_file_name, unquoted_path, why
 from asynctrack.settings import switch
 
-__all__ = ["find_orphans", "left_alone", "open_spool", "remove_emptied", "spool_homes"]
+__all__ = ["find_orphans", "homes_in_use", "left_alone", "open_spool", "remove_emptied", "spool_homes"]
 
 logger = logging.getLogger("asynctrack")
 
 #: what was said of spools that cannot be had, by their paths: each thing once
 _said: dict[str, str] = {}
+#: the spools that this process has made, as long as anything here knows them
+_written: WeakSet[Spool] = WeakSet()
 
 
 def spool_homes(configured: str | None, store: str = "") -> list[str]:
@@ -42,6 +45,15 @@ def spool_homes(configured: str | None, store: str = "") -> list[str]:
         return [os.path.abspath(home) for home in homes]
     except FileNotFoundError:
         return [home for home in homes if os.path.isabs(home)]  # somebody has deleted the working directory
+
+
+def homes_in_use() -> list[str]:
+    """The folders of the spools that this process writes. ``.asynctrack/`` is another folder once it has changed its
+    working directory."""
+    there = [(spool.path, spool.lock) for spool in list(_written)]
+    return list(
+        {os.path.dirname(path) for path, lock in there if path is not None and lock is not None and lock.fd >= 0}
+    )
 
 
 def _may_stand_here(store: str) -> bool:
@@ -72,6 +84,7 @@ def open_spool(
             try:
                 segment = Segment.create(spool.segment_path(1), 0, slots)
                 spool.cursor.keep_room()
+                _written.add(spool)
                 return spool, segment, problems
             except OSError:
                 spool.remove()

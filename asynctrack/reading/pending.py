@@ -10,7 +10,7 @@ from asynctrack.constants import RunStatus
 from asynctrack.delivery.members import creates_run, is_member
 from asynctrack.entities import Metric, Run, RunData, RunInfo
 from asynctrack.frozen import replaced
-from asynctrack.journal.homes import spool_homes
+from asynctrack.journal.homes import homes_in_use, spool_homes
 from asynctrack.journal.owner import READABLE_VERSIONS, Owner, read_owner
 from asynctrack.journal.survey import find_spools
 from asynctrack.reading.points import Stretch
@@ -318,8 +318,9 @@ def _not_to_be_read(path: str) -> str | None:
 
 
 def _homes(uri: str, folder: str | None) -> list[str]:
-    """Where spools for a store may be: as configured, ``folder``, and beside a store of files."""
-    found = spool_homes(current_settings().spool_dir)
+    """Where spools for a store may be: as configured, ``folder``, where this process has its own, and beside a store of
+    files."""
+    found = spool_homes(current_settings().spool_dir) + homes_in_use()
     found += [] if folder is None else [os.path.abspath(os.path.expanduser(folder))]
     found += [os.path.join(os.path.dirname(path), ".asynctrack") for path in own_paths(uri)[-1:]]
     return list(dict.fromkeys(map(os.path.realpath, found)))

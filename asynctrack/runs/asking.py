@@ -106,9 +106,9 @@ async def _known(store: AbstractStore, engine: Engine, run_id: str, ask: Callabl
     except NotFoundError:
         # Only now, because it loads most of the package.
         from asynctrack.delivery.missing import start_waits_below
-        from asynctrack.journal.homes import spool_homes
+        from asynctrack.journal.homes import homes_in_use, spool_homes
 
-        homes = spool_homes(engine.settings.spool_dir)
+        homes = [*homes_in_use(), *spool_homes(engine.settings.spool_dir)]
         if await store.is_gone() or any(start_waits_below(home, run_id) is not None for home in homes):
             return None
         raise

@@ -161,3 +161,16 @@ def test_no_live_shows_what_the_store_has(call: Call, tmp_path: Path) -> None:
     assert "waiting" in [row["name"] for row in call("runs").rows]
     assert "waiting" not in [row["name"] for row in call("runs", "--no-live").rows]
     call("show", "waiting", "--no-live", status=3)
+
+
+def test_whatever_is_asked_of_a_run_it_is_said_once_that_the_store_did_not_answer(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    done = subprocess.run(
+        [sys.executable, "-c", DIES], timeout=60, check=False, env={**os.environ, "PYTHONPATH": PACKAGE}
+    )
+    assert done.returncode == 1
+    for asked in (["--json=status"], ["--json=name,params"], ["--json"], ["--json=loss.min"], []):
+        said = call("show", "waiting", *asked)
+        assert said.err.count("only what waits on this machine is shown") == 1, asked

@@ -29,6 +29,7 @@ from asynctrack.reading.runs import find_runs
 from asynctrack.stores.io import drive
 from asynctrack.stores.memory import MemoryStore
 from tests.journals import files_of, journal_in, leave_behind, register, spool_path, uid
+from tests.servers import free_port
 
 
 @pytest.fixture
@@ -423,3 +424,17 @@ def test_points_are_the_same_with_numpy_and_without(monkeypatch: pytest.MonkeyPa
             found.append({stream: (each.columns, list(each.numbers)) for stream, each in streams.items()})
         assert found[0] == found[1], kind
         assert bool(found[0]) == (kind != "empty")
+
+
+def test_a_program_that_changes_its_working_directory_still_sees_what_it_has_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its spool stands in the one where it began."""
+    monkeypatch.chdir(tmp_path)
+    asynctrack.configure(mode="offline", spool_dir="spools")
+    uri = f"http://127.0.0.1:{free_port()}"
+    run = asynctrack.start_run(tracking_uri=uri)
+    run.log_metric("loss", 0.5, 1)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(asynctrack.history([run.run_id], tracking_uri=uri)) == 1
