@@ -7,7 +7,6 @@ died before, or its spool is lost, nothing tells it from one that only begins la
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Mapping
 
 from asynctrack.constants import PARENT_RUN_TAG
@@ -22,16 +21,17 @@ __all__ = ["create_missing_runs"]
 logger = logging.getLogger("asynctrack")
 
 
-async def create_missing_runs(store: AbstractStore, spools: Iterable[str], experiment: str | None) -> None:
-    """Create in ``store`` the runs that ``spools`` wait for, and that no spool beside them creates. ``experiment``: the
-    name of the one in which they are created, whatever their programs chose.
+async def create_missing_runs(
+    store: AbstractStore, spools: Iterable[str], homes: Iterable[str], experiment: str | None
+) -> None:
+    """Create in ``store`` the runs that ``spools`` wait for, and that no spool in the folders ``homes`` creates.
+    ``experiment``: the name of the one in which they are created, whatever their programs chose.
 
     What cannot be created now is told in the log. Raises nothing.
     """
-    awaited = _awaited(spools)
+    awaited, homes = _awaited(spools), set(homes)
     # The outer of two nested runs first: the inner one has its id in a tag.
     for uid, waiting in sorted(awaited.items(), key=lambda entry: min(spec.start_time for _, spec in entry[1])):
-        homes = {os.path.dirname(path) for path, _ in waiting}
         if any(start_waits_below(home, uid) is not None for home in homes):
             continue  # it is delivered like everything else
         try:

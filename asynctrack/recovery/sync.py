@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from asynctrack.arguments import checked_name, flag_of, path_of, several, timeout_of
@@ -17,7 +17,7 @@ from asynctrack.journal.owner import lost_owner, read_owner
 from asynctrack.journal.survey import find_ownerless, find_spools
 from asynctrack.recovery.shipment import Shipment
 from asynctrack.settings import current_settings
-from asynctrack.stores.io import InlineIO, ThreadedIO, drive, in_event_loop
+from asynctrack.stores.io import ThreadedIO, in_event_loop
 from asynctrack.stores.uri import open_store, resolve_store_uri
 from asynctrack.values import shortened
 
@@ -124,10 +124,9 @@ def sync(
     try:
         jobs.assign(os.path.abspath(path) for path in paths)
         look = (lambda: spool_paths(spool_dir)) if watch and spools is None else None
-        if create_missing:
-            jobs.create_missing(experiment)
+        prepare = (lambda job: jobs.create_missing(job, experiment)) if create_missing else None
         if jobs.running:
-            _carry_out(jobs, look, progress)
+            _carry_out(jobs, look, progress, prepare)
         if spools is None:
             remove_emptied(find_spools(_folder(spool_dir)))
     finally:
@@ -142,9 +141,12 @@ def _refuse_empty(**given: object) -> None:
 
 
 def _carry_out(
-    jobs: _Jobs, look: Callable[[], Iterable[str]] | None, progress: Callable[[int, int], None] | None
+    jobs: _Jobs,
+    look: Callable[[], Iterable[str]] | None,
+    progress: Callable[[int, int], None] | None,
+    prepare: Callable[[Job], Awaitable[None]] | None,
 ) -> None:
-    """Deliver the assigned spools, and the spools that ``look`` finds meanwhile."""
+    """Deliver the assigned spools, and the spools that ``look`` finds meanwhile. ``prepare``: what is done before."""
     import anyio
 
     from asynctrack.engine.shipping import make_own_loop, ship
@@ -159,6 +161,8 @@ def _carry_out(
 
     async def deliver(job: Job) -> None:
         try:
+            if prepare is not None:
+                await prepare(job)
             await ship(job.pump, lambda idle: job.stop(jobs.cancelled, tell))
         except Exception as error:  # an error at one store must not stop the delivery to the others
             logger.exception("asynctrack: cannot deliver to %s", job.uri)
@@ -234,19 +238,15 @@ class _Jobs:
         self.results = {path: self.results[path] for path in [*self.results, *owners]}
         return new
 
-    def create_missing(self, experiment: str | None) -> None:
-        """Create the runs that the assigned spools wait for, and that nobody else will create."""
+    async def create_missing(self, job: Job, experiment: str | None) -> None:
+        """Create the runs that the spools of ``job`` wait for, and that nobody else will create."""
         from asynctrack.recovery.missing import create_missing_runs
 
-        for uri in self.running:
-            spools = [path for path, result in self.results.items() if result.store == uri]
-            if self._target is not None:  # living programs deliver to the store that they meant
-                spools = [path for path in spools if not is_held(path)[0]]
-            store = open_store(uri, InlineIO(), offline=False)
-            try:
-                drive(create_missing_runs(store, spools, experiment))
-            finally:
-                drive(store.aclose())
+        spools = [path for path, result in self.results.items() if result.store == job.uri]
+        if self._target is not None:  # living programs deliver to the store that they meant
+            spools = [path for path in spools if not is_held(path)[0]]
+        homes = {os.path.dirname(path) for path in self.results}
+        await create_missing_runs(job.pump.store, spools, homes, experiment)
 
     def counts(self) -> tuple[int, int]:
         """The number of events dealt with so far, and about how many are left."""

@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 import asynctrack
-from asynctrack.errors import AuthenticationError, UnavailableError
+from asynctrack.errors import AuthenticationError, InvalidInputError, UnavailableError
 from asynctrack.journal.spool import Spool
 from asynctrack.journal.survey import find_spools, read_spool
 from asynctrack.recovery import sync as module
@@ -153,6 +153,41 @@ def test_what_was_logged_to_a_run_that_is_nowhere_to_be_seen_is_kept(tmp_path: P
     assert run_id in (result.problem or "")
     assert "another machine" in (result.problem or "")
     assert spool.exists()
+
+
+RANK = """
+import asynctrack, os
+with asynctrack.start_run(shared=True, run_name="ranks") as run:
+    run.log_metric("loss", float(os.environ["RANK"]))
+"""
+
+
+def test_missing_runs_are_created_only_by_order_and_only_where_nobody_else_will(tmp_path: Path) -> None:
+    """The spool of the rank that creates the run may be in another folder."""
+    where = {"WORLD_SIZE": "2", "ASYNCTRACK_JOB": "job", "ASYNCTRACK_SPOOL_DIR": str(tmp_path / ".asynctrack")}
+    second = leave(tmp_path, RANK, RANK="1", **where)
+    first = leave(tmp_path, RANK, RANK="0", **where)
+    first = first.rename(tmp_path / first.name)
+    with pytest.raises(InvalidInputError, match=r"create_missing= .* watch="):
+        asynctrack.sync(create_missing=True, watch=True)
+    done = asynctrack.sync([second, first], create_missing=True, owner_gone=True)
+    assert [result.state for result in done] == ["delivered", "delivered"]
+    run = only_run(tmp_path / "mlruns")
+    assert (run.status, sorted(value for _, value, _ in run.metrics["loss"])) == ("FINISHED", [0.0, 1.0])
+
+
+def test_a_missing_run_is_not_created_at_a_store_that_a_living_program_does_not_mean(tmp_path: Path) -> None:
+    """With ``to``, its spool is left to it."""
+    spool = leave(tmp_path, RANK, RANK="1", WORLD_SIZE="2", ASYNCTRACK_JOB="job")
+    held = Spool.adopt(str(spool))
+    assert held is not None
+    (result,) = asynctrack.sync(create_missing=True, to=tmp_path / "elsewhere")
+    held.leave()
+    assert result.state == "busy"
+    assert not (tmp_path / "elsewhere").exists()
+    (result,) = asynctrack.sync(create_missing=True, to=tmp_path / "elsewhere", experiment="rescued")
+    assert result.state == "delivered"
+    assert only_run(tmp_path / "elsewhere").status == "KILLED"
 
 
 def test_what_this_very_program_logs_is_left_to_its_own_engine(tmp_path: Path) -> None:
