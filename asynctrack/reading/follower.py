@@ -99,7 +99,7 @@ class Follower:
             # Before the store is asked for points: what is delivered in between is there, and told by its equality.
             await self._store.io.call(self._pending.walk, self._names)
         news = await self._ask_for_points(held, batches)
-        if self.trouble is None and self._pending is not None and len(batches) == len(self._batches):
+        if self.trouble is None and not news.late and self._pending is not None and len(batches) == len(self._batches):
             self._pending.settle()
         held = self._held()
         waiting: dict[str, list[Stretch]] = {}
@@ -162,6 +162,7 @@ class Follower:
         """What is new in the store, as far as it answers."""
         columns: dict[str, Columns] = {}
         anew: set[str] = set()
+        late = False
         if monotonic() < self._ask_again_at:
             return Increment(columns, None)
         low, high = self._range
@@ -173,6 +174,7 @@ class Follower:
                 batch.cursor = news.cursor
                 columns |= news.columns
                 anew |= news.anew
+                late = late or news.late
         except NotFoundError:
             self.trouble = None
             for batch in self._batches:
@@ -186,7 +188,7 @@ class Follower:
                 raise
         else:
             self.trouble = None
-        return Increment(columns, None, frozenset(anew))
+        return Increment(columns, None, frozenset(anew), late)
 
     async def _describe(self, held: PendingRun | None) -> None:
         """`run` and `ended`."""

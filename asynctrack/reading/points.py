@@ -19,7 +19,10 @@ from asynctrack.journal.slots import LAST_STREAM, SLOT_SIZE, Record, Slots, deco
 from asynctrack.reading.growing import GrowingColumns
 from asynctrack.stores.columns import Columns
 
-__all__ = ["StoredStretches", "Stretch", "drop_doubles", "drop_known", "late_point", "load_numpy", "points_in", "taken"]
+__all__ = [
+    *("StoredStretches", "Stretch", "drop_doubles", "drop_known", "join_last", "late_point", "load_numpy"),
+    *("points_in", "taken"),
+]
 
 #: the least and the largest step of some points, and time
 Bounds = tuple[tuple[int, int], tuple[int, int]]
@@ -66,6 +69,19 @@ class Stretch:
 
     def __len__(self) -> int:
         return len(self.columns)
+
+    @classmethod
+    def joined(cls, one: Stretch, other: Stretch) -> Stretch | None:
+        """Two that lie behind one another as one; None where they are to be restored, or compared, by themselves, or
+        would be too many points."""
+        together = len(one) + len(other)
+        if not together or together > _BLOCK or any(each.fresh or each._whole is not None for each in (one, other)):
+            return None
+        columns = one.columns.part(0)
+        columns.extend(other.columns)
+        joined = cls(columns, array("q", [*one.numbers, *other.numbers]))
+        joined.fresh, joined.bounds = False, _around(one.bounds, other.bounds)
+        return joined
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -184,6 +200,15 @@ class StoredStretches:
 def _around(one: Bounds, other: Bounds) -> Bounds:
     (a, b), (c, d) = ((min(mine[0], its[0]), max(mine[1], its[1])) for mine, its in zip(one, other, strict=True))
     return (a, b), (c, d)
+
+
+def join_last(stretches: list[Stretch]) -> None:
+    """Keep stretches few that a look after the other has added to: of their points, ever fewer stretches are."""
+    while len(stretches) > 1 and 2 * len(stretches[-1]) >= len(stretches[-2]):
+        joined = Stretch.joined(*stretches[-2:])
+        if joined is None:
+            return
+        stretches[-2:] = [joined]
 
 
 # ── each once

@@ -13,7 +13,7 @@ from asynctrack.journal.locks import is_held
 from asynctrack.journal.owner import Owner, host_name
 from asynctrack.journal.positions import Positions
 from asynctrack.journal.viewing import SpoolView
-from asynctrack.reading.points import Stretch, drop_doubles, late_point, load_numpy, points_in, taken
+from asynctrack.reading.points import Stretch, drop_doubles, join_last, late_point, load_numpy, points_in, taken
 
 if TYPE_CHECKING:
     from asynctrack.journal.reader import Chunk
@@ -237,7 +237,9 @@ class SpoolWatch:
         for (run, key), stretches in of_key.items():
             stretch = stretches[0] if len(stretches) == 1 else _merged(stretches)
             drop_doubles(stretch)
-            self.runs[run].points.setdefault(key, []).append(stretch)
+            there = self.runs[run].points.setdefault(key, [])
+            join_last(there)
+            there.append(stretch)
         for frame, place in zip(chunk.frames, chunk.places, strict=True):
             self._take_frame(frame, place, chunk, wanted)
 

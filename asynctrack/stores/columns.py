@@ -209,12 +209,14 @@ class Increment(NamedTuple):
 
     ``cursor``: pass it as ``after`` to the next reading. ``anew``: the keys whose earlier points do not stand any more
     (a file was rewritten, a branch was dropped): these columns are all of theirs, and where there are none of such a
-    key, it has no points left.
+    key, it has no points left. ``late``: it was read before the reader's last look at spools, and tells nothing of what
+    has been delivered since.
     """
 
     columns: dict[str, Columns]
     cursor: Any
     anew: frozenset[str] = frozenset()
+    late: bool = False
 
 
 class ReadsColumns:

@@ -14,12 +14,13 @@ from asynctrack.plots.palette import places_of
 from asynctrack.tui import charts, panes
 from asynctrack.tui.panes import Pen
 from asynctrack.tui.picture import Picture
-from asynctrack.tui.state import There, View, after, matching, matching_keys
+from asynctrack.tui.state import There, View, after, group_names, matching, matching_keys
 from asynctrack.tui.watcher import Shot, Watcher
 
 if TYPE_CHECKING:
     from textual.events import Key, Resize
 
+    from asynctrack.entities import Run
     from asynctrack.reading.runs import FoundRun
 
 __all__ = ["Top"]
@@ -163,7 +164,7 @@ class Top(App[None]):
         view = self.view
         drawn = view.drawn(self._there)
         by_id = {each.run.info.run_id: each for each in shot.runs}
-        colours = places_of(drawn)
+        colours = self._colours([by_id[each].run for each in drawn if each in by_id])
         self._watcher.want(drawn, view.page(self._there))
         if view.help:
             return [*top, *panes.framed(panes.help_page(pen, width, inner), width, inner)]
@@ -194,12 +195,19 @@ class Top(App[None]):
         )
         by_id = {each.run.info.run_id: each.run for each in shot.runs}
         drawn = [by_id[each] for each in view.drawn(there) if each in by_id]
-        return there._replace(x=charts.bounds_of(self._asked(), view.page(there), drawn, shot.points))
+        bounds = charts.bounds_of(self._asked(), view.page(there), drawn, shot.points)
+        return there._replace(x=bounds, names=group_names(drawn))
+
+    def _colours(self, drawn: Sequence[Run]) -> dict[str, int]:
+        """The place in the palette of each run's line, or of its group's."""
+        if self.view.group is not None:
+            return charts.colours_of_groups(drawn, self.view.group)
+        return places_of(run.info.run_id for run in drawn)
 
     def _asked(self) -> charts.Asked:
         view, pen = self.view, self._pen
-        x = "step" if view.mean else view.x
-        return charts.Asked(x, view.zoom, view.smoothing, view.mean, pen.colour, pen.plain)
+        x = "step" if view.group is not None else view.x
+        return charts.Asked(x, view.zoom, view.smoothing, view.group, pen.colour, pen.plain)
 
     def _charts(self, shot: Shot, drawn: Sequence[FoundRun], width: int, height: int) -> list[str]:
         view, there = self.view, self._there
@@ -210,7 +218,7 @@ class Top(App[None]):
         across = 1 if view.alone else min(there.beside, len(keys))
         wide, high = (width - 1 - 2 * (across - 1)) // across, height // -(-len(keys) // across)
         runs, asked = [each.run for each in drawn], self._asked()
-        colours = places_of(each.info.run_id for each in runs)
+        colours = self._colours(runs)
         cells, known = [], self._cells
         self._cells = {}
         for key in keys:

@@ -13,7 +13,7 @@ from asynctrack.cli.amounts import moment, number
 from asynctrack.cli.terminal import cell_width, clean, cut, pad
 from asynctrack.plots import braille
 from asynctrack.plots.lines import Line, frame_of
-from asynctrack.reading.means import means_of
+from asynctrack.reading.means import means_of, named
 from asynctrack.reading.table import History, Piece
 from asynctrack.ui.charts import x_of
 from asynctrack.ui.grid import ema
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from asynctrack.entities import Run
     from asynctrack.ui.tapes import Points
 
-__all__ = ["Asked", "beside", "bounds_of", "chart", "in_a_grid"]
+__all__ = ["Asked", "beside", "bounds_of", "chart", "colours_of_groups", "in_a_grid"]
 
 #: the least a chart takes that says something
 LEAST_WIDTH, LEAST_HEIGHT = 36, 9
@@ -33,12 +33,13 @@ _UNITS = (("h", 7200.0, 3600.0), ("min", 300.0, 60.0))
 
 class Asked(NamedTuple):
     """How charts are drawn. ``x``: "step", "relative" (seconds since each run began) or "time" (seconds since the first
-    of them began). ``zoom``: from where to where. ``plain``: nothing but ASCII."""
+    of them began). ``zoom``: from where to where. ``group``: as in `asynctrack.tui.state.View`. ``plain``: nothing but
+    ASCII."""
 
     x: str = "step"
     zoom: tuple[float, float] | None = None
     smoothing: float = 0.0
-    mean: bool = False
+    group: str | None = None
     colour: bool = True
     plain: bool = False
 
@@ -93,8 +94,8 @@ def chart(
 ) -> list[str]:
     """The lines of a chart, each so wide. Every column shows the smallest and the largest value in it. Pure."""
     there = [run for run in runs if key in points.get(run.info.run_id, {})]
-    if asked.mean:
-        lines = _mean_lines(key, there, points, asked)
+    if asked.group is not None:
+        lines = _mean_lines(key, there, points, asked, colours)
     else:
         lines = []
         for run in there:
@@ -130,16 +131,43 @@ def _array(values: Any) -> array[float]:
     return array("d", np.ascontiguousarray(values, np.float64).tobytes())
 
 
-def _mean_lines(key: str, runs: Sequence[Run], points: Mapping[str, Mapping[str, Points]], asked: Asked) -> list[Line]:
-    """The mean at each step, and one deviation above and below it."""
-    history = History([Piece(run, key, points[run.info.run_id][key].series) for run in runs])
-    lines = []
-    for group in means_of(history, (), ()).groups:
-        steps = np.frombuffer(group.steps, np.int64).astype(np.float64)
-        mean, std = np.frombuffer(group.means), np.nan_to_num(np.frombuffer(group.stds), nan=0.0)
-        for values, colour in ((mean - std, _GREY), (mean + std, _GREY), (mean, 0)):
-            lines.append(_line(steps, ema(values, asked.smoothing), asked.zoom, colour))
-    return lines
+def group_of(run: Run, name: str) -> str:
+    """The group of a run whose runs have a param or tag in common; "": all runs are one."""
+    return named(run, [name]) if name else "all runs"
+
+
+def colours_of_groups(runs: Sequence[Run], name: str) -> dict[str, int]:
+    """The place in the palette of each run's group, by the run's id."""
+    names = sorted({group_of(run, name) for run in runs})
+    # The grey one is what deviations are drawn with.
+    return {run.info.run_id: names.index(group_of(run, name)) % _GREY for run in runs}
+
+
+def _mean_lines(
+    key: str,
+    runs: Sequence[Run],
+    points: Mapping[str, Mapping[str, Points]],
+    asked: Asked,
+    colours: Mapping[str, int],
+) -> list[Line]:
+    """The mean at each step, and one deviation above and below it, of each group; the means last, above the others."""
+    members: dict[str, list[Run]] = {}
+    for run in runs:
+        members.setdefault(group_of(run, asked.group or ""), []).append(run)
+    means: list[Line] = []
+    deviations: list[Line] = []
+    for its in members.values():
+        history = History([Piece(run, key, points[run.info.run_id][key].series) for run in its])
+        for group in means_of(history, (), ()).groups:
+            steps = np.frombuffer(group.steps, np.int64).astype(np.float64)
+            mean, std = np.frombuffer(group.means), np.nan_to_num(np.frombuffer(group.stds), nan=0.0)
+            for lines, values, colour in (
+                (deviations, mean - std, _GREY),
+                (deviations, mean + std, _GREY),
+                (means, mean, colours.get(its[0].info.run_id, 0)),
+            ):
+                lines.append(_line(steps, ema(values, asked.smoothing), asked.zoom, colour))
+    return [*deviations, *means]
 
 
 def _in_units(lines: list[Line], x: str) -> tuple[list[Line], str]:
@@ -161,18 +189,18 @@ def _title(
     width: int,
 ) -> str:
     """The key, and at the right what a drawing does not say: the last value or the extremes, and odd values."""
+    more = "~" if asked.plain else "…"
     frame = frame_of(lines, log_y=log_y)
     parts = [f"{count:,} {what}" for count, what in ((frame.nans, "NaN"), (frame.infs, "Inf")) if count]
     if frame.left_out:
         parts.append(f"{frame.left_out:,} <= 0")
     parts += ["log y"] if log_y else []
     parts += [f"smooth {asked.smoothing:g}"] if asked.smoothing else []
-    if asked.mean:
-        parts.append(f"mean of {len(runs)}")
+    if asked.group is not None:
+        parts.append(f"mean of {len(runs)}" + (f" by {cut(clean(asked.group), 16, more)}" if asked.group else ""))
     if len(runs) == 1:
         parts.append(number(float(points[runs[0].info.run_id][key].values[-1])))
     right = ", ".join(parts)
-    more = "~" if asked.plain else "…"
     name = clean(key)
     if right and cell_width(name) + cell_width(right) + 2 > width:
         name = cut(name, max(width - cell_width(right) - 2, width // 3), more)

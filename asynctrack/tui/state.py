@@ -10,15 +10,18 @@ from asynctrack.errors import InvalidInputError
 from asynctrack.stores import search
 
 if TYPE_CHECKING:
+    from asynctrack.entities import Run
     from asynctrack.reading.runs import FoundRun
 
-__all__ = ["HELP", "There", "View", "after", "is_system", "matching", "matching_keys"]
+__all__ = ["HELP", "There", "View", "after", "group_names", "is_system", "matching", "matching_keys"]
 
 Pane = Literal["runs", "charts", "about"]
 
 #: runs that are drawn unasked: those that are alive, else the latest
 _MOST_ALIVE, _MOST_LATEST = 10, 5
 _SMOOTHING = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99)
+#: params and tags that runs are grouped by, at most
+_MOST_NAMES = 30
 _AXES = ("step", "relative", "time")
 #: what a zoom, and a step to the side, is of the width that is seen
 _ZOOM, _ASIDE = 0.5, 0.25
@@ -40,7 +43,7 @@ HELP = (
     ("y", "logarithmic y axis"),
     ("x", "x axis: step, since each run's start, time"),
     ("s S", "smooth more, less"),
-    ("g", "mean of the drawn runs, and their deviation"),
+    ("g G", "mean and deviation: of all drawn runs, by a param or tag"),
     ("+ -", "zoom in at the end of x, out"),
     ("< >", "earlier, later"),
     ("0", "no zoom, as many charts as fit"),
@@ -61,11 +64,13 @@ class There(NamedTuple):
     beside: int = 1
     rows: int = 10
     x: tuple[float, float] = (0.0, 1.0)
+    names: Sequence[str] = ()
 
 
 class View(NamedTuple):
     """What is shown. ``chosen``: the runs that are drawn; None: those that are alive, else the latest. ``cursor``,
     ``chart``: the run and the metric that keys act on; None: the first. ``alone``: one chart fills the screen.
+    ``group``: None for a line for each run, "" for their mean, or the param or tag whose values have a mean each.
     ``asking``: "c" or "r", for whose digit is waited. ``columns``, ``rows``: of charts, 0 for as many as fit. ``zoom``:
     the x to show. ``below``: lines of the overview that are above its upper edge."""
 
@@ -81,7 +86,7 @@ class View(NamedTuple):
     x: str = "step"
     log_y: frozenset[str] = frozenset()
     smoothing: float = 0.0
-    mean: bool = False
+    group: str | None = None
     zoom: tuple[float, float] | None = None
     columns: int = 0
     rows: int = 0
@@ -306,6 +311,31 @@ def _shifted(by: int) -> Callable[[View, There], View]:
     return change
 
 
+def _grouped(by: int) -> Callable[[View, There], View]:
+    """No groups, all runs, then by each name."""
+
+    def change(view: View, there: There) -> View:
+        choices: list[str | None] = [None, "", *there.names]
+        at = choices.index(view.group) if view.group in choices else 0
+        # Groups have steps for x.
+        zoom = view.zoom if view.x == "step" else None
+        return view._replace(group=choices[(at + by) % len(choices)], zoom=zoom)
+
+    return change
+
+
+def group_names(runs: Sequence[Run]) -> list[str]:
+    """The params, then the tags, in which some runs differ, and that are not different in each of them."""
+    found = []
+    for kind in ("params", "tags"):
+        its = [getattr(run.data, kind) for run in runs]
+        for name in sorted({name for each in its for name in each if not name.startswith(("mlflow.", "asynctrack."))}):
+            values = {each.get(name) for each in its}
+            if 1 < len(values) < max(len(runs), 3):
+                found.append(name)
+    return list(dict.fromkeys(found))[:_MOST_NAMES]
+
+
 def _reset(view: View, _: There) -> View:
     return view._replace(zoom=None, columns=0, rows=0)
 
@@ -340,7 +370,8 @@ _KEYS: dict[str, Callable[[View, There], View]] = {
     "x": lambda view, _: view._replace(x=_AXES[(_AXES.index(view.x) + 1) % len(_AXES)], zoom=None),
     "s": _smoothed(1),
     "S": _smoothed(-1),
-    "g": lambda view, _: view._replace(mean=not view.mean),
+    "g": _grouped(1),
+    "G": _grouped(-1),
     "+": _zoomed,
     "-": _zoomed_out,
     "<": _shifted(-1),

@@ -12,9 +12,11 @@ from asynctrack.errors import InvalidInputError, NotFoundError, StoreError
 from asynctrack.reading.looking import look
 from asynctrack.reading.runs import FoundRun, find_runs
 from asynctrack.stores.io import drive
+from asynctrack.stores.uri import own_paths
 from asynctrack.ui.charts import Asked, chart_of, nearest, packed, x_of
 from asynctrack.ui.extremes import Extremes
 from asynctrack.ui.listing import MOST_RUNS, Listing
+from asynctrack.ui.patience import patient
 from asynctrack.ui.tapes import Tapes
 
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ class Board:
     """The runs of a store, and the points of those that are looked at."""
 
     def __init__(self, store: AbstractStore) -> None:
-        self.store = store
+        # To ask a folder or a file of this machine takes no thread.
+        self.store = store = store if own_paths(store.uri) else patient(store)
         self._tapes = Tapes(store)
         self._listing = Listing(store, self._listed)
         #: when a look began that the store has answered

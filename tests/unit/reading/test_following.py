@@ -79,6 +79,39 @@ def test_each_look_takes_in_what_is_new(offline: None) -> None:
     assert list(before.columns.values) == [1.0], "what an earlier look has given out stays as it was"
 
 
+def test_what_waits_for_long_is_kept_in_few_pieces_and_then_delivered_once(offline: None) -> None:
+    """A store may be away for hours, with several looks a second."""
+    run = asynctrack.start_run()
+    follower = Follower(store_for(), run.run_id)
+    logged = []
+    for at in range(300):
+        step = at if at % 50 else at // 2  # it goes back, too
+        run.log_metric("loss", float(at), step)
+        logged.append((step, float(at)))
+        assert drive(follower.look()) == {"loss"}
+    held = follower._held()
+    assert held is not None
+    [(_, stretches)] = held.stretches()
+    assert len(stretches) < 12
+    assert [number for each in stretches for number in each.numbers] == sorted(
+        number for each in stretches for number in each.numbers
+    )
+
+    def shown() -> list[tuple[int, float]]:
+        columns = follower.series["loss"].columns
+        return list(zip(columns.steps, columns.values, strict=True))
+
+    assert shown() == logged
+    assert follower.series["loss"].waiting == 300
+    run.terminate()
+    asynctrack.shutdown()
+    asynctrack.sync()
+    follower._describe_again_at = follower._ask_again_at = 0.0
+    drive(follower.look())
+    assert sorted(shown()) == sorted(logged)
+    assert follower.series["loss"].waiting == 0
+
+
 def test_a_follower_says_when_the_run_has_ended_although_nothing_is_delivered(offline: None) -> None:
     run = asynctrack.start_run()
     follower = Follower(store_for(), run.run_id)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from asynctrack.entities import Param, Run, RunData, RunInfo
 from asynctrack.reading.runs import FoundRun
-from asynctrack.tui.state import There, View, after, matching, matching_keys
+from asynctrack.tui.charts import colours_of_groups
+from asynctrack.tui.state import There, View, after, group_names, matching, matching_keys
 
 THERE = There(
     ["newest", "middle", "oldest"], [], ["acc", "lr", "loss", "norm", "time"], per_page=2, beside=2, rows=2, x=(0, 100)
@@ -75,12 +76,41 @@ def test_zoom_goes_to_the_end_of_x_and_back() -> None:
     assert pressed(View(), "+", "x").zoom is None, "the new x has other numbers"
 
 
+def test_groups_are_all_runs_and_then_those_that_have_something_in_common() -> None:
+    there = THERE._replace(names=("lr", "team"))
+    seen, view = [], View()
+    for _ in range(4):
+        view = after(view, "g", there)
+        seen.append(view.group)
+    assert seen == ["", "lr", "team", None]
+    assert after(View(), "G", there).group == "team"
+    assert after(View(group="gone"), "g", there).group == "", "other runs are drawn since"
+    assert after(View(x="time", zoom=(5.0, 9.0)), "g", there).zoom is None, "groups have steps for x"
+
+
+def test_runs_are_grouped_by_what_some_of_them_have_in_common() -> None:
+    def run(number: int, tags: dict[str, str], **params: str) -> Run:
+        info = RunInfo(f"{number:032x}", "0", "me", "FINISHED", 0)
+        return Run(info, RunData(params=params, tags={"mlflow.user": f"{number}", **tags}))
+
+    runs = [
+        run(1, {"team": "a"}, lr="1", seed="1", same="x"),
+        run(2, {"team": "b"}, lr="1", seed="2", same="x"),
+        run(3, {"lr": "a tag of the same name"}, lr="2", seed="3", same="x"),
+    ]
+    assert group_names(runs) == ["lr"], "each run has a seed and a team, or none, of its own"
+    assert group_names([*runs, run(4, {"team": "a"}, lr="2", seed="4", same="x")]) == ["lr", "team"]
+    assert group_names(runs[:1]) == group_names([]) == []
+    colours = colours_of_groups(runs, "lr")
+    assert colours[runs[0].info.run_id] == colours[runs[1].info.run_id] != colours[runs[2].info.run_id]
+    assert set(colours_of_groups(runs, "").values()) == {0}
+
+
 def test_how_charts_are_drawn() -> None:
     assert pressed(View(), "x").x == "relative"
     assert pressed(View(), "x", "x", "x").x == "step"
     assert pressed(View(), "s", "s").smoothing == 0.8
     assert pressed(View(), "s", "S", "S").smoothing == 0
-    assert pressed(View(), "g").mean
     assert pressed(View(), "y").log_y == set(THERE.keys)
     assert pressed(IN_CHARTS, "l", "y").log_y == {"lr"}
     assert pressed(IN_CHARTS, "l", "y", "y").log_y == set()

@@ -169,6 +169,10 @@ def test_filters_are_typed_and_escape_closes_the_prompt(runs: list[str]) -> None
             await shown.until(lambda text: f"asynctrack export {runs[1][:8]} {runs[0][:8]}" in text)
             await shown.press("g", "x", "s", "y", "c", "1")
             await shown.until(lambda text: "mean of 2" in text and "smooth 0.5" in text and "log y" in text)
+            await shown.press("g")
+            await shown.until(lambda text: "mean of 2 by lr" in text)
+            await shown.press("G", "G")
+            await shown.until(lambda text: "mean of" not in text)
 
     asyncio.run(looked())
 
