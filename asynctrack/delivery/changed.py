@@ -10,6 +10,8 @@ import logging
 
 from asynctrack.constants import PARAM_CHANGED
 from asynctrack.delivery.lane import Lane
+from asynctrack.delivery.work import split
+from asynctrack.errors import InvalidInputError, NotFoundError, StoreError
 from asynctrack.stores.base import AbstractStore, Batch, Refusal
 from asynctrack.stores.branches import branch_of
 from asynctrack.values import is_stored_as
@@ -34,7 +36,14 @@ async def tell_changed_params(store: AbstractStore, lane: Lane, run_id: str, ref
     if not changes:
         return refusals
     tags = [(PARAM_CHANGED + key, change) for key, change in changes.items()]
-    refused = {refusal.key for refusal in await store.log_batch(run_id, Batch(tags=tags))}
+    refused: set[str] = set()
+    for batch in split(Batch(tags=tags), store.limits):
+        try:
+            refused |= {refusal.key for refusal in await store.log_batch(run_id, batch)}
+        except (StoreError, InvalidInputError) as error:
+            if isinstance(error, NotFoundError) or (isinstance(error, StoreError) and error.retryable):
+                raise
+            refused |= {key for key, _ in batch.tags}  # then the params stay refused, for the store's own reasons
     told = {key: change for key, change in changes.items() if PARAM_CHANGED + key not in refused}
     if told:
         logger.warning(
