@@ -101,7 +101,7 @@ def chart(
         for run in there:
             its = points[run.info.run_id]
             x = _x(asked.x, run, its, key, _begun(runs))
-            lines.append(_line(x, ema(its[key].values, asked.smoothing), asked.zoom, colours.get(run.info.run_id, 0)))
+            lines.append(_line(x, its[key].smoothed(asked.smoothing), asked.zoom, colours.get(run.info.run_id, 0)))
     marked = focused and not asked.colour
     title = "> " * marked + _title(key, there, points, lines, asked, log_y, width - 2 * marked)
     if not any(len(line.y) for line in lines):

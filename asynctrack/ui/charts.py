@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Asked", "Chart", "chart_of", "nearest", "packed", "x_of"]
 
 Array = Any
+#: the x that every point has
+_OF_ALL = ("step", "time", "relative")
 #: lines of a chart up to which the line that is smoothed is drawn, too
 _FEW = 30
 #: the largest part of the height of a chart that a value may be off
@@ -77,7 +79,8 @@ class Line(NamedTuple):
 
 class Chart(NamedTuple):
     """One chart. ``low``, ``high``: from where to where x goes in all of its points. ``sight``: None for all of y.
-    ``hidden``: so many points are at an x of 0 or less, which a logarithmic axis does not show."""
+    ``hidden``: so many points are at an x of 0 or less, which a logarithmic axis does not show. ``without``: so many
+    have no x, as their run has not logged that metric at their step."""
 
     key: str
     grid: Grid
@@ -86,6 +89,7 @@ class Chart(NamedTuple):
     lines: list[Line]
     sight: Sight | None = None
     hidden: int = 0
+    without: int = 0
 
 
 def chart_of(asked: Asked, key: str, runs: Mapping[str, Run], points: Mapping[str, Mapping[str, Points]]) -> Chart:
@@ -105,7 +109,8 @@ def chart_of(asked: Asked, key: str, runs: Mapping[str, Run], points: Mapping[st
         lines = _groups(asked, grid, key, there, xs, [names[run.info.run_id] for run, _ in there])
         logged = [(Axis.of(grid.x), each) for line in lines for each in (line.cells.low, line.cells.high)]
     hidden = int(sum(np.count_nonzero(axis.x <= 0) for axis in xs)) if asked.log_x else 0
-    return Chart(key, grid, low, high, lines, _shown_y(asked, shown_low, shown_high, logged), hidden)
+    without = 0 if asked.x in _OF_ALL else int(sum(np.count_nonzero(np.isnan(axis.x)) for axis in xs))
+    return Chart(key, grid, low, high, lines, _shown_y(asked, shown_low, shown_high, logged), hidden, without)
 
 
 def x_of(kind: str, run: Run, points: Mapping[str, Points], key: str) -> Array:
@@ -139,7 +144,7 @@ def _bounds(axes: Sequence[Axis], log: bool) -> tuple[float, float]:
 
 
 def _line(asked: Asked, grid: Grid, run: Run, points: Points, x: Axis, with_raw: bool) -> Line:
-    smooth = ema(points.values, asked.smoothing)
+    smooth = points.smoothed(asked.smoothing)
     said = {"id": run.info.run_id, **_said(points.values, x.x, points.series.waiting)}
     takes = None if x.rises or asked.x != "step" else takes_of(x.x)
     if takes is None:
@@ -203,7 +208,7 @@ def _groups(
         # Times hardly ever coincide: each run has its own mean at a place.
         rows, odds = [], []
         for (_, points), x in zip(there, xs, strict=True):
-            rows.append(_mean_at_each_place(grid, x.x, ema(points[key].values, asked.smoothing)))
+            rows.append(_mean_at_each_place(grid, x.x, points[key].smoothed(asked.smoothing)))
             odds.append(cells_of(grid, x, points[key].values).marks > 0)
         groups = by_place(names, rows, odds, grid.x, asked.spread)
     smoothing = asked.smoothing if asked.x == "step" else 0.0
@@ -307,6 +312,8 @@ def packed(charts: Sequence[Chart], about: Mapping[str, Any]) -> bytes:
             lines.append(at)
         grid = chart.grid
         bounds: dict[str, Any] = {"low": _plain(chart.low), "high": _plain(chart.high), "hidden": chart.hidden}
+        if chart.without:
+            bounds["without"] = chart.without
         if chart.sight is not None:
             bounds["sight"] = chart.sight._asdict()
         described.append(

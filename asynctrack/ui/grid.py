@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["INF", "NAN", "NEGATIVE_INF", "Axis", "Cells", "Grid", "cells_of", "ema", "grid_of", "takes_of"]
+__all__ = ["INF", "NAN", "NEGATIVE_INF", "Axis", "Cells", "Grid", "cells_of", "ema", "ema_on", "grid_of", "takes_of"]
 
 #: bits of `Cells.marks`: a value of this kind was logged here
 NAN, INF, NEGATIVE_INF = 1, 2, 4
@@ -194,17 +194,24 @@ def _cells(size: int, at: Array, starts: Array, values: Array, log: bool) -> Cel
 def ema(values: Array, weight: float) -> Array:
     """The exponential moving average of `asynctrack.reading.smoothing.smoothed`, for many values at once; the values
     themselves where ``weight`` is 0."""
+    return ema_on(values, weight, (0.0, 0))[0]
+
+
+def ema_on(values: Array, weight: float, before: tuple[float, int]) -> tuple[Array, tuple[float, int]]:
+    """The same of values that stand behind others: ``before`` is what was returned with these, (0, 0) at first."""
     if not 0 < weight < 1:
-        return values
+        return values, before
     finite = np.flatnonzero(np.isfinite(values))
     found = np.array(values, np.float64)
     if not len(finite):
-        return found
+        return found, before
     # Each pass doubles how many values back a mean has seen; what is older weighs less than a double can tell.
     mean = found[finite] * (1 - weight)
     back, share = 1, weight
     while back < len(mean) and share > 1e-18:
         mean[back:] = mean[back:] + share * mean[:-back]
         back, share = 2 * back, share * share
-    found[finite] = mean / -np.expm1(np.arange(1, len(finite) + 1) * math.log(weight))
-    return found
+    numbers = np.arange(1, len(finite) + 1)
+    mean += before[0] * np.exp(numbers * math.log(weight))
+    found[finite] = mean / -np.expm1((numbers + before[1]) * math.log(weight))
+    return found, (float(mean[-1]), before[1] + len(finite))

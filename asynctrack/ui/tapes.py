@@ -15,12 +15,13 @@ from asynctrack.reading.growing import Growing, same_memory
 from asynctrack.reading.series import Series
 from asynctrack.stores.columns import Columns
 from asynctrack.stores.io import drive
+from asynctrack.ui.grid import ema, ema_on
 
 if TYPE_CHECKING:
     from asynctrack.errors import StoreError
     from asynctrack.stores.base import AbstractStore
 
-__all__ = ["Points", "Tape", "Tapes"]
+__all__ = ["Averages", "Points", "Tape", "Tapes"]
 
 #: points that are kept of all runs together; about 64 bytes each, with the room that they grow into (benchmarks.soak)
 MOST_POINTS = 20_000_000
@@ -28,14 +29,44 @@ MOST_POINTS = 20_000_000
 _BLOCK = 1 << 14
 
 
+class Averages:
+    """The moving average of a metric that grows, made once for each of its points. Any thread may ask."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._weight = 0.0
+        self._made = Growing("d")
+        self._of: Any = Columns().values
+        self._last = 0.0, 0
+
+    def of(self, values: Any, weight: float) -> Any:
+        """As `asynctrack.ui.grid.ema` of these values, a view of the metric's column."""
+        numbers = np.frombuffer(values)
+        with self._lock:
+            at = len(self._of)
+            if weight != self._weight or not same_memory(self._of, values) or at > len(numbers):
+                self._weight, self._made, self._last, at = weight, Growing("d"), (0.0, 0), 0
+            found, self._last = ema_on(numbers[at:], weight, self._last)
+            self._made.put(at, found)
+            self._of = values
+            return np.frombuffer(self._made.view())
+
+
 class Points(NamedTuple):
     """The points of one metric of one run: three arrays of doubles that nothing changes. ``times``: ms since the epoch.
-    ``series``: what they were made of."""
+    ``series``: what they were made of. ``averages``: what is known of their moving average."""
 
     steps: Any
     times: Any
     values: Any
     series: Series
+    averages: Averages | None = None
+
+    def smoothed(self, weight: float) -> Any:
+        """The values, or their moving average."""
+        if not weight or self.averages is None:
+            return ema(self.values, weight)
+        return self.averages.of(self.series.columns.values, weight)
 
 
 class _Doubles:
@@ -44,6 +75,7 @@ class _Doubles:
     def __init__(self) -> None:
         self._steps, self._times = Growing("d"), Growing("d")
         self._before = Columns()
+        self._averages = Averages()
 
     def of(self, series: Series) -> Points:
         columns, before = series.columns, self._before
@@ -58,7 +90,7 @@ class _Doubles:
                 made.put(start, found[start : start + _BLOCK].astype(np.float64))
         self._before = columns
         steps, times = np.frombuffer(self._steps.view()), np.frombuffer(self._times.view())
-        return Points(steps, times, np.frombuffer(columns.values), series)
+        return Points(steps, times, np.frombuffer(columns.values), series, self._averages)
 
 
 class Tape:

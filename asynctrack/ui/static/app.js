@@ -96,7 +96,7 @@ function App() {
             value=${state.search} onInput=${(event) => search(event.target.value)} />
           ${state.filterError && html`<p class="warn">${state.filterError}</p>`}
           <div class="bar">
-            <span class="quiet" title="shown">${runs.length.toLocaleString("en-US")} of ${list.length.toLocaleString("en-US")}${state.listed?.whole === false ? "…" : ""}</span>
+            <span class="quiet" title="shown, listed">${runs.length.toLocaleString("en-US")}${runs.length > list.length ? " shown, " : " of "}${list.length.toLocaleString("en-US")}${state.listed?.whole === false ? "…" : ""}${runs.length > list.length ? " listed" : ""}</span>
             <button class="plain" title="show all that are listed (a)" onClick=${selectAll}>all</button>
             <button class="plain" title="show the newest and those that go on" onClick=${() => { show({ runs: null }); watch(); loadKeys(); }}>newest</button>
             <button class="plain" onClick=${() => select([])}>none</button>

@@ -86,7 +86,7 @@ export function Card({ id, chart, look, view, loader, table, on, pinned, focused
     <article class="card" ref=${box} tabindex="0" data-key=${id} data-drawn=${chart ? chart.drawn : ""} onFocus=${() => on.focus(id)}>
       <header>
         <h3 title=${id}><bdi>${id}</bdi></h3>
-        <span class="notes">${chart && notes(chart, points, view)}</span>
+        <span class="notes">${chart && notes(chart, points, view, look.x)}</span>
         <span class="tools">
           ${view.y && html`<button class="plain" title="all of y again (0)" onClick=${() => on.own(id, { y: undefined })}>all of y</button>`}
           <button class="plain" title="table of the values (t)" aria-pressed=${table} onClick=${() => on.table(id)}>table</button>
@@ -101,7 +101,7 @@ export function Card({ id, chart, look, view, loader, table, on, pinned, focused
 }
 
 /** What the drawing does not show by itself. */
-function notes(chart, points, view) {
+function notes(chart, points, view, x) {
   const said = [];
   const odd = chart.lines.reduce((sum, line) => sum + (line.odd ?? 0), 0);
   if (odd) said.push(html`<span class="warn" title="marked: × NaN at the top, ▲ ∞ at the top, ▼ −∞ at the bottom">${odd.toLocaleString("en-US")} NaN or ±∞</span>`);
@@ -112,6 +112,9 @@ function notes(chart, points, view) {
   }
   const left = chart.hidden + chart.lines.reduce((sum, line) => sum + (line.left_out ?? 0), 0);
   if (left) said.push(html`<span class="warn" title="a logarithmic axis cannot show them">${left.toLocaleString("en-US")} not above 0</span>`);
+  if (chart.without) {
+    said.push(html`<span class="warn" title="their runs have not logged it at these steps, so they have no x">${chart.without.toLocaleString("en-US")} without <bdi>${x}</bdi></span>`);
+  }
   const again = chart.lines.filter((line) => line.again);
   if (again.length) {
     const where = again.length > 1 ? `${again.length} runs taken up again` : `taken up again at step ${again[0].again.map((step) => number(step, 15)).join(", ")}`;

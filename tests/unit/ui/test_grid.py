@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asynctrack.reading.growing import GrowingColumns
 from asynctrack.reading.smoothing import smoothed
-from asynctrack.ui.grid import INF, NAN, NEGATIVE_INF, Axis, cells_of, ema, grid_of, takes_of
+from asynctrack.stores.columns import Columns
+from asynctrack.ui import tapes
+from asynctrack.ui.grid import INF, NAN, NEGATIVE_INF, Axis, cells_of, ema, ema_on, grid_of, takes_of
 
 VALUES = st.lists(st.floats(width=64), max_size=200)
 
@@ -120,3 +123,52 @@ def test_a_long_axis_rises_or_does_not() -> None:
         broken = x.copy()
         broken[at] = -1.0
         assert not Axis.of(broken).rises
+
+
+@given(VALUES, st.lists(st.integers(0, 200), max_size=5), st.sampled_from([0.3, 0.9, 0.999]))
+def test_a_moving_average_that_goes_on_is_that_of_all(values: list[float], cuts: list[int], weight: float) -> None:
+    tame = np.array([value if not math.isfinite(value) else math.fmod(value, 1e6) for value in values])
+    parts, before = [], (0.0, 0)
+    for part in np.split(tame, sorted(cuts)):
+        found, before = ema_on(part, weight, before)
+        parts.append(found)
+    whole = ema(tame, weight)
+    assert np.concatenate(parts) == pytest.approx(list(whole), rel=1e-9, abs=1e-6, nan_ok=True)
+
+
+def test_a_look_averages_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A metric of a million points that goes on is not averaged anew with each look."""
+    made: list[int] = []
+
+    def counted(values: Any, weight: float, before: tuple[float, int]) -> Any:
+        made.append(len(values))
+        return ema_on(values, weight, before)
+
+    monkeypatch.setattr(tapes, "ema_on", counted)
+    points, averages = GrowingColumns(), tapes.Averages()
+
+    def put(at: int, values: list[float]) -> None:
+        points.put(at, Columns(range(at, at + len(values)), range(at, at + len(values)), values))
+
+    def looked(weight: float) -> list[float]:
+        values = points.view().values
+        found: list[float] = averages.of(values, weight).tolist()
+        assert found == pytest.approx(smoothed(values, weight), nan_ok=True)
+        return found
+
+    put(0, [1.0, 5.0, math.nan, 2.0])
+    looked(0.9)
+    put(4, [7.0])  # to memory with room for more
+    looked(0.9)
+    made.clear()
+    first = looked(0.9)
+    put(5, [math.inf, 3.0, -1.0])
+    assert np.array_equal(looked(0.9)[:5], first, equal_nan=True)
+    assert made == [0, 3]
+    put(5, [8.0, 8.0])  # what waited stands there otherwise, and is less
+    looked(0.9)
+    looked(0.5)
+    put(7, [])
+    looked(0.5)
+    put(0, [])
+    assert looked(0.5) == []

@@ -66,6 +66,15 @@ def test_keys_are_those_of_the_runs(get: Get, runs: list[str]) -> None:
     assert get("/api/keys", runs="ffffffffnone..x").json == {"keys": []}
 
 
+def test_points_without_another_metric_as_their_x_are_counted(get: Get, runs: list[str]) -> None:
+    [chart] = get("/api/charts", key="loss", runs=".".join(runs), x="val/acc").charts
+    assert chart["without"] >= 10_000, "the first run has not logged it"
+    [chart] = get("/api/charts", key="val/acc", runs=runs[1], x="val/acc").charts
+    assert "without" not in chart
+    [chart] = get("/api/charts", key="loss", runs=runs[0]).charts
+    assert "without" not in chart
+
+
 def test_a_chart_of_ten_thousand_points_holds_the_spike(get: Get, runs: list[str]) -> None:
     [chart] = get("/api/charts", key="loss", runs=runs[0], places=300).charts
     [line] = chart["lines"]
@@ -284,7 +293,9 @@ def test_what_is_new_is_told_by_key(board: Board, get: Get) -> None:
     assert later.alive == 1
     [chart] = get("/api/charts", key="loss", runs=run.run_id).charts
     assert chart["lines"][0]["points"] == 2
-    assert board.look([run.run_id], later.version).keys == []
+    version = later.version
+    while (news := board.look([run.run_id], version)).keys:  # it is delivered, which is news
+        version = news.version
     asynctrack.end_run()
 
 
