@@ -98,6 +98,10 @@ def _json(found: Any, indent: int | None = None) -> str:
 
 
 def _tsv_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return clean(value)
     return clean(_json(value) if isinstance(value, dict | list | tuple) else exact(value))
 
 

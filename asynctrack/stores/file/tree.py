@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from asynctrack.clock import monotonic
 from asynctrack.entities import Experiment, RunInfo, ViewType
 from asynctrack.errors import NotFoundError, UnavailableError
+from asynctrack.markup import clean
 from asynctrack.stores.file import layout, meta
 from asynctrack.stores.file.entries import read_entries
 from asynctrack.stores.file.files import check_inside, is_file, read_regular
@@ -139,7 +140,7 @@ class Tree:
         if len(self._warned) >= _REMEMBERED:
             self._warned.clear()
         self._warned.add(path)
-        logger.warning("skipped %s: %s", path, problem)
+        logger.warning("skipped %s: %s", clean(path), clean(problem))  # a name may be made to rule the terminal
 
     # ── experiments
 

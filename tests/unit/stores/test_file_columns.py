@@ -293,3 +293,14 @@ def test_a_mistaken_key_or_range_is_no_log_message(folder: Folder, caplog: pytes
     caplog.set_level(logging.DEBUG)
     folder.read(keys=["none", "a/b"])
     assert caplog.text == ""
+
+
+def test_the_name_of_a_file_that_is_skipped_does_not_rule_the_terminal(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder.metrics / "\x1b[2Jgone").write_bytes(b"1 0.5 1\n")
+    (folder.metrics / "\x1b]0;title\x07").symlink_to(folder.metrics)
+    assert folder.points() == {}
+    assert caplog.text.count("skipped") == 1
+    assert "\\x1b[2Jgone" in caplog.text
+    assert "\x1b" not in caplog.text
