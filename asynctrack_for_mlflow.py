@@ -121,9 +121,9 @@ def switch_off() -> None:
     _builders = None
     del registry.register
     registry._get_store_with_resolved_uri.cache_clear()
-    quick = sys.modules.get("asynctrack.mlflow.quick")
-    if quick is not None:
-        quick.restore()
+    wrapping = sys.modules.get("asynctrack.mlflow.wrapping")
+    if wrapping is not None:
+        wrapping.unwrap()
 
 
 def _registry() -> Any:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from asynctrack.errors import InvalidInputError
 from asynctrack.journal.measured import MeasuredOn
 
-__all__ = ["CLOCK", "MetricPoint", "Moments", "current_time", "entries_of", "is_issued", "points_of"]
+__all__ = ["CLOCK", "LIMIT", "MetricPoint", "Moments", "current_time", "entries_of", "is_issued", "is_now", "points_of"]
 
-_LIMIT = 1 << 63
+LIMIT = 1 << 63
 #: ms
 _A_MOMENT = 100
 
@@ -36,7 +36,7 @@ def is_issued(timestamp: int) -> bool:
     return timestamp is getattr(_issued, "last", None)
 
 
-def _is_now(timestamp: int) -> bool:
+def is_now(timestamp: int) -> bool:
     """Whether a timestamp only says when the call was made: it is issued; or it is the clock's, as libraries give it
     that make MLflow's entities themselves (Lightning)."""
     return is_issued(timestamp) or 0 <= time.time_ns() // 1_000_000 - timestamp < _A_MOMENT
@@ -53,13 +53,13 @@ class Moments:
 
     def __init__(self) -> None:
         #: by metric key: the highest step and the latest timestamp so far
-        self._last: dict[str, list[int]] = {}
+        self.last: dict[str, list[int]] = {}
         #: the latest timestamp that was moved
         self.moved_to = 0
 
     def own(self, key: str, step: int, now: int) -> int:
         """The timestamp of a point that is logged ``now`` (ms)."""
-        last = self._last.get(key) or self._last.setdefault(key, [step - 1, -1])
+        last = self.last.get(key) or self.last.setdefault(key, [step - 1, -1])
         # A lock would cost as much as the rest, and a signal handler that logs would wait for ever for one that its own
         # thread holds. None is needed: CPython changes threads, and calls handlers, at calls only, and there is none.
         if step > last[0]:  # nothing was logged there yet
@@ -92,14 +92,14 @@ def points_of(metrics: Iterable[Any]) -> Iterator[MetricPoint]:
     for metric in metrics:
         value, step, timestamp = metric.value, metric.step, metric.timestamp
         if type(value) is not float:
-            if type(value) is not int or not -_LIMIT <= value < _LIMIT:
+            if type(value) is not int or not -LIMIT <= value < LIMIT:
                 raise InvalidInputError(f"metric {metric.key!r}: the value {value!r}")
             value = float(value)
-        if type(step) is not int or not -_LIMIT <= step < _LIMIT:
+        if type(step) is not int or not -LIMIT <= step < LIMIT:
             raise InvalidInputError(f"metric {metric.key!r}: the step {step!r}")
-        if type(timestamp) is not int or not 0 <= timestamp < _LIMIT:
+        if type(timestamp) is not int or not 0 <= timestamp < LIMIT:
             raise InvalidInputError(f"metric {metric.key!r}: the timestamp {timestamp!r}")
-        yield MetricPoint(metric.key, value, step, timestamp, _is_now(timestamp), _measured_on(metric))
+        yield MetricPoint(metric.key, value, step, timestamp, is_now(timestamp), _measured_on(metric))
 
 
 def _measured_on(metric: Any) -> MeasuredOn | None:

@@ -9,12 +9,8 @@ MLflow's own way, which leads to `asynctrack.mlflow.store`.
 
 from __future__ import annotations
 
-import inspect
 import os
-import sys
 import time
-from collections.abc import Callable
-from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from mlflow.tracking import fluent
@@ -26,12 +22,13 @@ from asynctrack.journal.slots import PACK, PackError
 from asynctrack.mlflow.points import CLOCK, MetricPoint
 from asynctrack.mlflow.replaced import is_replaced, own_verb
 from asynctrack.mlflow.store import JournalStore
+from asynctrack.mlflow.swapping import Swap
 from asynctrack.values import to_float
 
 if TYPE_CHECKING:
     from asynctrack.mlflow.runs import LoggedRun, LoggedRuns
 
-__all__ = ["replace", "restore"]
+__all__ = ["SWAP", "waits"]
 
 _mlflow: Any = utils
 _fluent: Any = fluent
@@ -53,9 +50,6 @@ _pid = os.getpid()
 _Measured = tuple[Any, Any, Any]
 #: of a point that is about nothing
 _PLAIN: list[_Measured] = [(None, None, None)]
-#: MLflow's own functions under other names, and their code, by name
-_own: dict[str, Callable[..., Any]] = {}
-_codes: dict[str, CodeType] = {}
 
 
 def _known(verb: str, run_id: Any) -> tuple[LoggedRuns, LoggedRun, Any] | None:
@@ -122,7 +116,7 @@ def _uses(run: Any, model_id: str) -> bool:
     return outputs is not None and any(each._model_id == model_id for each in outputs._model_outputs)
 
 
-def _waits(synchronous: Any) -> bool:
+def waits(synchronous: Any) -> bool:
     """Whether the caller wants nothing to wait for later."""
     return bool(synchronous) or (synchronous is None and _ASYNC not in _environ)
 
@@ -131,7 +125,7 @@ def log_metric(
     key: Any, value: Any, step: Any, synchronous: Any, timestamp: Any, run_id: Any, model_id: Any, dataset: Any
 ) -> Any:
     """Where it is not the plain case, or may not be."""
-    if _waits(synchronous) and (step is None or type(step) is int) and (not timestamp or type(timestamp) is int):
+    if waits(synchronous) and (step is None or type(step) is int) and (not timestamp or type(timestamp) is int):
         try:
             found = _about("log_metric", run_id, model_id, dataset, step or 0)
             if found is not None:  # MLflow, too, logs it for one of several models only
@@ -148,7 +142,7 @@ def log_metrics(
     metrics: Any, step: Any, synchronous: Any, run_id: Any, timestamp: Any, model_id: Any, dataset: Any
 ) -> Any:
     plain = (step is None or type(step) is int) and (not timestamp or type(timestamp) is int)
-    if plain and type(metrics) is dict and _waits(synchronous):
+    if plain and type(metrics) is dict and waits(synchronous):
         try:
             run, about = _about("log_batch", run_id, model_id, dataset, step or 0) or (None, _PLAIN)
             if run is not None:
@@ -167,7 +161,7 @@ def log_metrics(
 
 
 def log_param(key: Any, value: Any, synchronous: Any) -> Any:
-    if _write("log_param", synchronous, params={key: value}):
+    if _write("log_param", synchronous, params=((key, value),)):
         return value
     return _by_mlflow("log_param", key, value, synchronous)
 
@@ -179,7 +173,9 @@ def log_params(params: Any, synchronous: Any, run_id: Any) -> Any:
 
 
 def set_tag(key: Any, value: Any, synchronous: Any) -> Any:
-    return None if _write("set_tag", synchronous, tags={key: value}) else _by_mlflow("set_tag", key, value, synchronous)
+    return (
+        None if _write("set_tag", synchronous, tags=((key, value),)) else _by_mlflow("set_tag", key, value, synchronous)
+    )
 
 
 def set_tags(tags: Any, synchronous: Any) -> Any:
@@ -188,7 +184,7 @@ def set_tags(tags: Any, synchronous: Any) -> Any:
 
 def _write(verb: str, synchronous: Any, run_id: Any = None, params: Any = (), tags: Any = ()) -> bool:
     """Log params or tags to the journal; whether that was possible."""
-    known = _known(verb, run_id) if _waits(synchronous) else None
+    known = _known(verb, run_id) if waits(synchronous) else None
     if known is None:
         return False
     try:
@@ -218,14 +214,14 @@ def _by_mlflow(name: str, *arguments: Any) -> Any:
 
 
 class _Replacements:
-    """The code that MLflow's functions get. It runs in `mlflow.tracking.fluent`, where ``_asynctrack`` is this module.
-    Only the parameters are theirs: the defaults stay MLflow's."""
+    """The code that MLflow's functions get. It runs in `mlflow.tracking.fluent`, where ``_asynctrack`` is this
+    module."""
 
     @staticmethod
     def log_metric(
         key: Any, value: Any, step: Any, synchronous: Any, timestamp: Any, run_id: Any, model_id: Any, dataset: Any
     ) -> Any:
-        # The plain case is written out, because this is called most: `_known`, `_about` and `_waits`.
+        # The plain case is written out, because this is called most: `_known`, `_about` and `waits`.
         quick = _asynctrack
         if (
             (run_id is None and model_id is None and dataset is None)
@@ -235,7 +231,7 @@ class _Replacements:
         ):
             try:
                 uri, in_environment, runs, kind, theirs = quick._current
-                stack, pid = quick._fluent._active_run_stack.thread_local.value
+                stack, pid = _active_run_stack.thread_local.value
                 active = stack[-1]
                 outputs = active._outputs
                 if (
@@ -243,21 +239,30 @@ class _Replacements:
                     and in_environment is quick._environ.get(quick._URI)
                     and pid == quick._pid
                     and type(quick.time.time) is quick.CLOCK
-                    and quick._fluent.MlflowClient is quick._client
-                    and quick._client.log_metric is quick._log_metric
+                    and MlflowClient is quick._client
+                    and MlflowClient.log_metric is quick._log_metric
                     and kind.log_metric is theirs
                     and quick._mlflow._get_store is quick._get_store
                     and (outputs is None or not outputs._model_outputs)
-                    and quick._fluent._ACTIVE_MODEL_CONTEXT.thread_local.value[0]._model_id is None
+                    and _ACTIVE_MODEL_CONTEXT.thread_local.value[0]._model_id is None
                 ):
                     run = runs.by_id[active._info._run_id]
-                    # From here on it is what `asynctrack.runs.log` does.
+                    # From here on it is what `asynctrack.runs.log` and `Moments` do.
                     stream = run.streams[key]
                     if type(value) is not float:
                         value = quick.to_float(key, value)
                     if step is None:
                         step = 0
-                    now = run.moments.own(key, step, quick._now() // 1_000_000)
+                    now = quick._now() // 1_000_000
+                    last = run.moments.last[key]
+                    if step > last[0]:
+                        last[0] = step
+                    elif now <= last[1]:
+                        now = last[1] + 1
+                        if now > run.moments.moved_to:
+                            run.moments.moved_to = now
+                    if now > last[1]:
+                        last[1] = now
                     claim, slots, segment = run.chain.current
                     at = claim()
                     try:
@@ -265,7 +270,7 @@ class _Replacements:
                     except (quick._pack_error, ValueError, TypeError, OverflowError):
                         run.log._write_slowly(key, now, step, value, stream, segment, at)
                     return None
-            except (AttributeError, IndexError, KeyError, TypeError, OverflowError, quick.AsynctrackError):
+            except (AttributeError, NameError, IndexError, KeyError, TypeError, OverflowError, quick.AsynctrackError):
                 pass
         return quick.log_metric(key, value, step, synchronous, timestamp, run_id, model_id, dataset)
 
@@ -292,29 +297,15 @@ class _Replacements:
         return _asynctrack.set_tags(tags, synchronous)
 
 
-_asynctrack: Any = None  # named for type checkers; the code above runs elsewhere
+# Named for type checkers: the code above runs elsewhere.
+_asynctrack: Any = None
+_active_run_stack: Any = None
+_ACTIVE_MODEL_CONTEXT: Any = None
+MlflowClient: Any = None
 
 
-def replace() -> None:
-    """Give MLflow's functions other code. The function objects stay, so it does not matter who has imported them, and
-    when. One that this MLflow defines with other parameters is left alone: it goes through the wrapped store."""
-    _fluent._asynctrack = sys.modules[__name__]
-    for name, new in vars(_Replacements).items():
-        if name in _codes or not isinstance(new, staticmethod):
-            continue
-        function: Any = inspect.unwrap(getattr(_fluent, name))
-        same = [*inspect.signature(function).parameters] == [*inspect.signature(new.__func__).parameters]
-        if not same or function.__closure__ is not None:
-            continue
-        _own[name] = FunctionType(function.__code__, _fluent.__dict__, name, function.__defaults__)
-        _codes[name], function.__code__ = function.__code__, new.__func__.__code__
-
-
-def restore() -> None:
-    """Give them back their own."""
-    for name, code in _codes.items():
-        inspect.unwrap(getattr(_fluent, name)).__code__ = code
-    _codes.clear()
+SWAP = Swap(_fluent, _fluent, _Replacements, __name__)
+_own = SWAP.own
 
 
 def _forked() -> None:

@@ -92,6 +92,14 @@ class LoggedRun:
         if tags:
             log.set_tags(tags)
 
+    def log_point(self, point: MetricPoint) -> None:
+        """Log one point. Raises InvalidInputError as `write`."""
+        key, number, step, timestamp, movable, on = point
+        name = on or key
+        if name not in self.streams:
+            self.log.check_key("metric", key)
+        self.log_metric(name, number, step, self.moments.own(key, step, timestamp) if movable else timestamp)
+
     def log_inputs(self, entries: Mapping[str, str]) -> None:
         """Log what the run uses and has made (see `asynctrack.journal.inputs`)."""
         self.state.frame("inputs", dict(entries))

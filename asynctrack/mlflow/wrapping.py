@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 from asynctrack.errors import InvalidInputError
+from asynctrack.mlflow import clients, quick
 from asynctrack.mlflow.patches import adapt_mlflow
-from asynctrack.mlflow.quick import replace
 from asynctrack.mlflow.store import JournalStore
 from asynctrack.stores.uri import resolve_store_uri
 
-__all__ = ["class_for", "wrapped"]
+__all__ = ["class_for", "unwrap", "wrapped"]
 
 logger = logging.getLogger("asynctrack")
 
@@ -50,8 +50,16 @@ def wrapped(inner: Any, uri: str) -> Any:
         logger.warning("asynctrack: what is logged goes to MLflow's own store, as without asynctrack: %s", error)
         return inner
     adapt_mlflow()
-    replace()
+    quick.SWAP.replace()
+    clients.SWAP.replace()
     return class_for(type(inner))(inner, uri, target)
+
+
+def unwrap() -> None:
+    """MLflow builds its own stores again: have its functions do as they did."""
+    quick.SWAP.restore()
+    clients.SWAP.restore()
+    clients.forget()
 
 
 def class_for(cls: type) -> type:
