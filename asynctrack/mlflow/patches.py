@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
-from types import CodeType, FrameType
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 from asynctrack.engine.lifecycle import end_before_others
@@ -41,14 +42,64 @@ def adapt_mlflow() -> None:
     # MLflow looks for a Spark session at each call, and Python does not remember an import that failed: it searches all
     # of sys.path. A program that has not imported pyspark has no session.
     registry = modules[2]
-    looking = getattr(registry, "_get_active_spark_session", None)
-    if looking is not None:
-        registry._get_active_spark_session = lambda: looking() if "pyspark" in sys.modules else None
+    _only_with("pyspark", registry, "_get_active_spark_session")
+    _search_for_no_notebook()
 
     _take_prefix_off(registry)
 
     # Ours is the honest status: MLflow ends the active run as FINISHED, whatever ends the program.
     end_before_others()
+
+
+def _only_with(library: str, module: Any, name: str, otherwise: Callable[[], Any] = lambda: None) -> None:
+    """Have one of MLflow's functions ask a library only where the program has imported it; ``otherwise`` says what its
+    answer would be."""
+    asking = getattr(module, name, None)
+    if asking is not None:
+        setattr(module, name, lambda *args: asking(*args) if library in sys.modules else otherwise())
+
+
+def _search_for_no_notebook() -> None:
+    """At the start and the end of a run MLflow asks a dozen times whether this is a notebook, a job or a cluster of
+    Databricks', which takes longer than everything else that it does there: the same as above."""
+    from mlflow.utils import databricks_utils
+
+    databricks: Any = databricks_utils
+
+    def no_utilities() -> Any:
+        raise databricks._NoDbutilsError
+
+    _only_with("IPython", databricks, "_get_dbutils", no_utilities)
+    _only_with("pyspark", databricks, "_get_property_from_spark_context")
+    _only_with("pyspark", databricks, "_get_active_spark_session")
+    if importlib.util.find_spec("dbruntime") is not None:
+        return  # it is one, perhaps: ``dbruntime`` is what runs the notebook
+    asking: dict[Any, Any] = {}
+    databricks._asynctrack_modules, databricks._asynctrack_asking = sys.modules, asking
+    for function in list(vars(databricks).values()):
+        code = getattr(function, "__code__", None)
+        if code is None or code.co_freevars != _outside.__code__.co_freevars or _CONTEXT not in code.co_names:
+            continue
+        asked, ignore_none, name = (cell.cell_contents for cell in function.__closure__)
+        own = FunctionType(code, databricks.__dict__, function.__name__, None, function.__closure__)
+        asking[asked, ignore_none, name] = own
+        # Of the function that is there already: other modules have imported it by name.
+        function.__code__ = _outside.__code__
+
+
+def _make_outside(f: Any, ignore_none: Any, name: Any) -> Any:
+    def outside(*args: Any, **kwargs: Any) -> Any:
+        asked = _asynctrack_asking[f, ignore_none, name] if "dbruntime" in _asynctrack_modules else f
+        return asked(*args, **kwargs)
+
+    return outside
+
+
+#: the code that MLflow's functions get that ask the notebook first; it runs in `mlflow.utils.databricks_utils`
+_outside = _make_outside(None, None, None)
+_asynctrack_modules: Any = None
+_asynctrack_asking: Any = None
+_CONTEXT = "dbruntime.databricks_repl_context"
 
 
 def _take_prefix_off(registry: Any) -> None:
