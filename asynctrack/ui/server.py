@@ -66,7 +66,7 @@ def page_app(
     end."""
     pages = _Pages(board, stopping or asyncio.Event(), edit=edit)
     routes = [
-        Route("/", pages.index),
+        Route("/", pages.front),
         *(Route(f"/static/{name}", _file(name)) for name in _files()),
         Route("/api/runs", _safe(pages.runs)),
         Route("/api/keys", _safe(pages.keys)),
@@ -133,7 +133,7 @@ class _Pages:
         self._stopping = stopping
         self._index = _file("index.html")
 
-    async def index(self, request: Request) -> Response:
+    async def front(self, request: Request) -> Response:
         self._board.begin()  # while the browser loads the rest of the page
         return await self._index(request)
 
