@@ -47,10 +47,19 @@ class Tool(NamedTuple):
 
 def ours(work: Path, run_ids: list[str], root: str = "mlruns") -> Tool:
     chosen = f"&runs={'.'.join(each[:8] for each in run_ids)}" if run_ids else ""
-    command = [sys.executable, "-m", "asynctrack", "view", str(work / root), "--no-browser", "--port", "PORT"]
+    command = [
+        sys.executable,
+        "-m",
+        "asynctrack",
+        "view",
+        root if "://" in root else str(work / root),
+        "--no-browser",
+        "--port",
+        "PORT",
+    ]
 
-    def address(printed: str, _: int) -> str:
-        return str(re.findall(r"http://\S+", printed)[0]) + chosen
+    def address(printed: str, port: int) -> str:
+        return str(re.findall(rf"http://\S+:{port}\S*", printed)[0]) + chosen
 
     return Tool("asynctrack", command, lambda port: asked(port, "/") is not None, address, ".card canvas")
 
@@ -97,10 +106,12 @@ def serving(tool: Tool, work: Path) -> Iterator[tuple[str, subprocess.Popen[str]
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = (work / f"{tool.name}.log").open("w+")
+    own = {"XDG_CACHE_HOME": str(work / "cache"), "ASYNCTRACK_SPOOL_DIR": str(work / "spool")}
+    environment = {**peers.environment(), **own, "PYTHONUNBUFFERED": "1"}
     begun = time.perf_counter()
     process = subprocess.Popen(
         [part.replace("PORT", str(port)) for part in tool.command], stdout=log, stderr=log, text=True,
-        env={**peers.environment(), "XDG_CACHE_HOME": str(work / "cache"), "PYTHONUNBUFFERED": "1"}, cwd=work,
+        env=environment, cwd=work,
     )  # fmt: skip
     try:
         while not tool.ready(port):

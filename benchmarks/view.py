@@ -11,11 +11,15 @@ some rounds, in which they take turns; MLflow, which takes minutes, is in the fi
 The second table has the page over 2,000 runs, and over a run with 10,000 metrics: the server's resident memory, and
 what the page's JavaScript holds after a collection of garbage. (Over a long run: benchmarks.soak.)
 
+The third has the time from a log call to the frame of the page that shows its point, of single points at random
+moments: on files, and with a store that cannot be reached, where the point is in the spool only.
+
 The last one has the log call's latency at 5,000 calls a second, with a page open and without, in turn.
 """
 
 from __future__ import annotations
 
+import random
 import shutil
 import statistics
 import subprocess
@@ -53,6 +57,17 @@ RUNS, POINTS, ROUNDS = 100, 10_000, 3
 MANY_RUNS, MANY_KEYS = 2000, 10_000
 #: log calls a second while the page looks
 RATE = 5000
+
+#: notes when the last step of the chart that is drawn becomes another, in each frame
+_WATCH = """() => {
+    window.seen = {};
+    const look = () => {
+        const last = document.querySelector(".card .canvas[data-x]")?.dataset.x.split(" ")[1];
+        if (last !== undefined) seen[last] ??= Date.now();
+        requestAnimationFrame(look);
+    };
+    look();
+}"""
 
 #: run with TensorBoard's interpreter: the same points as event files
 _EVENTS = """
@@ -221,6 +236,46 @@ def memory(options: Options, report: Report, work: Path) -> None:
     report.tables.append(table)
 
 
+# ── from the call to the screen
+
+
+def on_screen(options: Options, report: Report, work: Path) -> None:
+    """From a log call to the frame that shows its point."""
+    count = 3 if options.quick else 40
+    table = Table("from the log call to the screen", ["", "points", "median ms", "p90 ms", "most ms"])
+    for name, uri in (("files", str(work / "shown")), ("a store that is down", "http://127.0.0.1:9")):
+        found = sorted(_waits(uri, count, work))
+        cells = (statistics.median(found), found[int(0.9 * count)], found[-1])
+        table.add(name, str(count), *(f"{each:.0f}" for each in cells))
+        report.goal(
+            f"on_screen_{name.split()[-1]}", f"from a log call to the screen, {name}, the latest", cells[2], 500.0, "ms"
+        )
+    report.tables.append(table)
+
+
+def _waits(uri: str, count: int, work: Path) -> list[float]:
+    """ms from each log call to its point on the screen."""
+    chance, found = random.Random(count), []
+    patience = {"connect_timeout": 0.1, "close_timeout": 0.1}
+    with clean_settings(work, **patience), browser() as opened, window(opened) as page:
+        run = asynctrack.start_run(tracking_uri=uri)
+        for step in range(200):
+            run.log_metric("loss", step % 7, step)
+        with serving(ours(work, [], uri), work) as (address, _, _):
+            page.goto(address, wait_until="commit")
+            until_there(page)
+            page.evaluate(_WATCH)
+            time.sleep(5)
+            for step in range(200, 200 + count):
+                time.sleep(chance.uniform(0.3, 1.3))
+                logged = time.time()
+                run.log_metric("loss", step % 7, step)
+                page.wait_for_function("step => seen[step] !== undefined", arg=step)
+                found.append(page.evaluate("step => seen[step]", step) - logged * 1000)
+        run.terminate()
+    return found
+
+
 # ── the log call
 
 
@@ -263,6 +318,7 @@ def measure(options: Options) -> Report:
     with work_folder() as work:
         first_chart(options, report, work)
         memory(options, report, work)
+        on_screen(options, report, work)
         beside(options, report, work)
     return report
 
