@@ -104,6 +104,10 @@ def test_a_click_shows_the_values_of_a_step_and_compare_what_differs(runs: list[
             ["val/acc", "0.2"],
         ]
         page.keyboard.press("Escape")
+        page.locator('.card[data-key="loss"]').focus()
+        page.keyboard.press("t")
+        page.wait_for_selector(".values td")
+        assert page.locator(".values td").all_inner_texts()[1::2] == ["1", "NaN", "-2", "∞", "0.5"]
         page.keyboard.press("a")
         page.keyboard.press("c")
         page.wait_for_selector(".compare .differs")

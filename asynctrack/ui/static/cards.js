@@ -1,5 +1,6 @@
 // The charts: sections by the part of a key before "/", and of all of them only those that are seen are drawn.
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
+import { oddKinds } from "./marks.js";
 import { number, place } from "./words.js";
 import { Plot } from "./chart.js";
 
@@ -136,8 +137,10 @@ function compact(count) {
 function Values({ chart, look }) {
   const lines = chart.lines.slice(0, 20);
   const rows = Math.min(chart.x.length, MOST_ROWS);
-  const text = ({ cells }, i) =>
-    cells.last[i] !== cells.last[i] ? "" : cells.low[i] === cells.high[i] ? number(cells.last[i], 6) : `${number(cells.low[i])} – ${number(cells.high[i])}`;
+  const text = ({ cells, marks }, i) => {
+    const shown = cells.last[i] !== cells.last[i] ? [] : [cells.low[i] === cells.high[i] ? number(cells.last[i], 6) : `${number(cells.low[i])} – ${number(cells.high[i])}`];
+    return [...shown, ...oddKinds(marks?.[i]).map((kind) => number(kind))].join(", ");
+  };
   return html`
     <div class="values" style=${{ height: `${HEIGHT}px` }} tabindex="0">
       <table>

@@ -1,5 +1,5 @@
 // One chart on a canvas: uPlot's axes, cursor and zoom, and lines of our own that lose no extreme.
-import { TICKS, traceMark } from "./marks.js";
+import { TICKS, oddKinds, traceMark } from "./marks.js";
 import { followFingers } from "./touch.js";
 import { number, place } from "./words.js";
 
@@ -12,7 +12,6 @@ const MANY = 25;
 const MOST_ROWS = 10;
 /** the dashes of what a run had logged before it was taken up again at an earlier step */
 export const BEFORE = [3, 3];
-const NAN = 1, INF = 2, NEGATIVE_INF = 4;
 
 function ink(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -229,10 +228,7 @@ export class Plot {
       const raw = pale || !line.raw ? cells : null; // of a line that is smoothed, what was logged
       for (let i = from; i <= to; i++) {
         if (x[i] < this.bounds[0] || x[i] > this.bounds[1]) continue;
-        const mark = pale ? 0 : line.marks?.[i] ?? 0;
-        if (mark & NAN) found.push({ line, x: x[i], kind: "nan" });
-        if (mark & INF) found.push({ line, x: x[i], kind: "inf" });
-        if (mark & NEGATIVE_INF) found.push({ line, x: x[i], kind: "-inf" });
+        for (const kind of pale ? [] : oddKinds(line.marks?.[i])) found.push({ line, x: x[i], kind });
         if (cut && raw && raw.high[i] > top) found.push({ line, x: x[i], kind: "over" });
         if (cut && raw && raw.low[i] < bottom) found.push({ line, x: x[i], kind: "under" });
       }

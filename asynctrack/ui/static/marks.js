@@ -14,6 +14,11 @@ export const TICKS = {
   },
 };
 
+/** What no line can show of the values that the server has marked with these bits: "nan", "inf", "-inf". */
+export function oddKinds(bits) {
+  return bits ? ["nan", "inf", "-inf"].filter((_, n) => bits & (1 << n)) : [];
+}
+
 /** × for NaN, a filled triangle for ±∞, an open one for what is above or below. Whether it is filled. */
 export function traceMark(pen, kind, x, top, bottom, size) {
   if (kind === "nan") {
