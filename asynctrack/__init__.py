@@ -25,6 +25,7 @@ from asynctrack.errors import (
     StoreError,
     UnavailableError,
 )
+from asynctrack.runs import mistaken as _mistaken  # noqa: F401  # what it says is for programs that use nothing here
 from asynctrack.settings import Settings, configure
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def __getattr__(name: str) -> Any:
     """Load names on first use: those of programs that log together, and each of the others by itself."""
     from importlib import import_module
 
-    if name in ("artifacts", "entities", "exceptions"):
+    if name in _MODULES:
         return import_module(f"asynctrack.{name}")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -209,8 +210,11 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "artifacts", "entities", "exceptions"})
+    return sorted({*globals(), *__all__, *_MODULES})
 
+
+#: parts of the package that are there without an import of their own
+_MODULES = ("artifacts", "entities", "exceptions", "experiments", "fluent", "runs", "tracking")
 
 _ENTITIES = ("Experiment", "FileInfo", "Metric", "Param", "Run", "RunData", "RunInfo", "RunTag")
 _HOMES = {

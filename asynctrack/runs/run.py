@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
 
-import asynctrack.runs.mistaken  # noqa: F401  # what it says at the end is for programs that start no run here
 from asynctrack.arguments import flag_of, given, run_id_of, step_of
 from asynctrack.current import current_store_uri, store_for
 from asynctrack.engine.lifecycle import engine_for

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asynctrack.clock import monotonic
 from asynctrack.constants import RunStatus
-from asynctrack.errors import InvalidInputError, NotFoundError, StoreError
+from asynctrack.errors import InvalidInputError, NotFoundError, StoreError, UnavailableError
 from asynctrack.reading.looking import look
 from asynctrack.reading.runs import FoundRun, find_runs
 from asynctrack.stores.io import drive
@@ -244,17 +244,18 @@ class Board:
         return int(points[key].series.columns.steps[index])
 
     def run(self, text: str) -> FoundRun:
-        """The run of this id, or whose id alone begins so. Raises NotFoundError."""
-        self._listing.once()
-        found = self._listing.whole_ids([text])
+        """The run of this id, or whose id alone begins so. Raises NotFoundError, and UnavailableError if the store
+        could not be asked."""
+        found = self._listing.sought([text])
+        if not found and self._listing.trouble is not None:
+            raise UnavailableError(f"run {text!r} is not among those that were listed: {self._listing.trouble}")
         if not found:
             raise NotFoundError(f"there is no run {text!r}, or there are several whose ids begin so")
         return self._listing.found[found[0]]
 
     def rows(self, key: str, ids: Iterable[str]) -> Iterator[tuple[Run, Columns]]:
         """The points of a metric, all of them, run by run. Raises `StoreError`."""
-        self._listing.once()
-        for run_id in self._listing.whole_ids(ids):
+        for run_id in self._listing.sought(ids):
             tape = self._tapes.of(run_id)
             tape.want([key])
             if key in tape.points:

@@ -93,6 +93,16 @@ class Listing:
         elif not self.is_whole:
             self.refresh_soon()
 
+    def sought(self, ids: Iterable[str]) -> list[str]:
+        """`whole_ids`, of all runs where one of these is not among the newest."""
+        self.once()
+        texts = list(ids)
+        found = self.whole_ids(texts)
+        if len(found) < len(texts) and not self.is_whole:
+            self.refresh()
+            found = self.whole_ids(texts)
+        return found
+
     def whole_ids(self, ids: Iterable[str]) -> list[str]:
         """The runs whose ids begin so, each once; what no run, or several, are called is left out."""
         found: dict[str, None] = {}

@@ -341,6 +341,7 @@ def test_a_destructor_that_ends_its_run_while_a_worker_hands_over_what_it_did_fo
                 gc.collect()
             return hand_over(loop, *args, **kwargs)
         asyncio.BaseEventLoop.call_soon_threadsafe = collects
+        asynctrack.configure(token=lambda: "token")  # which a worker looks up for each request to a server
         gc.disable()
         armed, done = [], []
         with asynctrack.start_run(run_name="other") as other:

@@ -324,6 +324,17 @@ def test_of_many_runs_the_newest_are_listed_at_once_and_all_soon_after(
     assert ({run["id"] for run in all_["runs"]}, all_["whole"], all_["listing"]) == ({*runs}, True, news.listing)
 
 
+def test_a_run_that_is_asked_for_is_found_though_it_is_not_among_the_newest(
+    runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address names it, and nothing has listed all runs yet."""
+    monkeypatch.setattr("asynctrack.ui.listing.FIRST_RUNS", 1)
+    assert Board(store_for()).run(runs[0]).run.info.run_id == runs[0]
+    assert [run.info.run_id for run, _ in Board(store_for()).rows("loss", [runs[0][:8]])] == [runs[0]]
+    with pytest.raises(asynctrack.NotFoundError, match="there is no run 'f00'"):
+        Board(store_for()).run("f00")
+
+
 def test_runs_are_listed_once_while_the_page_loads(runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     listed, begun, go_on = [], threading.Event(), threading.Event()
 
