@@ -15,7 +15,9 @@ def run(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["log_metric", "Metric", "get_tracking_uri", "MlflowClient", "clean_key", "entities", "tracking", "fluent"])
+@pytest.mark.parametrize(
+    "name", ["log_metric", "Metric", "get_tracking_uri", "MlflowClient", "clean_key", "entities", "tracking", "fluent"]
+)
 def test_a_name_is_there_in_every_way_that_python_has_to_ask(name: str) -> None:
     run(f"from asynctrack import {name}")
     run(f"import asynctrack; assert {name!r} in dir(asynctrack); assert asynctrack.{name} is asynctrack.{name}")
