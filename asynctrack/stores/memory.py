@@ -201,18 +201,19 @@ class MemoryStore(AbstractStore):
     ) -> RunInfo:
         with self._lock:
             run = self._active_run(run_id)
+            changes: dict[str, Any] = {}
             if status is not None:
                 try:
                     RunStatus.from_string(status)
                 except ValueError as error:
                     raise RefusedError(str(error)) from error
-                run.info = replace(run.info, status=status)
+                changes["status"] = status
             if end_time is not None:
                 check_time(f"run {run_id}: its end_time", end_time)
-                run.info = replace(run.info, end_time=end_time)
+                changes["end_time"] = end_time
             if run_name:
-                run.info = replace(run.info, run_name=run_name)
-                run.tags[_RUN_NAME] = run_name
+                changes["run_name"] = run.tags[_RUN_NAME] = run_name
+            run.info = replace(run.info, **changes)  # at once: a refused part changes nothing, no reader sees half
             return run.info
 
     # ── runs
