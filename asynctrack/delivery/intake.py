@@ -6,6 +6,7 @@ Each has its turn. One that does not get on (its run is held, say) makes room fo
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
@@ -18,7 +19,7 @@ from asynctrack.stores.uri import same_spelling
 if TYPE_CHECKING:
     from asynctrack.delivery.source import Source
 
-__all__ = ["Courtesy", "Intake", "Orphans", "Supply"]
+__all__ = ["Courtesy", "Intake", "Orphans", "Supply", "TakenError"]
 
 logger = logging.getLogger("asynctrack")
 
@@ -26,19 +27,33 @@ logger = logging.getLogger("asynctrack")
 _AT_ONCE = 16
 #: seconds without progress after which a spool makes room for another
 _PATIENCE = 10.0
+#: seconds after which a spool that another process has taken meanwhile is asked for again
+_AGAIN = 5.0
 #: seconds that the end of a program gives to what others have left, where that looks like being delivered by then;
 #: and after which it looks
 _COURTESY, _LOOKS = 10.0, 2.0
+
+
+class TakenError(Exception):
+    """Another process delivers the spool in ``path``, which was put back, and may leave it before it is delivered."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
 
 
 class Supply(Protocol):
     """Where spools come from."""
 
     def take(self) -> Source | None:
-        """The next one, ready to be delivered; None where it could not be had. Raises IndexError: there are no more."""
+        """The next one, ready to be delivered; None where it could not be had. Raises IndexError: there are no more,
+        and TakenError."""
 
     def put_back(self, source: Source) -> None:
         """It was let go before it was finished, and is to be taken again, after the others."""
+
+    def take_again(self, path: str) -> None:
+        """The same for one that another process had."""
 
 
 class Intake:
@@ -51,6 +66,8 @@ class Intake:
         #: the spools that are being delivered, where each came from, and when it got on last
         self._from: dict[Source, Supply] = {}
         self._moved_at: dict[Source, float] = {}
+        #: those that another process has: when to ask again, and for what
+        self._elsewhere: deque[tuple[float, Supply, str]] = deque()
 
     @property
     def more(self) -> bool:
@@ -74,12 +91,16 @@ class Intake:
 
     def fill(self) -> None:
         """Take the next spools, where there is room."""
+        self._ask_again()
         while self._supplies and self._has_room():
             supply = self._supplies[0]
             try:
                 source = supply.take()
             except IndexError:
                 self._supplies.popleft()
+                continue
+            except TakenError as taken:
+                self._elsewhere.append((self._clock() + _AGAIN, supply, taken.path))
                 continue
             except Exception:
                 logger.exception("asynctrack: cannot look for more spools that other programs have left; leaving them")
@@ -88,9 +109,17 @@ class Intake:
             if source is not None:
                 self._from[source], self._moved_at[source] = supply, self._clock()
 
+    def _ask_again(self) -> None:
+        """For what another process had: nothing that is younger may go on before that is delivered."""
+        while self._elsewhere and self._elsewhere[0][0] <= self._clock():
+            _, supply, path = self._elsewhere.popleft()
+            supply.take_again(path)
+            self.add(supply)
+
     def take_no_more(self) -> None:
         """Only see to what is being delivered."""
         self._supplies.clear()
+        self._elsewhere.clear()
 
     def leave_all(self) -> None:
         """Leave what is not finished to whoever comes next."""
@@ -171,11 +200,20 @@ class Orphans:
             spool = Spool.adopt(path)
         except (OSError, ValueError) as error:
             logger.warning("asynctrack: the spool %s stays as it is: %s", path, error)
+            spool = None
+        else:
+            if spool is None and os.path.exists(os.path.join(path, "registry")):
+                raise TakenError(path)
+        source = None if spool is None else self._add(spool)
+        if source is None:
             self._given_up(path)  # what is younger need not wait for it here
-            return None
-        return None if spool is None else self._add(spool)
+        return source
 
     def put_back(self, source: Source) -> None:
         """It has its turn again after the others."""
         if source.spool.path is not None:
-            self._again.append(source.spool.path)
+            self.take_again(source.spool.path)
+
+    def take_again(self, path: str) -> None:
+        """The same for one that another process had."""
+        self._again.append(path)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from asynctrack.clock import monotonic
+from asynctrack.delivery.intake import TakenError
 from asynctrack.delivery.outcome import SUSPECTED
 from asynctrack.delivery.pump import Pump
 from asynctrack.delivery.source import Source
@@ -69,14 +70,18 @@ class Job:
 
     def take(self) -> Source | None:
         """The next spool as a source; None if it cannot be delivered. Raises
-        IndexError if there are no more."""
+        IndexError if there are no more, and TakenError."""
         path = self._paths.popleft()
         try:
-            return self._take(path)
+            source = self._take(path)
         except (AsynctrackError, OSError, ValueError) as error:
-            self.pump.queues.wait_no_more_for(path)
             self._results[path] = Shipment(path, self.uri, "failed", problem=str(error))
-            return None
+            source = None
+        if source is None:
+            if path in self._before and self._results[path].state == "busy":
+                raise TakenError(path)
+            self.pump.queues.wait_no_more_for(path)
+        return source
 
     def put_back(self, source: Source) -> None:
         """Deliver a spool later, because it makes no progress and others wait
@@ -85,6 +90,10 @@ class Job:
         self._before[path] = self._counts(path)
         del self._sources[path]
         self._goals.pop(source, None)
+        self._paths.append(path)
+
+    def take_again(self, path: str) -> None:
+        """The same for one that another process had."""
         self._paths.append(path)
 
     def _take(self, path: str) -> Source | None:
@@ -96,7 +105,7 @@ class Job:
                 "gone, this copy with --owner-gone"
             )
         if spool is None and _delivers_itself(path):
-            self._results[path] = Shipment(path, self.uri, "busy")
+            self._results[path] = self._busy(path)
             return None
         if spool is None or (spool.owner.host != host_name() and not self._owner_gone):
             # On a network file system, a free lock does not prove that the owner, on another host, is dead.
@@ -104,7 +113,7 @@ class Job:
                 spool.leave()
             spool, followed = Spool.follow(path), True
         if spool is None:
-            self._results[path] = Shipment(path, self.uri, "busy")
+            self._results[path] = self._busy(path)
             return None
         try:
             _check_target(spool, self.uri)
@@ -193,6 +202,11 @@ class Job:
         for source in list(self.pump.sources):
             self.pump.let_go(source)
         return self._results
+
+    def _busy(self, path: str) -> Shipment:
+        """Somebody else delivers it."""
+        dealt_with, refused = self._counts(path)
+        return Shipment(path, self.uri, "busy", dealt_with - refused, refused)
 
     def _outcome(self, path: str, source: Source) -> Shipment:
         dealt_with, refused = self._counts(path)

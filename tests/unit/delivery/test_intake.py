@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from asynctrack.delivery.intake import Courtesy, Intake, Orphans
+from asynctrack.delivery.intake import Courtesy, Intake, Orphans, TakenError
 from asynctrack.delivery.queues import RunQueues
 from asynctrack.journal.spool import Spool as JournalSpool
 from tests.journals import die, new_journal
@@ -40,6 +40,9 @@ class Home:
 
     def put_back(self, source: Source) -> None:
         self.left.append(cast("Spool", source))
+
+    def take_again(self, path: str) -> None:
+        self.left.append(Spool())
 
 
 class Room:
@@ -140,9 +143,10 @@ def test_one_that_was_put_back_and_cannot_be_had_again_stops_nobody(
     given_up: list[str] = []
     taken: list[str | None] = []
 
-    def add(spool: JournalSpool) -> None:
+    def add(spool: JournalSpool) -> Source:
         taken.append(spool.path)
         spool.leave()
+        return cast("Source", Spool())
 
     orphans = Orphans([], "", add, given_up.append)
     for path in paths:
@@ -155,11 +159,66 @@ def test_one_that_was_put_back_and_cannot_be_had_again_stops_nobody(
         return adopts(path)
 
     monkeypatch.setattr(JournalSpool, "adopt", adopt)
-    assert orphans.take() is orphans.take() is None
+    assert orphans.take() is None
+    assert orphans.take() is not None
     with pytest.raises(IndexError):
         orphans.take()
     assert (given_up, taken) == (paths[:1], paths[1:])
     assert "too many open files" in caplog.text
+
+
+def test_one_that_another_process_has_taken_is_asked_for_again(room: Room) -> None:
+    """That one may leave it undelivered. Until then whoever else there is has a turn, and nothing waits for it alone."""
+    asked = []
+
+    class Shared(Home):
+        def take(self) -> Source | None:
+            if not asked:
+                asked.append("path")
+                raise TakenError("path")
+            return super().take()
+
+    home = Shared(2)
+    room.intake.add(home)
+    room.intake.fill()
+    assert (len(home.taken), room.intake.more) == (2, False)
+    room.now += 4.9
+    room.intake.fill()
+    assert len(home.taken) == 2
+    room.now += 0.2
+    room.intake.fill()
+    assert len(home.taken) == 3
+
+
+def test_one_that_was_put_back_waits_while_another_process_has_it(tmp_path: Path) -> None:
+    """It is neither given up nor forgotten: what is younger waits for it."""
+    path = str(die(new_journal(tmp_path / "a"), tmp_path / "dead"))
+    given_up: list[str] = []
+    taken: list[str | None] = []
+
+    def add(spool: JournalSpool) -> Source:
+        taken.append(spool.path)
+        spool.leave()
+        return cast("Source", Spool())
+
+    orphans = Orphans([], "", add, given_up.append)
+    others = JournalSpool.adopt(path)
+    assert others is not None
+    orphans.take_again(path)
+    with pytest.raises(TakenError):
+        orphans.take()
+    others.leave()
+    orphans.take_again(path)
+    assert orphans.take() is not None
+    assert (given_up, taken) == ([], [path])
+
+
+def test_one_that_another_process_has_delivered_is_not_asked_for_again(tmp_path: Path) -> None:
+    given_up: list[str] = []
+    orphans = Orphans([], "", lambda _spool: None, given_up.append)
+    orphans.take_again(str(tmp_path / "gone"))
+    assert orphans.take() is None
+    assert given_up == [str(tmp_path / "gone")]
 
 
 def test_a_spool_that_is_given_up_is_waited_for_no_more() -> None:

@@ -15,10 +15,13 @@ import anyio
 import pytest
 
 import asynctrack
+from asynctrack.delivery.intake import TakenError
 from asynctrack.errors import AuthenticationError, InvalidInputError, UnavailableError
 from asynctrack.journal.spool import Spool
 from asynctrack.journal.survey import find_spools, read_spool
 from asynctrack.recovery import sync as module
+from asynctrack.recovery.job import Job
+from asynctrack.settings import current_settings
 from asynctrack.stores.file.store import FileStore
 from tests.journals import die, journal_in, register
 from tests.mlruns import StoredRun, only_run, read_runs
@@ -221,6 +224,28 @@ def test_what_somebody_else_delivers_is_busy(tmp_path: Path) -> None:
         assert asynctrack.sync()[0].state == "busy"
         process.communicate("go on\n")
     assert asynctrack.sync()[0].state == "delivered"
+
+
+def test_one_that_was_put_back_is_asked_for_again_where_another_has_taken_it(tmp_path: Path) -> None:
+    """What is younger waits for it: that other one may leave it undelivered."""
+    path = str(leave(tmp_path))
+    store = FileStore(str(tmp_path / "mlruns"))
+    options = {"redirected": False, "experiment": None, "timeout": 60.0, "owner_gone": False, "watch": False}
+    job = Job(store, current_settings(), **options)
+    job.add(path)
+    source = job.take()
+    assert source is not None
+    job.put_back(source)
+    job.pump.let_go(source)
+    other = Spool.adopt(path)
+    assert other is not None
+    with pytest.raises(TakenError):
+        job.take()
+    assert job.close()[path].state == "busy"
+    other.leave()
+    job.take_again(path)
+    assert job.take() is not None
+    assert job.close()[path].state == "partly"
 
 
 def test_what_is_no_spool_is_said_to_be_none(tmp_path: Path) -> None:
