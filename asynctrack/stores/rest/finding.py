@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from asynctrack.constants import UID_TAGS
+from asynctrack.constants import UID_TAGS, LifecycleStage
 from asynctrack.entities import Run, RunInfo
 from asynctrack.stores.rest.api import Api
 from asynctrack.stores.rest.bodies import MOST_FOUND
@@ -16,6 +16,8 @@ __all__ = ["RunFinder"]
 _UID = re.compile(r"[0-9a-f]{32}")
 #: experiments asked for, and searched, at a time; and how often
 _PAGE, _MOST_PAGES = 1000, 1000
+#: runs of one uid, of which there should be one, that are looked at
+_TWINS = 10
 #: uids whose run is known
 _REMEMBERED = 1024
 
@@ -56,21 +58,28 @@ class RunFinder:
 
     async def find(self, uid: str, experiment_ids: Sequence[str]) -> RunInfo | None:
         """The run that was created with this uid in one of these experiments; a deleted one too."""
-        runs = await self.all(uid, experiment_ids, 1)
-        return runs[0].info if runs else None
+        for tag in UID_TAGS:  # MLflow's filters know no "or"
+            found = [run.info for run in await self._tagged(tag, uid, experiment_ids, _TWINS)]
+            if found:
+                # Of two, everybody has to find the same one, and not one that was deleted because of the other.
+                return min(found, key=lambda info: (info.lifecycle_stage == LifecycleStage.DELETED, info.run_id))
+        return None
 
     async def all(self, uid: str, experiment_ids: Sequence[str], most: int) -> list[Run]:
         """Every such run, of which there should be one."""
+        found: list[Run] = []
+        for tag in UID_TAGS:
+            if len(found) < most:
+                found += await self._tagged(tag, uid, experiment_ids, most - len(found))
+        return found
+
+    async def _tagged(self, tag: str, uid: str, experiment_ids: Sequence[str], most: int) -> list[Run]:
         if not experiment_ids:
             return []
-        found: list[Run] = []
-        for tag in UID_TAGS:  # MLflow's filters know no "or"
-            if len(found) < most:
-                body = {
-                    "experiment_ids": list(experiment_ids),
-                    "filter": f"tags.`{tag}` = '{uid}'",
-                    "run_view_type": "ALL",
-                    "max_results": most - len(found),
-                }
-                found += each(await self._api.post("/runs/search", body, most=MOST_FOUND), "runs", run_of)
-        return found
+        body = {
+            "experiment_ids": list(experiment_ids),
+            "filter": f"tags.`{tag}` = '{uid}'",
+            "run_view_type": "ALL",
+            "max_results": most,
+        }
+        return each(await self._api.post("/runs/search", body, most=MOST_FOUND), "runs", run_of)

@@ -275,7 +275,7 @@ def test_how_far_it_is_used_may_be_noted_while_another_thread_seals_it(line: int
 
 
 def test_sealing_makes_no_places_to_compare_with(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are for whoever reads what stands in the slots. The log call that rolls first took half its time for them."""
+    """They are for whoever reads what stands there. The log call that rolls first took half its time for them."""
     made = Segment.create(path, 0, 4094)
     for _ in range(4094):
         made.put(made.claim(), 1, 2, 3.0, 1)

@@ -372,6 +372,20 @@ def test_a_run_that_asynctrack_0_1_created_is_found_by_that_one_s_tag(proxy: Fau
     assert filters == [f"tags.`{tag}` = '{'f' * 32}'" for tag in (UID_TAG, "asynctrack.uid")]
 
 
+def test_of_two_runs_of_one_uid_everybody_finds_the_same_and_not_a_deleted_one(
+    proxy: FaultProxy, store: RestStore
+) -> None:
+    """In whatever order the server names them."""
+    info = RUN["run"]["info"]
+    twins = [
+        {"info": {**info, "run_id": run_id, "run_uuid": run_id, "lifecycle_stage": stage}}
+        for run_id, stage in [("c3", "active"), ("b2", "active"), ("a1", "deleted")]
+    ]
+    proxy.plan(says({"runs": twins}), says({"runs": twins[::-1]}), says({"runs": twins[2:]}), path="runs/search")
+    found = [drive(store.find_run(RunSpec(uid="f" * 32, experiment_id="7"))) for _ in range(3)]
+    assert [run and run.run_id for run in found] == ["b2", "b2", "a1"]
+
+
 def metrics(*steps: int) -> list[dict[str, object]]:
     return [{"key": "m", "value": 0.5, "timestamp": 100 + step, "step": step} for step in steps]
 
