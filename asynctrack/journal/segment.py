@@ -45,8 +45,8 @@ class Segment:
         self.begun = 0
         #: the format: slots of the first version do not say where they belong
         self._has_places = True
-        #: slots of which the header says that they were used
-        self._used = 0
+        #: slots of which the header says that they were used, at least
+        self.used = 0
         self.next: Segment | None = None
         #: takes no event: only there so that the one before it can be deleted
         self.aside = False
@@ -167,7 +167,7 @@ class Segment:
         try:
             file = self._file.opened()
             # Raw: a call that rolls is to take no time. Making the places to compare with is most of a program's first.
-            for place, mark in seal_marks(_count_used(self._read_raw, self._used, self.capacity)):
+            for place, mark in seal_marks(_count_used(partial(_read_raw, self._file), self.used, self.capacity)):
                 write_all(file.fd, mark, place)
         except OSError:
             pass  # the mark is for readers in other processes; a free lock tells them the same
@@ -192,12 +192,12 @@ class Segment:
     def note_used(self) -> None:
         """Note in the header how many slots are used by now: when this process dies, an empty one among them has been
         lost, and was not just never used. Called by the engine every now and then. Raises OSError."""
-        if self.slots is None or self._used >= self.capacity or not any(_look(self, self._used, 1)):
+        if self.slots is None or self.used >= self.capacity or not any(_look(self, self.used, 1)):
             return
-        file, used = self._file.opened(), _count_used(partial(_look, self), self._used, self.capacity)
+        file, used = self._file.opened(), _count_used(partial(_look, self), self.used, self.capacity)
         for place, count in used_marks(used):
             write_all(file.fd, count, place)
-        self._used = used
+        self.used = used
 
     def _rest(self) -> None:
         """Close the files, unless the budget has descriptors to spare: open ones can be read though deleted."""
@@ -222,7 +222,7 @@ class Segment:
         header = Header.decode(data, path)
         segment = cls(path, header.first, header.capacity, fd=-1, sealed=is_sealed(data))
         segment._has_places = header.version > 1
-        segment._used = header.used
+        segment.used = header.used
         return segment
 
     def refresh(self) -> None:
@@ -231,27 +231,21 @@ class Segment:
             data = self._file.read(HEADER_SIZE, 0)
             self.sealed = is_sealed(data)
             try:
-                self._used = max(self._used, Header.decode(data, str(self.path)).used)
+                self.used = max(self.used, Header.decode(data, str(self.path)).used)
             except ValueError:
                 pass  # damaged since it was opened, which costs nothing
 
     def read(self, index: int, count: int) -> Slots:
         """Up to ``count`` whole slots from slot ``index`` on; fewer where the segment ends or its file is cut. Raises
         OSError."""
-        slots = self._read_raw(index, count)
+        slots = _read_raw(self._file, index, min(count, self.capacity - index))
         if self._has_places:
             settle(slots, HEADER_SIZE + index * SLOT_SIZE)
         return slots
 
-    def _read_raw(self, index: int, count: int) -> bytearray:
-        """As they stand in the file."""
-        slots = bytearray(max(min(count, self.capacity - index), 0) * SLOT_SIZE)
-        del slots[self._file.read_into(slots, HEADER_SIZE + index * SLOT_SIZE) // SLOT_SIZE * SLOT_SIZE :]
-        return slots
-
     def count_begun(self) -> int:
         """How many slots its writer has begun at least."""
-        return max(begun(self.read(0, self.capacity)), self._used)
+        return max(begun(self.read(0, self.capacity)), self.used)
 
     def close(self) -> None:
         """Let go of the files; the data stays, and can be read again where there is a file."""
@@ -295,6 +289,13 @@ def _look(segment: Segment, index: int, count: int) -> Slots:
         except ValueError:
             pass  # sealed since we looked
     return segment.read(index, count)
+
+
+def _read_raw(file: SpoolFile, index: int, count: int) -> bytearray:
+    """Slots as they stand in a segment's file."""
+    slots = bytearray(max(count, 0) * SLOT_SIZE)
+    del slots[file.read_into(slots, HEADER_SIZE + index * SLOT_SIZE) // SLOT_SIZE * SLOT_SIZE :]
+    return slots
 
 
 def _count_used(read: Callable[[int, int], Slots], low: int, high: int) -> int:

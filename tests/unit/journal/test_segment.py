@@ -268,7 +268,7 @@ def test_how_far_it_is_used_may_be_noted_while_another_thread_seals_it(line: int
         sys.settrace(before)
     assert len(lines) > line
     assert segment.seal()
-    assert Segment.open(path)._used == 300
+    assert Segment.open(path).used == 300
 
 
 # ── found
