@@ -7,7 +7,7 @@ died before, or its spool is lost, nothing tells it from one that only begins la
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from asynctrack.constants import PARENT_RUN_TAG, UID_TAGS
@@ -26,10 +26,15 @@ _SETTLES = 2.0
 
 
 async def create_missing_runs(
-    store: AbstractStore, spools: Iterable[str], homes: Iterable[str], experiment: str | None
+    store: AbstractStore,
+    spools: Iterable[str],
+    homes: Iterable[str],
+    experiment: str | None,
+    pause: Callable[[float], Awaitable[None]],
 ) -> None:
     """Create in ``store`` the runs that ``spools`` wait for, and that no spool in the folders ``homes`` creates.
-    ``experiment``: the name of the one in which they are created, whatever their programs chose.
+    ``experiment``: the name of the one in which they are created, whatever their programs chose. ``pause`` waits for so
+    many seconds.
 
     What cannot be created now is told in the log. Raises nothing.
     """
@@ -45,10 +50,7 @@ async def create_missing_runs(
                 if not await _is_there(store, spec):
                     created.append((spec, (await store.create_run(spec)).run_id, [path for path, _ in waiting]))
         if created and store.chooses_run_ids:
-            # On the other hosts of the job somebody may just be doing the same.
-            import anyio
-
-            await anyio.sleep(_SETTLES)
+            await pause(_SETTLES)  # on the other hosts of the job somebody may just be doing the same
         for spec, run_id, paths in created:
             with _told(spec.uid):
                 await _settle(store, spec, run_id, paths)

@@ -240,13 +240,15 @@ class _Jobs:
 
     async def create_missing(self, job: Job, experiment: str | None) -> None:
         """Create the runs that the spools of ``job`` wait for, and that nobody else will create."""
+        import anyio
+
         from asynctrack.recovery.missing import create_missing_runs
 
         spools = [path for path, result in self.results.items() if result.store == job.uri]
         if self._target is not None:  # living programs deliver to the store that they meant
             spools = [path for path in spools if not is_held(path)[0]]
         homes = {os.path.dirname(path) for path in self.results}
-        await create_missing_runs(job.pump.store, spools, homes, experiment)
+        await create_missing_runs(job.pump.store, spools, homes, experiment, anyio.sleep)
 
     def counts(self) -> tuple[int, int]:
         """The number of events dealt with so far, and about how many are left."""

@@ -67,8 +67,8 @@ def order_on_each(hosts: list[Path], server: Server) -> None:
     async def order() -> None:
         async with anyio.create_task_group() as tasks:
             for spool in hosts:
-                homes = [str(spool.parent)]
-                tasks.start_soon(create_missing_runs, cast("AbstractStore", server), [str(spool)], homes, None)
+                homes, store = [str(spool.parent)], cast("AbstractStore", server)
+                tasks.start_soon(create_missing_runs, store, [str(spool)], homes, None, anyio.sleep)
 
     anyio.run(order)
 
