@@ -18,12 +18,12 @@ from asynctrack.delivery.work import Part, Work, WorkState
 from asynctrack.journal.positions import RunPosition
 from asynctrack.stores.base import Limits
 
-__all__ = ["FRAME_BYTES", "Accumulator", "UploadAccumulator"]
+__all__ = ["FRAME_BYTES", "STUCK", "Accumulator", "UploadAccumulator"]
 
 #: bytes of params and tags that are enough for one work
 FRAME_BYTES = 1 << 20
 #: seconds after which a request that is still under way takes no place away from other runs
-_STUCK = 5.0
+STUCK = 5.0
 
 
 class Accumulator:
@@ -44,7 +44,7 @@ class Accumulator:
 
     def stuck(self, now: float) -> int:
         """How many of its requests have been under way for so long that their answers may never come."""
-        return sum(work.busy and now - work.begun > _STUCK for work in self.flight)
+        return sum(work.busy and now - work.begun > STUCK for work in self.flight)
 
     # ── what is loaded
 
@@ -55,8 +55,18 @@ class Accumulator:
         else:
             self.parts.append(part)
         self.progress.loaded(part.start, part.late)
-        self.weight += part.weight()
-        self.bytes += part.bytes
+        self._weigh(part.weight(), part.bytes)
+
+    def _weigh(self, weight: int, size: int) -> None:
+        """So much more is loaded, or less."""
+        front = self.progress.front
+        front.laden -= self.weight > 0
+        self.weight += weight
+        self.bytes += size
+        front.laden += self.weight > 0
+        front.weight += weight
+        front.bytes += size
+        front.changes += 1
 
     def _add_late(self, part: Part) -> None:
         slot = part.late[0]
@@ -80,7 +90,7 @@ class Accumulator:
         bookmark, end = self._bookmark(list(self.flight), self.progress.watermark)
         self.parts.clear()
         self.flight.clear()
-        self.weight = self.bytes = 0
+        self._weigh(-self.weight, -self.bytes)
         return self.progress.unload(bookmark, end)
 
     # ── what goes next
@@ -167,8 +177,7 @@ class Accumulator:
         work.state = WorkState.DONE
         for each in passed:
             self.flight.popleft()
-            self.weight -= each.weight()
-            self.bytes -= each.bytes
+            self._weigh(-each.weight(), -each.bytes)
         self.progress.dealt_with(self._first(0), [number for each in passed for number in each.late])
         if work.ends is not None:
             self.progress.advance(Stage.ENDED)

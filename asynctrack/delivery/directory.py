@@ -113,6 +113,16 @@ class RunDirectory:
         """The lanes that have something loaded, or are behind. Any thread may ask."""
         return list(self.active)
 
+    @property
+    def drained(self) -> bool:
+        """Whether all that is loaded is delivered, and no run is behind. Any thread may ask."""
+        try:
+            first = next(iter(self.active), None)
+        except RuntimeError:
+            return False  # another thread, whose it is, has just put something in, or out
+        # Asked after each piece of work, where there may be thousands: nearly always the first says it all.
+        return first is None or (first.caught_up and all(lane.caught_up for lane in self.busy_lanes()))
+
     def rest(self, lane: Lane) -> None:
         """Something of the lane was delivered. If that was all of an ended run, it is finished."""
         if lane.caught_up:

@@ -19,10 +19,10 @@ from asynctrack.stores.base import Limits, RunSpec
 if TYPE_CHECKING:
     from asynctrack.entities import RunInfo
 
-__all__ = ["Lane", "UploadLane"]
+__all__ = ["EVENT_BYTES", "Lane", "UploadLane"]
 
 #: about what a metric point takes in memory
-_EVENT_BYTES = 100
+EVENT_BYTES = 100
 
 
 class Lane:
@@ -97,6 +97,12 @@ class Lane:
         name = self.spec.tags.get(PARENT_RUN_TAG)
         queue = self.queue.other(name) if name is not None else None
         return None if queue is None else queue.first()
+
+    @property
+    def beside(self) -> list[Lane]:
+        """The other lanes of its run: they may wait for this one."""
+        lanes = [each for main in self.queue.live for each in (main, main.uploads)]
+        return [lane for lane in lanes if lane is not None and lane is not self]
 
     @property
     def name(self) -> str:
@@ -174,7 +180,7 @@ class Lane:
     @property
     def load(self) -> int:
         """What it holds in memory, as so many events."""
-        return self.accumulator.weight + self.accumulator.bytes // _EVENT_BYTES
+        return self.accumulator.weight + self.accumulator.bytes // EVENT_BYTES
 
     # ── whether it gets on
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 
 from asynctrack.clock import monotonic
@@ -118,11 +118,14 @@ class Loader:
     def _has_room(self, lane: Lane, now: float) -> bool:
         return lane.has_room(self.limits, self.depth, now, tight=self.tight)
 
-    @property
-    def can_catch_up(self) -> bool:
-        """Whether a run that had fallen behind has room again."""
+    def can_catch_up(self, lanes: Iterable[Lane] | None = None) -> bool:
+        """Whether a run that had fallen behind has room again: of all, or of some."""
+        if not self.front.behind:
+            return False
         now = monotonic()
-        return any(self._has_room(lane, now) for _, lane in self.directory.behind())
+        if lanes is None:
+            lanes = [lane for _, lane in self.directory.behind()]
+        return any(lane.progress.position is not None and self._has_room(lane, now) for lane in lanes)
 
     def _count(self, start: int) -> int:
         """How many slots to read from there on: up to a multiple of what fits a batch. So the few slots at the end of

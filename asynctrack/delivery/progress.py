@@ -38,7 +38,7 @@ class Stage(IntEnum):
 class Front:
     """How far a journal has been read for all of its runs together."""
 
-    __slots__ = ("at", "behind", "complete", "holes", "order")
+    __slots__ = ("at", "behind", "bytes", "changes", "complete", "holes", "laden", "order", "weight")
 
     def __init__(self, at: int = 0, order: tuple[int, str] = (0, "")) -> None:
         #: the events of every slot before this one were handed to their runs
@@ -51,6 +51,9 @@ class Front:
         self.holes: frozenset[int] = frozenset()
         #: how far those runs have been read that have fallen behind, by their numbers; kept by `RunProgress`
         self.behind: dict[int, int] = {}
+        #: of all runs together: entities and calls that are loaded, bytes of frames, runs that have any of it, and how
+        #: often one of these has changed. Kept by each run's `Accumulator`, so that nobody walks thousands to know
+        self.weight = self.bytes = self.laden = self.changes = 0
 
 
 class RunProgress:

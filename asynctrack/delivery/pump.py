@@ -13,6 +13,7 @@ from itertools import chain
 from typing import TypeVar
 
 from asynctrack.clock import monotonic
+from asynctrack.delivery.crowd import Crowd, load_of
 from asynctrack.delivery.intake import Courtesy, Intake, Orphans
 from asynctrack.delivery.lane import Lane
 from asynctrack.delivery.queues import RunQueues
@@ -58,6 +59,7 @@ class Pump:
         self.intake = Intake(self.let_go)
         self._supervision = Supervision()
         self._courtesy = Courtesy()
+        self._crowd = Crowd()
         #: what the last look at each source has found; nothing where it failed
         self._found: dict[Source, Loaded | None] = {}
         self._orphans: set[Source] = set()
@@ -182,33 +184,29 @@ class Pump:
             if not os.path.exists(os.path.join(spool[1], "registry")):
                 self.queues.wait_no_more(spool)  # another process has delivered it meanwhile
         self.intake.fill()
-        loaded, _ = self._loaded()
+        loaded, _ = self._crowd.gets_on(self.sources)
         while True:
             tight = self._relieve()
             for source in self.sources:
                 loader = source.loader
                 loader.depth, loader.crowded, loader.tight = self.sender.depth, loaded > _CROWD, tight
             found = {self._load(source) for source in list(self.sources) if source not in self._closed}
-            before, (loaded, runs) = loaded, self._loaded()
+            before, (loaded, runs) = loaded, self._crowd.gets_on(self.sources)
             if Loaded.MORE not in found or not before < loaded < min(_CROWD, runs * self.store.limits.entities // 2):
                 return found
 
-    @property
-    def can_catch_up(self) -> bool:
-        """Whether there is room now for what did not have any at the last look, although others had."""
-        return any(source.loader.can_catch_up for source in self.sources)
-
-    def _loaded(self) -> tuple[int, int]:
-        """How many events are loaded for runs that get on, and for how many runs."""
-        now = monotonic()
-        lanes = [lane for source in self.sources for lane in source.active if lane.loaded_weight]
-        loads = [lane.load for lane in lanes if not lane.stalled(now)]
-        return sum(loads), len(loads)
+    def can_catch_up(self, source: Source, lane: Lane) -> bool:
+        """Whether there is room now for what did not have any at the last look, although others had: for runs that may
+        get on as something of ``lane`` is dealt with, or all of them, as the store is well again."""
+        if self.sender.well_again:
+            self.sender.well_again = False
+            return any(each.loader.can_catch_up() for each in self.sources)
+        return source.loader.can_catch_up([lane, *lane.beside])
 
     def _relieve(self) -> bool:
         """Where too much is loaded, have runs that wait for their next attempt let go of it; whether there is no room
         for what cannot be sent now."""
-        loaded = sum(lane.load for source in self.sources for lane in source.active)
+        loaded = sum(load_of(source.loader.front) for source in self.sources)
         too_much = loaded - _CROWD if loaded > 2 * _CROWD else 0
         for source in self.sources:
             if too_much > 0:

@@ -1,9 +1,9 @@
 """One saved cursor for whatever finishes at about the same time.
 
 A cursor says where every run is. With a thousand runs open, writing it takes a millisecond, and each of them wants it
-written several times: alone, each would wait for all the others' writes. So whoever wants it written while one was
-written a moment ago waits for as long as that took, and is joined by whoever comes meanwhile. With few runs there is
-nothing to wait for.
+written several times: alone, each would wait for all the others' writes. So whoever wants it written waits for a few
+times as long as the last one took, and is joined by whoever comes meanwhile: however many runs there are, cursors take
+the same small share of the time. With few runs there is nothing to wait for.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from asynctrack.delivery.work import Work
 
 __all__ = ["CursorSaver"]
 
-#: seconds that saving may take before others are waited for, and the longest wait
-_CHEAP, _LONGEST = 0.0005, 0.05
+#: seconds that saving may take before others are waited for; the wait, in times of what it took; and the longest one
+_CHEAP, _WAITS, _LONGEST = 0.0002, 4, 0.2
 #: seconds after which one who has joined looks again
 _LIMIT = 5.0
 
@@ -56,7 +56,7 @@ class CursorSaver:
                 import anyio
 
                 self._gathering[source] = group
-                await anyio.sleep(min(self._took, _LONGEST))
+                await anyio.sleep(min(_WAITS * self._took, _LONGEST))
             started = monotonic()
             group.save(source)
             self._took = monotonic() - started

@@ -29,6 +29,9 @@ __all__ = ["Sender"]
 #: seconds of rest after which connections are opened anew, one after another: opened at once, all may come to the same
 #: worker of a server, which delivers half as fast as two: with each answer one more, and one every so many seconds
 _RESTED, _APART = 2.0, 0.25
+#: works that a store is given at once which sets no limit itself: more than its threads carry out, and more than wait
+#: for one cursor. Of ten thousand all would be under way, none would be answered soon, and each would be looked after
+_AT_ONCE = 256
 
 
 class Sender:
@@ -49,6 +52,8 @@ class Sender:
         self._answered, self._rested_at, self._answered_at = 0, 0.0, 0.0
         self._tell = Teller(store.uri, on_refusal)
         self._in_flight = InFlight()
+        #: the store takes events again; whoever sees to what that changes takes it back
+        self.well_again = False
         #: lanes that wait because the store does not take events
         self._put_off: set[Lane] = set()
         self.waiting = Waiting()
@@ -76,16 +81,22 @@ class Sender:
                     break
                 work.state, work.begun = WorkState.BUSY, self._clock()
                 self.under_way += 1
-                self._in_flight.add(lane)
+                self._in_flight.add(lane, work)
                 yield source, lane, work
                 if not self._has_room(extra, now):
                     return
 
     def _has_room(self, stuck: int, now: float) -> bool:
         """Whether the store may be given one more request. A run whose answers do not come delays no other."""
-        limiter = self.limiter
+        if self.limiter is None:
+            return self.under_way < _AT_ONCE + stuck
         opened = 1 + self._answered + int((now - self._rested_at) / _APART)
-        return limiter is None or self.under_way < min(limiter.limit + stuck, opened, limiter.most)
+        return self.under_way < min(self.limiter.limit + stuck, opened, self.limiter.most)
+
+    def nothing_is_under_way(self) -> None:
+        """What was begun was left, and is begun again."""
+        self.under_way = 0
+        self._in_flight.clear()
 
     async def step(self, source: Source, lane: Lane, work: Work) -> None:
         """Carry out a work that is `due`: when it returns, it is dealt with or the lane has a time to try again."""
@@ -99,6 +110,7 @@ class Sender:
             if work.busy:
                 work.state = WorkState.READY
             self.under_way -= 1
+            self._in_flight.gone(work)
             self._answered, self._answered_at = self._answered + 1, self._clock()
 
     # ── the store
@@ -142,6 +154,7 @@ class Sender:
                 if not self._tell.is_told(other):
                     other.backoff.bring_forward()
             self._put_off.clear()
+            self.well_again = True
 
     async def _carry_out(self, source: Source, lane: Lane, work: Work) -> list[Refusal] | None:
         """What the store has refused; None where it has not dealt with all of it yet."""
@@ -170,7 +183,7 @@ class Sender:
             work.bookmark = await self.store.bookmark(run_id, work.batch)
             if work.bookmark is not None:
                 try:
-                    await self._saver.save(source, lane, None, waits=not self.store.io.blocking)
+                    await self._saver.save(source, lane, None, waits=self._others_follow)
                 except OSError as error:
                     work.bookmark = None
                     raise OwnDiskError(f"cannot write {source.spool.path}: {error}") from error
@@ -254,13 +267,18 @@ class Sender:
                 events = len(work.batch) + (work.upload is not None)
                 lane.delivered += events - sum(refusal.kind != "end" for refusal in refusals)
                 self._tell.refused(source, lane, refusals)
-            passed = await self._saver.save(source, lane, work, waits=not self.store.io.blocking)
+            passed = await self._saver.save(source, lane, work, waits=self._others_follow)
         except OSError as error:
             self._disk_fails(source, lane, work, f"cannot write {source.spool.path}: {error}")
             return
         lane.disk.succeeded()
         self._tell.disk_well(source)
         await remove_delivered(self.store.io, source.spool, passed)
+
+    @property
+    def _others_follow(self) -> bool:
+        """Whether others are under way, on an event loop, whose outcomes may go into the same cursor."""
+        return self.under_way > 1 and not self.store.io.blocking
 
     def _disk_fails(self, source: Source, lane: Lane, work: Work, trouble: str) -> None:
         lane.last_error = trouble

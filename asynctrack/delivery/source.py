@@ -251,7 +251,7 @@ class Source:
     @property
     def drained(self) -> bool:
         """Whether all that is loaded is delivered, and no run is behind."""
-        return all(lane.caught_up for lane in self.active)
+        return self.directory.drained
 
     @property
     def busy(self) -> bool:

@@ -8,32 +8,41 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from asynctrack.delivery.accumulator import STUCK
+
 if TYPE_CHECKING:
     from asynctrack.delivery.lane import Lane
     from asynctrack.delivery.source import Source
+    from asynctrack.delivery.work import Work
 
 __all__ = ["InFlight", "Waiting", "in_turn"]
 
 
 class InFlight:
-    """The lanes that have something under way."""
+    """The works that are under way, the oldest first: whoever asks walks those alone that take long."""
 
     def __init__(self) -> None:
-        #: others may be among them until the next look
-        self._lanes: dict[Lane, None] = {}
+        self._works: dict[Work, Lane] = {}
 
-    def add(self, lane: Lane) -> None:
-        """Something of it is begun."""
-        self._lanes[lane] = None
+    def add(self, lane: Lane, work: Work) -> None:
+        """It is begun."""
+        self._works[work] = lane
+
+    def gone(self, work: Work) -> None:
+        """It is not under way any more."""
+        self._works.pop(work, None)
+
+    def clear(self) -> None:
+        """Nothing is."""
+        self._works.clear()
 
     def stuck(self, now: float) -> dict[Lane, int]:
-        """Those whose answers do not come, and how many each waits for."""
-        found = {}
-        for lane in list(self._lanes):
-            if not any(work.busy for work in lane.flight):
-                del self._lanes[lane]
-            elif count := lane.stuck(now):
-                found[lane] = count
+        """The lanes whose answers do not come, and how many each waits for."""
+        found: dict[Lane, int] = {}
+        for work, lane in self._works.items():
+            if now - work.begun <= STUCK:
+                break
+            found[lane] = found.get(lane, 0) + 1
         return found
 
 

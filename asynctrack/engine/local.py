@@ -72,7 +72,7 @@ class Rounds:
                 for work in lane.flight:
                     if work.busy:
                         work.state = WorkState.READY
-        self.pump.sender.under_way = 0
+        self.pump.sender.nothing_is_under_way()
 
     def take_back(self, positions: Positions) -> None:
         """Go on for a shipper, which was at least as far as ``positions``."""
@@ -117,7 +117,7 @@ class Rounds:
                     self._context.failures.note(name, lane.failed[name])
             if source.adopted and source.drained:
                 self._look_at = 0.0  # nothing comes any more: its runs are ended, and it is deleted, at once
-            elif self._no_room or self.pump.can_catch_up:
+            elif self._no_room or self.pump.can_catch_up(source, lane):
                 self._look_at = min(self._look_at, monotonic() + self._rest(started))
 
     def _note_room(self) -> None:

@@ -51,7 +51,7 @@ async def ship(
         try:
             await pump.step(source, lane, work)
         finally:
-            if Loaded.NO_ROOM in found or pump.can_catch_up or (source.adopted and source.drained):
+            if Loaded.NO_ROOM in found or pump.can_catch_up(source, lane) or (source.adopted and source.drained):
                 look_at = 0.0  # there is room now; or nothing comes any more, and the spool is deleted at once
             event.set()
 

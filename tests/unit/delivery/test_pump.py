@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from asynctrack.delivery import pump as module
+from asynctrack.delivery.crowd import Crowd, load_of
 from asynctrack.delivery.lane import Lane
 from asynctrack.delivery.oldest import Oldest
 from asynctrack.delivery.progress import Front, RunProgress
@@ -326,3 +327,35 @@ def test_a_segment_that_is_left_after_its_last_event_was_delivered_makes_room(tm
         journal.head = source.reader.head or journal.head
         journal.room_made()
         assert journal.write(1, 3, 1.0, stream)
+
+
+def test_what_is_loaded_is_counted_as_if_all_runs_were_walked(program: Program) -> None:
+    now = 0.0
+    crowd = Crowd(clock=lambda: now)
+    program.log(5)
+    program.load()
+    lanes = program.source.active
+    assert crowd.gets_on(program.pump.sources) == (load_of(program.source.loader.front), RUNS) == (5 * RUNS, RUNS)
+    lanes[0].backoff.retry_at = lanes[1].backoff.retry_at = float("inf")
+    assert crowd.gets_on(program.pump.sources) == (5 * RUNS, RUNS), "believed for a moment"
+    now = 1.0
+    assert crowd.gets_on(program.pump.sources) == (5 * (RUNS - 2), RUNS - 2)
+    while program.step():
+        assert load_of(program.source.loader.front) == sum(lane.load for lane in program.source.active)
+    assert program.source.loader.front.laden == len(program.source.active) == 2
+    assert crowd.gets_on(program.pump.sources) == (0, 0)
+    assert lanes[0].unload() == set()
+    assert (program.source.loader.front.weight, program.source.loader.front.laden) == (5, 1)
+
+
+def test_whether_runs_get_on_is_looked_at_again_when_a_quarter_of_them_has(program: Program) -> None:
+    crowd = Crowd(clock=lambda: 1.0)
+    program.log(1)
+    program.load()
+    assert crowd.gets_on(program.pump.sources) == (RUNS, RUNS)
+    lanes = program.source.active
+    lanes[-1].backoff.retry_at = float("inf")
+    for done in range(1, RUNS // 4 + 1):
+        assert lanes[done].unload() == set()
+        stalled = done == RUNS // 4
+        assert crowd.gets_on(program.pump.sources) == (RUNS - done - stalled, RUNS - done - stalled)

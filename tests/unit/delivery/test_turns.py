@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 from asynctrack.delivery.lane import Lane
-from asynctrack.delivery.turns import Waiting, in_turn
-from asynctrack.delivery.work import Part
+from asynctrack.delivery.turns import InFlight, Waiting, in_turn
+from asynctrack.delivery.work import Part, Work
 from asynctrack.stores.base import RunSpec
 
 if TYPE_CHECKING:
@@ -49,3 +49,20 @@ def test_a_lane_that_waits_with_nothing_to_send_wakes_nobody() -> None:
     assert waiting.next_retry(now=10.0) == float("inf")
     lane.add(Part(0, 1))
     assert waiting.next_retry(now=10.0) == 12.0
+
+
+def test_only_works_that_take_long_are_looked_at() -> None:
+    flight, lanes = InFlight(), [Lane(number, RunSpec(uid=f"u{number}"), attached=False) for number in range(3)]
+    works = [Work(Part(0, 1)) for _ in range(5)]
+    for work, begun, lane in zip(works, (1.0, 2.0, 2.0, 9.0, 9.0), (0, 1, 0, 1, 2), strict=True):
+        work.begun = begun
+        flight.add(lanes[lane], work)
+    assert flight.stuck(now=8.0) == {lanes[0]: 2, lanes[1]: 1}
+    flight.gone(works[0])
+    assert flight.stuck(now=8.0) == {lanes[1]: 1, lanes[0]: 1}
+    works[1].begun = 10.0  # it is begun again
+    flight.gone(works[1])
+    flight.add(lanes[1], works[1])
+    assert flight.stuck(now=14.5) == {lanes[0]: 1, lanes[1]: 1, lanes[2]: 1}
+    flight.clear()
+    assert flight.stuck(now=20.0) == {}
