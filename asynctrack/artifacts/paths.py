@@ -15,6 +15,7 @@ from asynctrack.stores.keys import shorten
 
 __all__ = [
     "RESERVED_PREFIX",
+    "SERVICE",
     "artifact_file",
     "artifact_folder",
     "check_artifact_path",
@@ -26,6 +27,8 @@ __all__ = [
     "quoted",
 ]
 
+#: the path of an MLflow server's artifacts
+SERVICE = "/api/2.0/mlflow-artifacts/artifacts"
 #: how the names of files begin that are still being written; MLflow hides them in its listings too
 RESERVED_PREFIX = ".artifact.uploading."
 

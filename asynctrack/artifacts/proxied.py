@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from asynctrack.artifacts import files
 from asynctrack.artifacts.base import ArtifactRepository
 from asynctrack.artifacts.paths import (
+    SERVICE,
     artifact_folder,
     check_artifact_path,
     content_type,
@@ -28,11 +29,7 @@ from asynctrack.stores.rest.version import server_version
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["SERVICE", "ArtifactClient", "ProxiedArtifacts", "put_file"]
-
-#: the proxy's path on the server
-SERVICE = "/api/2.0/mlflow-artifacts/artifacts"
-
+__all__ = ["ArtifactClient", "ProxiedArtifacts", "put_file"]
 
 #: what a request carries: bytes, or what opens a stream of them, as `StoreIO.stream` does
 Content = bytes | Callable[[], AbstractAsyncContextManager[Iterable[bytes] | AsyncIterable[bytes]]]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from asynctrack.artifacts.base import ArtifactRepository
-from asynctrack.artifacts.databricks import DatabricksArtifacts
 from asynctrack.artifacts.local import LocalArtifacts
-from asynctrack.artifacts.proxied import SERVICE, ArtifactClient, ProxiedArtifacts
+from asynctrack.artifacts.paths import SERVICE
 from asynctrack.errors import InvalidInputError
 from asynctrack.platforms import check_folder_name, unquoted_path
 from asynctrack.stores.io import StoreIO
 from asynctrack.values import shortened
+
+if TYPE_CHECKING:
+    from asynctrack.artifacts.proxied import ArtifactClient
 
 __all__ = ["open_artifacts"]
 
@@ -48,6 +51,8 @@ def open_artifacts(
             f"artifacts at {_shown(artifact_uri)} are reached through an MLflow server, but the tracking URI is "
             f"{_shown(tracking_uri or '')}; set it to that server's, like http://127.0.0.1:5000"
         )
+    from asynctrack.artifacts.proxied import ProxiedArtifacts  # late: it takes as long to load as all stores do
+
     # On the tracking server itself it is a path: only there the client's credentials go along.
     address = "" if tracking_uri and _origin(server) == _origin(tracking_uri) else server.rstrip("/")
     root = "/".join(part for part in unquote(root).split("/") if part)
@@ -106,6 +111,8 @@ def _databricks(uri: str, parts: SplitResult, io: StoreIO, client: ArtifactClien
         )
     if client is None:
         raise InvalidInputError(f"artifacts at {_shown(uri)} are on Databricks: set the tracking URI to databricks")
+    from asynctrack.artifacts.databricks import DatabricksArtifacts  # late, too
+
     return DatabricksArtifacts(_without_user(uri), found["run"], found["root"].strip("/"), io, client)
 
 

@@ -173,7 +173,7 @@ def test_a_fork_right_after_the_start(lab: Lab) -> None:
 
 
 #: imported late by the background thread, with either store: what it runs on, and what it uploads with
-LATE = ["anyio", "asynctrack.artifacts.files", "asynctrack.artifacts.proxied"]
+LATE = ["anyio", "asynctrack.artifacts.files", "asynctrack.artifacts.local"]
 
 
 @pytest.mark.parametrize("late", LATE)

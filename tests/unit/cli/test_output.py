@@ -324,6 +324,13 @@ def test_a_sync_with_nothing_to_deliver_does_not_load_what_delivers(tmp_path: Pa
     assert "asynctrack.delivery.pump" not in loaded
 
 
+def test_an_import_between_folders_does_not_load_what_speaks_to_servers(tmp_path: Path) -> None:
+    (tmp_path / "from" / "0").mkdir(parents=True)
+    loaded = loaded_by("-m", "asynctrack", "import", str(tmp_path / "from"), "--to", str(tmp_path / "to"))
+    assert "asynctrack.importing.writing" in loaded
+    assert not {"asynctrack.stores.rest.answers", "email.utils", "dataclasses", "inspect", "socket"} & loaded
+
+
 def test_a_verb_leaves_nothing_for_the_garbage_collector_to_look_through_at_the_end(trials: list[str]) -> None:
     code = (
         "import atexit, gc, sys; atexit.register(lambda: print(len(gc.get_objects()), file=sys.stderr));"

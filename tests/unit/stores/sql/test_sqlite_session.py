@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,22 @@ def test_points_of_many_runs_need_no_file_but_the_database_and_its_journal(datab
         assert any(name.endswith("x.db-journal") for name in open_files())
     with database.read(1.0) as session:
         assert session.rows("SELECT count(*) FROM metrics") == [(RUNS * POINTS,)]
+
+
+def test_others_read_until_a_transaction_of_many_points_ends(database: SqliteDatabase) -> None:
+    """With the memory that SQLite takes by itself, pages go into the file before: it is locked from then on."""
+    runs = new_runs(database, RUNS)
+    other = sqlite3.connect(database.path, timeout=0.0)
+    try:
+        with database.write(1.0) as session:
+            for run_id in runs:
+                points = [item for at in range(800) for item in (at, at, 0.5)]
+                session.add_points(run_id, "m", points, nan=False)
+            session.flush()
+            assert other.execute("SELECT count(*) FROM metrics").fetchone() == (0,)
+        assert other.execute("SELECT count(*) FROM metrics").fetchone() == (RUNS * 800,)
+    finally:
+        other.close()
 
 
 def test_nothing_is_left_of_points_of_which_one_fits_no_column(database: SqliteDatabase) -> None:
