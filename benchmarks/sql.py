@@ -1,11 +1,14 @@
 """Metrics a second into MLflow's own databases, SQLite and PostgreSQL, against bare inserts into the same tables.
 
 The tables have MLflow's keys, indexes and foreign keys, as its newest version makes them: `metrics` has three B-trees,
-and without them a figure means nothing. The bare side has its rows ready, SQLite's as tuples for one `executemany` and
-PostgreSQL's as the bytes of one binary COPY for each transaction of 64,000. Ours gets them as the journal has them, and
-keeps `latest_metrics` too. "asynctrack" is timed from the first log call to the end of the run's block. All write in
-turn: each a copy of its own of the empty database, and one copy a round of those with one and with five million points
-(`--no-large` leaves these out). It takes about ten minutes.
+and without them a figure means nothing. The bare side has its rows ready and in order, SQLite's as tuples for one
+`executemany` and PostgreSQL's as the bytes of one binary COPY for each transaction of 64,000. Ours gets them as the
+journal has them, and keeps `latest_metrics` too. "asynctrack" is timed from the first log call to the end of the run's
+block. All write in turn: each a copy of its own of the empty database, and one copy a round of those with one and with
+five million points (`--no-large` leaves these out). It takes about ten minutes.
+
+Points are logged after those that are there, as a new run's are. "A run of old" has times at which others have logged:
+each of its rows comes between theirs, so that the database has to read, keep and write again as many pages as it adds.
 
 The neighbour is a client of a real MLflow server on the same SQLite file, which logs 100 metrics ten times a second
 while a process of ours writes without a break, and then sixteen. (The server and the writers share the CPUs.)
@@ -14,7 +17,6 @@ PostgreSQL has no such table: there, programs write at the same time.
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 import statistics
 import sys
@@ -22,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,6 +55,8 @@ from tests.mlflow_store import open_mlflow
 T = TypeVar("T")
 
 EVENTS, RUNS, ROUNDS = 192_000, 64, 5
+#: a run whose points are as old as others that are there: its rows come between theirs
+AMONG = "a run of old"
 #: rounds where there are a million points already
 FEW_ROUNDS = 3
 FILLED = (0, 1_000_000, 5_000_000)
@@ -106,7 +111,7 @@ def together(uri: str, blocks: list[RecordBlock]) -> float:
     return took
 
 
-def theirs(uri: str, events: int, root: Path) -> float:
+def theirs(uri: str, begin: int, events: int, root: Path) -> float:
     """Seconds that MLflow's own store takes, in its batches of 1000."""
     from mlflow.entities import Metric
 
@@ -114,7 +119,7 @@ def theirs(uri: str, events: int, root: Path) -> float:
     run_id = store.create_run("0", "", START, [], None).info.run_id
     batches = [
         [Metric(KEYS[metric], value, at, step) for metric, at, step, value in points(first, 1000)]
-        for first in range(0, events, 1000)
+        for first in range(begin, begin + events, 1000)
     ]
     begun = time.perf_counter()
     for each in batches:
@@ -127,24 +132,29 @@ def theirs(uri: str, events: int, root: Path) -> float:
 def rates(options: Options, report: Report, work: Path, database: Database, server: float) -> None:
     """Fill the table of rates, at each size of the database. ``server``: metrics a second of MLflow's."""
     events = BATCH if options.quick else EVENTS
-    blocks = [block(first, BATCH) for first in range(0, events, BATCH)]
-    small = [block(first, BATCH // RUNS) for first in range(0, events // RUNS, BATCH // RUNS)]
     columns = ["points before", "who", "metrics/s", f"against {database.bare}", "against MLflow's store"]
     table = Table(f"Into one {database.name} database with MLflow's keys and indexes", columns)
     before, few = 0, FEW // 10 if options.quick else FEW
     bare, mlflows = database.bare, "MLflow's store"
-    measured: dict[str, tuple[int, Callable[[str], float]]] = {
-        f"{bare}, one run": (events, lambda uri: database.insert(uri, events, 1)),
-        "our store, one run": (events, lambda uri: ours(uri, blocks)),
-        "asynctrack, one run": (events, lambda uri: whole(uri, events)),
-        f"{mlflows}, one run": (few, lambda uri: theirs(uri, few, work)),
-        f"{bare}, 64 runs": (events, lambda uri: database.insert(uri, events, RUNS)),
-        "our store, 64 runs": (events, lambda uri: together(uri, small)),
-    }
     for size in FILLED[:1] if options.quick or not options.large else FILLED:
         for first in range(before, size, 1_000_000):  # a run each
             database.fill(first, min(1_000_000, size - first))
         before = size
+        # Each writes after what is there, and after what others write into the same copy.
+        first, second, third, fourth, fifth = range(size, size + 5 * events, events)
+        measured: dict[str, tuple[int, Callable[[str], float]]] = {
+            f"{bare}, one run": (events, partial(database.insert, first=first, events=events, runs=1)),
+            "our store, one run": (events, partial(ours, blocks=blocks(second, events))),
+            "asynctrack, one run": (events, partial(whole, events=events)),
+            f"{mlflows}, one run": (few, partial(theirs, begin=third, events=few, root=work)),
+            f"{bare}, 64 runs": (events, partial(database.insert, first=fourth, events=events, runs=RUNS)),
+            "our store, 64 runs": (events, partial(together, blocks=blocks(fifth, events, RUNS))),
+        }
+        if size:
+            measured |= {
+                f"{bare}, {AMONG}": (events, partial(database.insert, first=0, events=events, runs=1)),
+                f"our store, {AMONG}": (events, partial(ours, blocks=blocks(size // 2, events))),
+            }
         rounds = _rounds(database, [call for _, call in measured.values()], options, filled=size > 0)
         speed = {
             name: [count / took for took in took_by]
@@ -180,13 +190,18 @@ def rates(options: Options, report: Report, work: Path, database: Database, serv
     report.tables.append(table)
 
 
+def blocks(first: int, events: int, runs: int = 1) -> list[RecordBlock]:
+    """What one of so many runs logs, for its part of each transaction."""
+    return [block(at, BATCH // runs) for at in range(first, first + events // runs, BATCH // runs)]
+
+
 def _rounds(
     database: Database, calls: list[Callable[[str], float]], options: Options, *, filled: bool
 ) -> list[list[float]]:
     """Seconds of each call, round by round: each on a copy of its own; on filled tables, to which they add little, on
     one copy a round."""
     if not filled:
-        own = [functools.partial(on_a_copy, database, call) for call in calls]
+        own = [partial(on_a_copy, database, call) for call in calls]
         return in_turn(own, 1 if options.quick else ROUNDS)
     uri = ""
 
@@ -320,7 +335,7 @@ def programs(options: Options, report: Report, database: Postgres) -> None:
         return sum(counts) / seconds
 
     for count in (1, 2) if options.quick else (1, 2, 4):
-        on_a_copy(database, functools.partial(rate, count))
+        on_a_copy(database, partial(rate, count))
     report.tables.append(table)
 
 

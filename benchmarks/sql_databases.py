@@ -92,8 +92,9 @@ class Database(Protocol):
     def drop(self) -> None:
         """Delete the last copy, if there is one."""
 
-    def insert(self, uri: str, events: int, runs: int) -> float:
-        """Seconds that bare inserts take for the rows of so many runs, each of which has its part of a transaction."""
+    def insert(self, uri: str, first: int, events: int, runs: int) -> float:
+        """Seconds that bare inserts take for the rows of so many runs, each of which has its part of a transaction.
+        ``first``: the number of their first point."""
 
 
 def on_a_copy(database: Database, call: Callable[[str], float]) -> float:
@@ -105,12 +106,16 @@ def on_a_copy(database: Database, call: Callable[[str], float]) -> float:
         database.drop()
 
 
-def rows_of(ids: Sequence[str], events: int) -> list[list[Row]]:
-    """The rows of each transaction."""
+def rows_of(ids: Sequence[str], first: int, events: int) -> list[list[Row]]:
+    """The rows of each transaction, of each run metric by metric: what is next to each other in the keys comes so."""
     share = min(events, BATCH) // len(ids)
     return [
-        [(KEYS[metric], run_id, at, step, value) for run_id in ids for metric, at, step, value in points(first, share)]
-        for first in range(0, events // len(ids), share)
+        [
+            (KEYS[metric], run_id, when, step, value)
+            for run_id in ids
+            for metric, when, step, value in sorted(points(at, share))
+        ]
+        for at in range(first, first + events // len(ids), share)
     ]
 
 
@@ -152,11 +157,11 @@ class Sqlite:
         self.drop()
         self._base.unlink()
 
-    def insert(self, uri: str, events: int, runs: int) -> float:
+    def insert(self, uri: str, first: int, events: int, runs: int) -> float:
         connection = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)
         ids = [uuid.uuid4().hex for _ in range(runs)]
         connection.executemany("INSERT INTO runs (run_uuid, experiment_id) VALUES (?, 0)", [(each,) for each in ids])
-        parts = rows_of(ids, events)
+        parts = rows_of(ids, first, events)
         begun = time.perf_counter()
         for rows in parts:
             connection.execute("BEGIN IMMEDIATE")
@@ -206,11 +211,11 @@ class Postgres:
     def drop(self) -> None:
         self._sql.execute(f"DROP DATABASE IF EXISTS copy{self._copies} (FORCE)".encode())
 
-    def insert(self, uri: str, events: int, runs: int) -> float:
+    def insert(self, uri: str, first: int, events: int, runs: int) -> float:
         import psycopg
 
         ids = [uuid.uuid4().hex for _ in range(runs)]
-        parts = [_encoded(rows) for rows in rows_of(ids, events)]
+        parts = [_encoded(rows) for rows in rows_of(ids, first, events)]
         with psycopg.connect(uri.replace("+psycopg", ""), autocommit=True) as sql:
             for run_id in ids:
                 sql.execute("INSERT INTO runs (run_uuid, experiment_id) VALUES (%s, 0)", (run_id,))

@@ -199,9 +199,18 @@ class SqliteDatabase:
             check_same_thread=False,
             cached_statements=256,
         )
-        connection.execute(_CACHE)
         self._file = self._identity() or (0, 0)
         sharing.warn_of_network(self.path)
+        try:
+            self._prepare(connection, create, until)
+        except BaseException:
+            self._close()  # the next one makes the tables, if these are not there
+            raise
+        self._seen = True
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection, create: bool, until: float) -> None:
+        self._locked(connection, _CACHE, until)  # it reads the schema
         if not self._locked(connection, _COUNT_TABLES, until) and create:
             self._locked(connection, "BEGIN IMMEDIATE", until)
             if not self._tables(connection):  # another process may have been faster
@@ -209,8 +218,6 @@ class SqliteDatabase:
                     connection.execute(statement)
                 add_default(SqliteSession(connection, self._checked(connection)), self.artifact_root)
             self._locked(connection, "COMMIT", until)
-        self._seen = True
-        return connection
 
     def _identity(self) -> tuple[int, int] | None:
         try:
@@ -238,6 +245,7 @@ class SqliteDatabase:
         number: int = connection.execute("PRAGMA schema_version").fetchone()[0]
         if self._schema is None or self._schema[0] != number:
             if not self._tables(connection):
+                self._close()
                 raise UnavailableError(f"{self.path} has no tables yet; it is tried again")
             self._schema = number, check_schema(self.path, partial(_columns, connection))
         return self._schema[1]

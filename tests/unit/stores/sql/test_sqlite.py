@@ -113,6 +113,22 @@ def test_a_lock_that_somebody_holds_is_waited_for_and_then_said(
     assert counted(path) == 1
 
 
+def test_a_lock_is_waited_for_also_by_who_opens_the_database(path: Path) -> None:
+    first = opened(path)
+    run_id = new_run(first)
+    drive(first.aclose())
+    holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN EXCLUSIVE")
+    ended = threading.Timer(0.1, lambda: holder.execute("COMMIT"))
+    ended.start()
+    store = opened(path)
+    store.patience = 20.0
+    assert log(store, run_id) == []
+    ended.join()
+    holder.close()
+    drive(store.aclose())
+
+
 def test_a_reader_holds_a_commit_up_and_it_is_repeated(
     store: AbstractStore, neighbour: sqlite3.Connection, path: Path
 ) -> None:
@@ -292,6 +308,28 @@ def test_a_database_is_made_once_however_many_ask_at_the_same_time(path: Path) -
     for thread in threads:
         thread.join()
     assert (counted(path, "runs"), counted(path, "experiments"), counted(path, "alembic_version")) == (6, 2, 1)
+
+
+def test_a_database_that_could_not_be_made_at_first_is_made_later(path: Path) -> None:
+    """The disk was full, or somebody held the empty file: events waited for tables that nobody made."""
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    store = opened(path)
+    with pytest.raises(UnavailableError, match="locked"):
+        new_run(store)
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert log(store, new_run(store)) == []
+    drive(store.aclose())
+
+
+def test_an_empty_file_that_was_asked_first_becomes_a_database(path: Path) -> None:
+    path.touch()
+    store = opened(path)
+    with pytest.raises(UnavailableError, match="no tables yet"):
+        drive(store.update_run("a" * 32, status="FINISHED"))
+    assert log(store, new_run(store)) == []
+    drive(store.aclose())
 
 
 def test_the_folder_of_a_new_database_is_made(memory_path: Path) -> None:
