@@ -24,8 +24,8 @@ __all__ = ["SqliteDatabase"]
 
 #: INSERT ... ON CONFLICT DO NOTHING
 _OLDEST = (3, 24, 0)
-#: of pages, at most: what a transaction of 64,000 points changes. With SQLite's 2 MB it writes pages before its end, which
-#: keeps readers out until then, waits twice as often for the disk, and with many runs at once reads them again
+#: of pages, at most: what a transaction of 64,000 points changes. With SQLite's 2 MB it writes pages before its end,
+#: which keeps readers out until then, waits twice as often for the disk, and with many runs at once reads them again
 _CACHE = "PRAGMA cache_size = -32000"
 _COUNT_TABLES = "SELECT count(*) FROM sqlite_master WHERE type = 'table'"
 #: longest wait in seconds between two attempts to get a lock; whoever waits longer each time never gets it
