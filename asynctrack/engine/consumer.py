@@ -172,7 +172,7 @@ def answer_creation(request: Request, lane: Lane | None, settings: Settings) -> 
     until the user mends something, or, with ``on_unreachable="spool"``, that the store cannot be reached now."""
     if lane is None:
         return False
-    if (error := lane.refused or lane.held) is not None:
+    if lane.info is None and (error := lane.refused or lane.held) is not None:
         request.receipt.fail(error)  # held, too (wrong credentials, wrong server): the user has to know at once
         return True
     away = lane.backoff.attempts > 0 and settings.on_unreachable == "spool"

@@ -18,6 +18,7 @@ import pytest
 import asynctrack
 from asynctrack.errors import (
     AsynctrackError,
+    AuthenticationError,
     DeliveryError,
     FlushTimeoutError,
     InvalidInputError,
@@ -25,6 +26,7 @@ from asynctrack.errors import (
     RunEndedError,
 )
 from asynctrack.stores.base import Batch
+from asynctrack.stores.file.store import FileStore
 from asynctrack.stores.io import drive
 from asynctrack.tracking import store_for
 from tests.mlruns import only_run, read_runs
@@ -646,3 +648,19 @@ def test_a_thread_that_cannot_be_started_now_is_started_later(
     assert len(only_run(tmp_path / "mlruns").metrics["loss"]) == 1
     assert caplog.text.count("can't start new thread") == 1
     run.terminate()
+
+
+def test_the_info_of_a_run_is_known_although_its_events_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store has created the run, and then forbids to write to it: ``info`` says what it has created."""
+
+    async def forbidden(*_: object) -> list[Any]:
+        raise AuthenticationError("403: may not do this")
+
+    asynctrack.configure(flush_interval=0.05, close_timeout=0.2)
+    with asynctrack.start_run() as run, monkeypatch.context() as patched:
+        created = run.info
+        patched.setattr(FileStore, "log_batch", forbidden)
+        run.log_metric("loss", 1.0)
+        with pytest.raises(FlushTimeoutError, match="403"):
+            run.flush(0.5)
+        assert run.info == created
