@@ -10,11 +10,13 @@ from typing import Any
 from asynctrack.clock import monotonic
 from asynctrack.engine.child import LOG, ShipperProcess, Tail, shipper_environment
 from asynctrack.engine.consumer import ArtifactFailures, SaidOnce
+from asynctrack.engine.reported import ShipperReports
+from asynctrack.journal.segment import Segment
 from asynctrack.journal.spool import Spool
 from asynctrack.settings import Settings
 from asynctrack.stores.base import Refusal
 
-__all__ = ["ShipperKeeper", "ShipperMessages"]
+__all__ = ["Farewell", "ShipperKeeper", "ShipperMessages"]
 
 logger = logging.getLogger("asynctrack")
 
@@ -130,3 +132,53 @@ class ShipperMessages:
         """Let go of the files."""
         self._messages.close()
         self._refusals.close()
+
+
+class Farewell:
+    """A spool that nothing is added to any more, and that this process lets go of, while it goes on itself: the shipper
+    delivers what was logged to the very last, deletes it, and leaves. Belongs to the engine's thread."""
+
+    def __init__(
+        self, spool: Spool, last: Segment, reports: ShipperReports, shipper: ShipperKeeper, messages: ShipperMessages
+    ) -> None:
+        self._spool = spool
+        #: somebody may be in the middle of a write to it
+        self._last = last
+        self._reports = reports
+        self._shipper = shipper
+        self._messages = messages
+        self._released = False
+        #: it is delivered, and the shipper has left
+        self.over = False
+
+    @property
+    def delivered(self) -> bool:
+        """Whether all of it is."""
+        return self._released and self._reports.delivered
+
+    def go_on(self) -> None:
+        """Do what is to be done now; called again and again until it is ``over``."""
+        if not self._released and self._last.seal():
+            # From here on the shipper takes its owner for ended.
+            self._released = True
+            self._reports.close()
+            self._spool.leave()
+            self._shipper.wake()
+        if not self._released or self.over:
+            return
+        self._messages.hand_on()
+        if not self._reports.delivered:
+            self._shipper.keep()
+        elif not self._shipper.running:  # it may go on with what others have left
+            self.leave()
+
+    def leave(self) -> None:
+        """It is gone, or goes on without us."""
+        self.over = True
+        self._shipper.let_go()
+        self._messages.close()
+
+    def forget(self) -> None:
+        """In a forked child: it is the parent's."""
+        self._shipper.forget()
+        self._messages.close()

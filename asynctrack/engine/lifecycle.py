@@ -89,7 +89,7 @@ def _new_engine(uri: str, settings: Settings) -> Engine:
         what = "a token function cannot be handed to" if interpreter() else "there is no Python executable to run as"
         logger.warning("asynctrack: %s a shipper process; a thread delivers instead", what)
         return _engine(uri, settings)
-    from asynctrack.engine.remote import remote_engine
+    from asynctrack.engine.shipped import remote_engine
 
     engine = remote_engine(uri, settings)
     if engine.journal.spool.path is not None:

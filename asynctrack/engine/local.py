@@ -74,8 +74,10 @@ class Rounds:
                         work.state = WorkState.READY
         self.pump.sender.nothing_is_under_way()
 
-    def take_back(self, positions: Positions) -> None:
-        """Go on for a shipper, which was at least as far as ``positions``."""
+    def take_back(self, positions: Positions, first_run: int, past: dict[int, Lane]) -> None:
+        """Go on for a shipper, which was at least as far as ``positions`` with runs from ``first_run`` on; ``past``:
+        what is known of earlier ones."""
+        self.own.follow_on(first_run, past)
         self.own.open(positions)
         if self.own.source is not None:
             self._moved.update(self.own.source.lanes)
@@ -197,9 +199,9 @@ class LocalConsumer:
     def open(self) -> None:
         self._rounds.own.open()
 
-    def take_back(self, positions: Positions) -> None:
-        """Go on for a shipper, which was at least as far as ``positions``."""
-        self._rounds.take_back(positions)
+    def take_back(self, positions: Positions, first_run: int, past: dict[int, Lane]) -> None:
+        """See `Rounds.take_back`."""
+        self._rounds.take_back(positions, first_run, past)
 
     def wake(self) -> None:
         """Its thread is woken; nobody else is to be."""

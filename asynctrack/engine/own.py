@@ -64,6 +64,11 @@ class OwnSpool:
         #: of the spool that was given back last, with runs at rest
         self._earlier: RegistryReader | None = None
 
+    def follow_on(self, first_run: int, past: dict[int, Lane]) -> None:
+        """Runs before ``first_run`` were in spools that are gone; what is known of them."""
+        self._first_run = first_run
+        self._past.update(past)
+
     def open(self, taken_back: Positions | None = None) -> None:
         """Have one. Called with the engine's lock held; raises OSError. ``taken_back``: go on with one of which a
         shipper had delivered so much at least; nobody else opens one then."""
@@ -73,7 +78,9 @@ class OwnSpool:
         if journal.closed:
             journal.begin_anew()
         self._front = -1
-        self._first_run, self._opened_at = journal.registry.next_run if taken_back is None else 1, monotonic()
+        self._opened_at = monotonic()
+        if taken_back is None:
+            self._first_run = journal.registry.next_run
         source = Source(
             journal.spool,
             journal.head,

@@ -6,43 +6,45 @@ shipper has written down.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Container
 
 from asynctrack.clock import monotonic
 from asynctrack.delivery.lane import Lane
 from asynctrack.engine.consumer import Context, RunStats, answer_creation, sync
-from asynctrack.engine.engine import Engine
-from asynctrack.engine.keeper import ShipperKeeper, ShipperMessages
-from asynctrack.engine.local import LocalConsumer
+from asynctrack.engine.keeper import Farewell, ShipperKeeper, ShipperMessages
 from asynctrack.engine.reported import ShipperReports
 from asynctrack.engine.waiters import Request
 from asynctrack.journal.positions import Positions
-from asynctrack.settings import Settings
-from asynctrack.stores.base import AbstractStore
 
-__all__ = ["RemoteConsumer", "remote_engine"]
-
-logger = logging.getLogger("asynctrack")
+__all__ = ["RemoteConsumer"]
 
 #: seconds between two looks at the cursor while somebody waits
 _TICK = 0.02
 #: seconds to wait for a shipper that has delivered everything to leave
 _GOODBYE = 1.0
-
-
-def remote_engine(store_uri: str, settings: Settings, store: AbstractStore | None = None) -> Engine:
-    """An engine whose journal is delivered by another process."""
-    return Engine(store_uri, settings, store, consumer=ShippedConsumer, consumed=False)
+#: seconds without an event after which a spool whose runs have all ended is given back, and its shipper with it
+_RESTS_AFTER = 5.0
 
 
 class RemoteConsumer:
-    """Keeps a shipper process, and reads what it has written down."""
+    """Keeps a shipper process for one spool, and reads what it has written down.
 
-    def __init__(self, context: Context) -> None:
+    ``earlier``: this process's earlier spools that are still on their way; ``past``: their runs.
+    """
+
+    def __init__(self, context: Context, earlier: list[Farewell], past: dict[int, Lane]) -> None:
         self._context = context
+        self._earlier, self._past = earlier, past
         settings, journal, trouble = context.settings, context.journal, context.trouble
+        self._spool = journal.spool
+        #: earlier ones were in other spools
+        self.first_run = journal.registry.next_run
+        #: where the journal ended at the last look, and since when (monotonic seconds)
+        self._end, self._quiet_since = -1, 0.0
+        #: what is left to do once it is given back, and the first run that is no longer in it
+        self.farewell: Farewell | None = None
+        self._next_run = 0
         self.offline = settings.mode == "offline"
         self._reports = ShipperReports(journal.spool, journal.head)
         self._shipper = ShipperKeeper(journal.spool, context.store.uri, settings, trouble)
@@ -52,8 +54,14 @@ class RemoteConsumer:
         self._answered = (0, 0, 0)
 
     @property
+    def given_back(self) -> bool:
+        """Whether nothing is added to its spool any more, for all of its runs had ended."""
+        return self.farewell is not None
+
+    @property
     def idle(self) -> bool:
-        return False
+        """Whether it is given back, delivered, and its shipper has ended."""
+        return self.farewell is not None and self.farewell.over
 
     def open(self) -> None:
         """The shipper starts here, for at interpreter exit none could."""
@@ -72,12 +80,17 @@ class RemoteConsumer:
     # ── what it knows of the runs
 
     def lane(self, run: int) -> Lane | None:
-        return self._reports.lane(run)
+        return self._reports.lane(run) or self._past.get(run)
+
+    @property
+    def lanes(self) -> dict[int, Lane]:
+        """What is known of the runs in its spool."""
+        return self._reports.lanes
 
     def stats(self, run: int, streams: Container[int]) -> RunStats:
         reports, journal = self._reports, self._context.journal
         reports.refresh()
-        lane = reports.lane_or_empty(run)
+        lane = self._past.get(run) or reports.lane_or_empty(run)
         try:
             waiting = reports.waiting(run, streams)
         except OSError:
@@ -91,12 +104,14 @@ class RemoteConsumer:
             rejected=lane.rejected,
             dropped=journal.dropped,
             retries=lane.retries,
-            spool_bytes=journal.disk_bytes() + journal.artifact_bytes(),
+            spool_bytes=0 if self.given_back else journal.disk_bytes() + journal.artifact_bytes(),
             lag=0.0 if not waiting else monotonic() - self._caught_up_at,
             last_error=lane.last_error,
         )
 
     def pending(self) -> int:
+        if self.given_back:
+            return 0
         segment = self._context.journal.current[2]
         try:
             begun = segment.count_begun()
@@ -110,15 +125,14 @@ class RemoteConsumer:
 
     # ── the thread
 
-    def run(self) -> None:
-        context = self._context
-        while not (context.ending.asked or self.deleted):
-            self._round()
-            context.wakeup.sleep(_TICK if context.waiters else context.settings.flush_interval)
-
-    def _round(self) -> None:
+    def round(self) -> None:
+        """One look at everything."""
         context = self._context
         context.wakeup.take()
+        if self.farewell is not None:
+            self.farewell.go_on()
+            self._answer()
+            return
         self._keep_shipper()
         context.journal.seal_behind()
         context.journal.prepare()
@@ -127,6 +141,7 @@ class RemoteConsumer:
         self._drop_deleted()
         self._hand_on()
         self._answer()
+        self._give_back()
 
     def _keep_shipper(self) -> None:
         if self.offline:
@@ -144,22 +159,62 @@ class RemoteConsumer:
         self._context.journal.look_for_deleted(self._reports.low_water)
         self._reports.drop(self._context.journal.head)
 
+    # ── given back, once its runs have ended
+
+    def _give_back(self) -> None:
+        """Where nothing is open and nothing left, and that for a while: a program that uses one store after another
+        would have a shipper process for each."""
+        context, journal = self._context, self._context.journal
+        segment = journal.current[2]
+        end = segment.first + segment.used
+        if end != self._end or context.waiters or self.offline or self._spool.path is None:
+            self._end, self._quiet_since = end, monotonic()
+        if monotonic() < self._quiet_since + _RESTS_AFTER or not self._is_over():
+            return
+        # Who holds it is opening a run, or was interrupted there by a signal handler that waits for us.
+        if context.lock.acquire(blocking=False):
+            try:
+                if self._is_over() and not context.ending.asked:  # a run may have been opened since
+                    last, self._next_run = journal.current[2], journal.registry.next_run
+                    self.farewell = Farewell(self._spool, last, self._reports, self._shipper, self._messages)
+                    # Who logs to a run that another thread has ended gets the error that he would get a moment later.
+                    journal.close()
+            finally:
+                context.lock.release()
+
+    def _is_over(self) -> bool:
+        highest = self._context.journal.registry.next_run - 1
+        self._reports.refresh()
+        return self._reports.is_over(self._end, highest if highest >= self.first_run else 0)
+
+    def _is_past(self, run: int) -> bool:
+        return abs(run) < self.first_run
+
     def _answer(self) -> None:
         context, reports = self._context, self._reports
-        context.waiters.take()
+        context.waiters.take(self._is_past)
         if context.waiters:
             if self.offline:
                 context.waiters.answer(_ALL, None, _settled_offline)
             else:
                 reports.refresh()
-                version = reports.version
-                context.waiters.answer(reports.front, () if version == self._answered else None, self._settled)
+                version, over = reports.version, self.farewell is not None and self.farewell.delivered
+                moved = () if version == self._answered and not (over or self._past) else None
+                context.waiters.answer(_ALL if over else reports.front, moved, self._settled)
                 self._answered = version
         elif reports.knows_any and reports.front >= context.journal.current[2].first:
             self._caught_up_at = monotonic()
 
     def _settled(self, request: Request) -> bool:
-        lane = self._reports.lane(request.run)
+        lane = self.lane(abs(request.run))
+        if self._is_past(request.run) or self.given_back:
+            # Of a later run, it is for the next spool's consumer to say.
+            if self.given_back and abs(request.run) >= self._next_run:
+                return False
+            if not all(spool.delivered for spool in (*self._earlier, self.farewell) if spool is not None):
+                return False
+            request.receipt.resolve(lane.info if lane else None)
+            return True
         if request.mark is not None:
             if self._reports.acknowledged(request.run) < request.mark:
                 return False
@@ -173,7 +228,7 @@ class RemoteConsumer:
     @property
     def deleted(self) -> bool:
         """Whether somebody has deleted the spool, so that no shipper can deliver the rest."""
-        return not self.offline and self._context.journal.spool.deleted
+        return not (self.offline or self.given_back) and self._spool.deleted
 
     def give_up(self) -> Positions:
         """End the shipper; how far it had come at least. It can be more: the cursor is deleted, too."""
@@ -185,11 +240,17 @@ class RemoteConsumer:
 
     def finish(self) -> None:
         """Let the shipper finish, which it does when the journal's lock is free."""
-        self._round()
-        self._context.journal.close()
-        self._context.journal.spool.release()
+        context, journal = self._context, self._context.journal
+        if self.idle:
+            return
+        self.round()
+        journal.close()
+        while not journal.current[2].sealed and monotonic() < context.ending.deadline:
+            time.sleep(_TICK)  # a thread is in the middle of a write, on a disk that takes its time
+            journal.close()
+        self._spool.release()
         self._answer()
-        self._context.ending.left_behind = self.offline or not self._seen_through()
+        context.ending.left_behind = self.offline or not self._seen_through()
         self._hand_on()
         self._answer()
         self._shipper.let_go()
@@ -215,70 +276,6 @@ class RemoteConsumer:
                 self._keep_shipper()
             self._answer()
             time.sleep(_TICK)
-
-
-class ShippedConsumer:
-    """Has a shipper deliver while there is a spool that it can read. Where somebody deletes that, this process, which
-    has the files open, delivers from there on."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._remote = RemoteConsumer(context)
-        self._now: RemoteConsumer | LocalConsumer = self._remote
-
-        self.offline = self._remote.offline
-
-    @property
-    def idle(self) -> bool:
-        return self._now.idle
-
-    def open(self) -> None:
-        self._now.open()
-
-    def run(self) -> None:
-        self._now.run()
-        if not self._context.ending.asked and self._take_back():
-            self._now.run()
-
-    def finish(self) -> None:
-        self._take_back()
-        self._now.finish()
-
-    def _take_back(self) -> bool:
-        """Whether the spool was deleted: then this process delivers."""
-        if self._now is not self._remote or not self._remote.deleted:
-            return False
-        local, journal = LocalConsumer(self._context), self._context.journal
-        # No shipper is started any more; and this one is gone before anything is read in its stead.
-        positions = self._remote.give_up()
-        journal.consume(here=True)
-        journal.chain.supply.tell_deleted()
-        local.take_back(positions)
-        self._now = local
-        return True
-
-    def adopt(self) -> None:
-        self._now.adopt()
-
-    def wake(self) -> None:
-        self._now.wake()
-
-    def forget(self) -> None:
-        self._now.forget()
-        self._context.journal.consume(here=False)  # the child has another spool, and another shipper
-
-    def lane(self, run: int) -> Lane | None:
-        return self._now.lane(run)
-
-    def stats(self, run: int, streams: Container[int]) -> RunStats:
-        return self._now.stats(run, streams)
-
-    def pending(self) -> int:
-        return self._now.pending()
-
-    @property
-    def last_error(self) -> str | None:
-        return self._now.last_error
 
 
 #: a mark that is behind everything

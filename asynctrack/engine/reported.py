@@ -85,6 +85,22 @@ class ShipperReports:
         """The segments before this one are gone."""
         self._reader.head = head
 
+    def is_over(self, end: int, highest: int) -> bool:
+        """Whether everything before this sequence number is delivered, and all runs up to this number have ended."""
+        positions = self._positions
+        rest = positions.runs or positions.pending or positions.seen.highest != highest
+        return not rest and positions.front >= end
+
+    @property
+    def lanes(self) -> dict[int, Lane]:
+        """What is known of all runs, by number."""
+        return self._lanes
+
+    def close(self) -> None:
+        """Let go of the segments' files: the spool is given back."""
+        for segment in self._reader.chain():
+            segment.close()
+
     @property
     def delivered(self) -> bool:
         """Whether the whole spool is delivered: then its registry is deleted."""
