@@ -31,6 +31,7 @@ __all__ = [
     "interpreter",
     "largest_file",
     "names_need_utf8",
+    "passes",
     "unquoted_path",
     "why",
 ]
@@ -42,6 +43,11 @@ HAS_LOCKS = fcntl is not None
 
 #: errors that come of a limit of this process: the limit's name, and how a shell raises it
 _LIMITS = {errno.EMFILE: ("RLIMIT_NOFILE", "ulimit -n"), errno.EFBIG: ("RLIMIT_FSIZE", "ulimit -f")}
+#: errors that say more about this moment than about the file that was to be read
+_PASSING = (
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT,
+    errno.ENOLCK,
+)  # fmt: skip
 #: bytes: of a path on Linux, and of one name in it on all common file systems
 _LONGEST_PATH, _LONGEST_NAME = 4095, 255
 #: folders in one another; Python makes them one in the other, and has 1000 calls for that
@@ -50,6 +56,11 @@ _DEEPEST_PATH = 500
 _SHOWN = 60
 #: functions without a substitute: a spool is read at one place while it is written at another
 _NEEDED = ("pread", "pwrite")
+
+
+def passes(error: OSError) -> bool:
+    """Whether what could not be read now may be readable in a moment: another file has had no better luck."""
+    return error.errno in _PASSING
 
 
 def check_platform() -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from asynctrack.artifacts.paths import RESERVED_PREFIX, join
 from asynctrack.errors import RefusedError, UnavailableError
+from asynctrack.platforms import passes
 from asynctrack.stores.file.files import KEY_ERRORS, unavailable, write_all
 from asynctrack.stores.io import StoreIO
 
@@ -99,7 +100,8 @@ def _below(
 
 
 def open_source(path: str) -> int:
-    """A descriptor to read a file by. Raises `RefusedError` where there is none to be read, ever."""
+    """A descriptor to read a file by. Raises `RefusedError` where there is none to be read, ever, and
+    `UnavailableError` where there is none now."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer would wait
     except OSError as error:
@@ -111,7 +113,7 @@ def open_source(path: str) -> int:
 
 
 async def stat_source(io: StoreIO, path: str) -> os.stat_result:
-    """The `os.stat` of a file to be logged. Raises `RefusedError` where it cannot be read, ever."""
+    """The `os.stat` of a file to be logged. Raises as `open_source`."""
     return await io.call(_stat_source, path)
 
 
@@ -123,8 +125,10 @@ def _stat_source(path: str) -> os.stat_result:
         os.close(fd)
 
 
-def source_error(error: OSError, path: str) -> RefusedError:
+def source_error(error: OSError, path: str) -> RefusedError | UnavailableError:
     """Why a file to be logged cannot be read."""
+    if passes(error):
+        return UnavailableError(f"{error.filename or path} cannot be read now: {error.strerror}")
     reason = _SOURCE_ADVICE.get(error.errno or 0, error.strerror)
     return RefusedError(f"{error.filename or path} cannot be read: {reason}")
 

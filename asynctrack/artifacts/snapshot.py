@@ -15,7 +15,15 @@ from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, Protocol
 
 from asynctrack.artifacts import files
-from asynctrack.errors import InvalidInputError, MissingFileError, RefusedError, SpoolError, SpoolFullError
+from asynctrack.errors import (
+    InvalidInputError,
+    MissingFileError,
+    RefusedError,
+    SpoolError,
+    SpoolFullError,
+    UnavailableError,
+)
+from asynctrack.platforms import passes
 
 __all__ = [
     "NoRoomError",
@@ -138,11 +146,14 @@ def write_snapshot(data: bytes | _Source, folder: str, *, room: int | None = Non
 
 
 def check_snapshot(snapshot: Snapshot, folder: str) -> None:
-    """Raise `RefusedError` if it is not what was put aside: gone, or a linked file that was written into since."""
+    """Raise `RefusedError` if it is not what was put aside: gone, or a linked file that was written into since; and
+    `UnavailableError` where that cannot be told now."""
     path = snapshot.path(folder)
     try:
         now = _describe(snapshot.name, path)
     except OSError as error:
+        if passes(error):
+            raise UnavailableError(f"the snapshot {path} cannot be read now: {error.strerror}") from error
         raise RefusedError(f"the snapshot {path} is gone: {error.strerror}") from error
     if now.mark != snapshot.mark:
         raise RefusedError(
@@ -187,7 +198,7 @@ def _put_aside(folder: str, fill: Callable[[str], None], what: str, durable: boo
             _remove(target)
         except OSError:
             pass  # the error that led here is the one to report
-        if isinstance(error, RefusedError):
+        if isinstance(error, (RefusedError, UnavailableError)):
             raise InvalidInputError(f"artifact {error}") from error
         if isinstance(error, OSError) and not isinstance(error, SpoolError):
             kind = SpoolFullError if error.errno in _FULL else SpoolError

@@ -20,11 +20,12 @@ from asynctrack.delivery.source import Source
 from asynctrack.errors import NotFoundError, StoreError, UnavailableError
 from asynctrack.journal.frames import FrameFile
 from asynctrack.journal.locks import is_held
-from asynctrack.journal.owner import Owner, host_name, read_owner
+from asynctrack.journal.owner import Owner, host_name, owner_of
 from asynctrack.journal.positions import Positions
 from asynctrack.journal.registered import RegistryReader
 from asynctrack.journal.spool import Spool
 from asynctrack.journal.survey import find_spools
+from asynctrack.platforms import passes
 from asynctrack.stores.base import AbstractStore, RunSpec
 
 if TYPE_CHECKING:
@@ -68,12 +69,29 @@ async def look_for(store: AbstractStore, source: Source, lane: Lane, error: NotF
     place = start_waits_in(source, name)
     if place is not None:
         return UnavailableError(f"run {name} is not in {store.uri} yet: its start waits in {place}")
+    if await _is_there_by_now(store, lane, name):
+        return None
     if source.adopted or source.followed:
         return AwaitedRunError(
             f"{error}, and its start waits in no spool beside {source.spool.path}. If it does on another machine or in "
             "another folder, deliver that first"
         )
     return error
+
+
+async def _is_there_by_now(store: AbstractStore, lane: Lane, name: str) -> bool:
+    """Whether another process has created the run between the request that did not find it and our look at the spools,
+    in which its start waited until then."""
+    if store.chooses_run_ids and lane.run_id == name:
+        info = await find_by_uid(store, name)
+    else:
+        try:
+            info = await store.get_run_info(lane.name)
+        except NotFoundError:
+            info = None
+    if info is not None:
+        lane.run_id = info.run_id
+    return info is not None
 
 
 async def find_by_uid(store: AbstractStore, uid: str) -> RunInfo | None:
@@ -97,12 +115,13 @@ async def find_by_uid(store: AbstractStore, uid: str) -> RunInfo | None:
 
 
 def start_waits_in(source: Source, uid: str) -> str | None:
-    """The spool, beside that of ``source``, in which the creation of a run waits; None where none does."""
+    """The spool, beside that of ``source``, in which the creation of a run waits; None where none does. Raises OSError
+    where that cannot be told now."""
     return _beside(source, lambda path, owner: _would_create(path, owner, uid))
 
 
 def start_waits_below(home: str, uid: str) -> str | None:
-    """The spool in the folder ``home`` in which the creation of a run waits; None where none does."""
+    """The same in the folder ``home``."""
     return _first(home, None, lambda path, owner: _would_create(path, owner, uid))
 
 
@@ -114,7 +133,10 @@ def later_owner_of(source: Source, names: set[str]) -> str | None:
             return False
         return any(not attached and spec.run_id in names for _, spec, attached in registered_runs(path))
 
-    return _beside(source, takes_it_up)
+    try:
+        return _beside(source, takes_it_up)
+    except OSError:
+        return None  # a neighbour that cannot be read holds no end up
 
 
 def _beside(source: Source, wanted: Callable[[str, Owner], bool]) -> str | None:
@@ -126,14 +148,19 @@ def _beside(source: Source, wanted: Callable[[str, Owner], bool]) -> str | None:
 
 
 def _first(home: str, own: str | None, wanted: Callable[[str, Owner], bool]) -> str | None:
-    """The first spool in ``home``, apart from ``own``, that is ``wanted``."""
+    """The first spool in ``home``, apart from ``own``, that is ``wanted``. Raises OSError where there is none, and one
+    cannot be read now: that is no answer."""
+    unseen: OSError | None = None
     for path in find_spools(home):
         try:
-            owner = read_owner(path) if path != own else None
-            if owner is not None and wanted(path, owner):
+            if path != own and wanted(path, owner_of(path)):
                 return path
-        except (OSError, ValueError):
-            continue  # a neighbour that cannot be read now; it is asked again at the next attempt
+        except ValueError:
+            continue  # nobody can read it
+        except OSError as error:
+            unseen = error if passes(error) else unseen
+    if unseen is not None:
+        raise unseen
     return None
 
 

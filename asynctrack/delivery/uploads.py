@@ -65,7 +65,7 @@ async def deliver_upload(
 
     snapshot = upload.snapshot
     path = snapshot.path(folder)
-    if may_be_stored and not await store.io.call(os.path.lexists, path):
+    if may_be_stored and await store.io.call(_is_gone, path):
         return
     repository = _open(store, artifact_uri)
     await store.io.call(check_snapshot, snapshot, folder)
@@ -87,6 +87,15 @@ async def deliver_upload(
         if not error.suspicious:
             raise
         raise RefusedError(f"the server fails at it again and again, and takes others: {error}") from error
+
+
+def _is_gone(path: str) -> bool:
+    """Raises OSError where that cannot be told now."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return False
 
 
 async def _may_come_back(store: AbstractStore, run_id: str) -> bool:

@@ -41,12 +41,20 @@ class Descriptor:
         self._closer = None if _closer is None else _closer(fd)
 
     def read(self, size: int, at: int) -> bytes:
-        """Up to ``size`` bytes from the offset ``at`` on. Raises OSError."""
-        return os.pread(self.fd, size, at)
+        """``size`` bytes from the offset ``at`` on; fewer where the file ends. Raises OSError."""
+        data = os.pread(self.fd, size, at)
+        # The kernel gives what it has got where it meets an error, and says so at the next call.
+        while 0 < len(data) < size and (more := os.pread(self.fd, size - len(data), at + len(data))):
+            data += more
+        return data
 
     def read_into(self, buffer: bytearray, at: int) -> int:
-        """Fill a buffer, or its beginning, from the offset ``at`` on; how many bytes. Raises OSError."""
-        return os.preadv(self.fd, [buffer], at)
+        """Fill a buffer from the offset ``at`` on, or its beginning, where the file ends; how many bytes. Raises
+        OSError."""
+        size = os.preadv(self.fd, [buffer], at)
+        while 0 < size < len(buffer) and (more := os.preadv(self.fd, [memoryview(buffer)[size:]], at + size)):
+            size += more
+        return size
 
     def size(self) -> int:
         """Bytes in the file. Raises OSError."""

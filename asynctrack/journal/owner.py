@@ -82,13 +82,13 @@ def _owner(entry: object) -> Owner:
 def read_owner(path: str) -> Owner | None:
     """Who writes the spool at ``path``; None where that is no spool, or cannot be read now."""
     try:
-        return _read_owner(path)
+        return owner_of(path)
     except (OSError, ValueError):
         return None
 
 
-def _read_owner(path: str, *, missing: bool = False) -> Owner:
-    """Raises OSError, and ValueError where both copies are damaged. ``missing``: there is the registry's alone."""
+def owner_of(path: str, *, missing: bool = False) -> Owner:
+    """The same. Raises OSError, and ValueError where both copies are damaged. ``missing``: only the registry is."""
     data, registry = b"", None
     try:
         with own_spools() as own:
@@ -116,7 +116,7 @@ def lost_owner(path: str) -> str | None:
         return None
     missing = "owner" not in names
     try:
-        owner = _read_owner(path, missing=missing)
+        owner = owner_of(path, missing=missing)
     except FileNotFoundError:
         return None  # deleted just now
     except OSError as error:

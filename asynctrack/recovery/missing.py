@@ -43,9 +43,9 @@ async def create_missing_runs(
     try:
         # The outer of two nested runs first: the inner one has its id in a tag.
         for uid, waiting in sorted(awaited.items(), key=lambda entry: min(spec.start_time for _, spec in entry[1])):
-            if any(start_waits_below(home, uid) is not None for home in homes):
-                continue  # it is delivered like everything else
             with _told(uid):
+                if any(start_waits_below(home, uid) is not None for home in homes):
+                    continue  # it is delivered like everything else
                 spec = await _wanted(store, waiting, experiment)
                 if not await _is_there(store, spec):
                     created.append((spec, (await store.create_run(spec)).run_id, [path for path, _ in waiting]))
@@ -65,7 +65,7 @@ def _told(uid: str) -> Iterator[None]:
         yield
     except UnavailableError:
         raise  # so is every other one
-    except (StoreError, InvalidInputError) as error:
+    except (StoreError, InvalidInputError, OSError) as error:
         logger.error("asynctrack: run %s, which nobody has created, cannot be created: %s", uid, error)
 
 

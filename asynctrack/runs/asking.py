@@ -109,8 +109,11 @@ async def _known(store: AbstractStore, engine: Engine, run_id: str, ask: Callabl
         from asynctrack.journal.homes import homes_in_use, spool_homes
 
         homes = [*homes_in_use(), *spool_homes(engine.settings.spool_dir)]
-        if await store.is_gone() or any(start_waits_below(home, run_id) is not None for home in homes):
-            return None
+        try:
+            if await store.is_gone() or any(start_waits_below(home, run_id) is not None for home in homes):
+                return None
+        except OSError:
+            return None  # the engine asks again
         raise
     except StoreError as error:
         if error.retryable:

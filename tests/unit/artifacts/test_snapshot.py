@@ -22,7 +22,7 @@ from asynctrack.artifacts.snapshot import (
     take_snapshot,
     write_snapshot,
 )
-from asynctrack.errors import InvalidInputError, RefusedError, SpoolError, SpoolFullError
+from asynctrack.errors import InvalidInputError, RefusedError, SpoolError, SpoolFullError, UnavailableError
 
 
 @pytest.fixture
@@ -165,6 +165,28 @@ def test_delivered_snapshots_are_removed_and_removing_them_twice_is_no_error(sou
         assert not os.path.exists(folder)
     with pytest.raises(RefusedError, match="is gone"):
         check_snapshot(other, folder)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ENOMEM])
+def test_one_that_cannot_be_read_now_is_neither_gone_nor_refused(
+    number: int, source: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that has used up its file descriptors, say: it is delivered later."""
+    snapshot = take_snapshot(source, folder)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", fail)
+        patch.setattr(os, "lstat", fail)
+        with pytest.raises(UnavailableError, match="cannot be read now"):
+            check_snapshot(snapshot, folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        with pytest.raises(UnavailableError, match="cannot be read now"):
+            files.open_source(snapshot.path(folder))
+    check_snapshot(snapshot, folder)
 
 
 @pytest.mark.parametrize("kind", ["missing", "pipe", "folder with a pipe", "folder with a dangling link"])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from asynctrack.constants import PARENT_RUN_TAG, UID_TAG
 from asynctrack.delivery import missing as module
+from asynctrack.delivery.lane import Lane
 from asynctrack.delivery.pump import Pump
 from asynctrack.delivery.source import Source
 from asynctrack.entities import RunInfo
@@ -126,6 +130,41 @@ def test_they_find_a_run_that_another_consumer_has_created_meanwhile(home: Home,
     home.deliver()
     assert home.points(id_of(home, 1)) == {1.0, 2.0}
     assert home.pump.sources == []
+
+
+@pytest.mark.parametrize("store", [MemoryStore(), Server()])
+def test_a_run_that_is_created_between_the_request_and_the_look_at_the_spools_is_found(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its start waits no more, and so nothing is waited for; but nothing is refused either."""
+
+    def created_just_now(_source: object, name: str) -> None:
+        drive(store.create_run(RunSpec(uid=name)))
+
+    monkeypatch.setattr(module, "start_waits_in", created_just_now)
+    lane = Lane(1, RunSpec(uid(2), run_id=uid(1)), attached=True)
+    source = cast("Source", SimpleNamespace(adopted=False, followed=False))
+    assert drive(module.look_for(store, source, lane, NotFoundError("no run"))) is None
+    assert drive(store.get_run_info(str(lane.run_id))).run_id == lane.run_id
+
+
+def test_a_neighbour_that_cannot_be_read_now_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be no file descriptors at the moment. One that somebody has just deleted is one."""
+    with journal_in(tmp_path):
+        assert module.start_waits_below(str(tmp_path), uid(1)) is None
+        for number in (errno.EMFILE, errno.EIO):
+            monkeypatch.setattr(module, "owner_of", raises(OSError(number, "as told")))
+            with pytest.raises(OSError, match="as told"):
+                module.start_waits_below(str(tmp_path), uid(1))
+        monkeypatch.setattr(module, "owner_of", raises(FileNotFoundError(errno.ENOENT, "gone")))
+        assert module.start_waits_below(str(tmp_path), uid(1)) is None
+
+
+def raises(error: Exception) -> Callable[..., Any]:
+    def function(*_: object) -> None:
+        raise error
+
+    return function
 
 
 def test_what_a_dead_program_has_logged_to_a_run_that_is_nowhere_to_be_seen_waits(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -103,3 +104,39 @@ def test_letting_go_of_a_file_closes_it_without_a_step_of_python(tmp_path: Path)
     assert (descriptor, calls) == (None, [])
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_the_kernel_gives_in_pieces_is_read_whole_or_not_at_all(
+    fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives what it has got where it meets an error. Taken for the end of the file, that would be damage, and what
+    stands behind it lost."""
+    (tmp_path / "file").write_bytes(bytes(range(100)))
+    file = Descriptor(open_regular(str(tmp_path / "file"), os.O_RDONLY))
+    reads, reads_into = os.pread, os.preadv
+
+    def check(at: int) -> None:
+        if fails and at >= 60:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def read(fd: int, size: int, at: int) -> bytes:
+        check(at)
+        return reads(fd, min(size, 30), at)
+
+    def read_into(fd: int, buffers: list[bytearray], at: int) -> int:
+        check(at)
+        return reads_into(fd, [memoryview(buffers[0])[:30]], at)
+
+    monkeypatch.setattr(os, "pread", read)
+    monkeypatch.setattr(os, "preadv", read_into)
+    whole = bytearray(100)
+    if fails:
+        with pytest.raises(OSError, match="Input/output error"):
+            file.read(100, 0)
+        with pytest.raises(OSError, match="Input/output error"):
+            file.read_into(whole, 0)
+    else:
+        assert (file.read(100, 0), file.read(200, 50)) == (bytes(range(100)), bytes(range(50, 100)))
+        assert (file.read_into(whole, 0), whole) == (100, bytearray(range(100)))
+        assert file.read_into(whole, 50) == 50
