@@ -20,8 +20,11 @@ from asynctrack.stores.sql.schema import Column, Schema, check_schema
 
 __all__ = ["PostgresDatabase"]
 
-#: seconds after which the server ends a transaction that does not go on, so that it keeps nobody's rows locked
-_IDLE = 60
+#: of a transaction, and not of the session, which a pooler gives to others afterwards. The server ends one that does
+#: not go on, so that it keeps nobody's rows locked
+_LIMITS = "SET LOCAL idle_in_transaction_session_timeout = '60s'"
+#: a writer's statement is not cancelled because it takes long: the same one would be sent again, for ever
+_WRITE = "BEGIN; SET LOCAL statement_timeout = 0"
 #: what the network does when the other end has gone: nothing for hours, unless it is told
 _NETWORK = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3", "tcp_user_timeout": "30000"}
 _COLUMNS = """
@@ -73,7 +76,7 @@ class PostgresDatabase:
     def write(self, wait: float, *, create: bool = False) -> Iterator[PostgresSession]:
         """A transaction that is committed unless an exception leaves it. Raises `StoreError` classes. Tables are not
         made here, whatever ``create`` says."""
-        with self._begun(wait, "BEGIN") as link:
+        with self._begun(wait, _WRITE) as link:
             session = PostgresSession(link.connection, *self._checked(link))
             yield session
             session.flush()
@@ -91,7 +94,7 @@ class PostgresDatabase:
         reads a table while it is upgraded."""
         with self._turn(wait) as link:
             link.connection.execute(statement)
-            link.connection.execute(f"SET LOCAL lock_timeout = {max(int(wait * 1000), 1)}")
+            link.connection.execute(f"{_LIMITS}; SET LOCAL lock_timeout = {max(int(wait * 1000), 1)}")
             yield link
 
     def is_gone(self) -> bool:
@@ -157,14 +160,7 @@ class PostgresDatabase:
             **({"password": str(secret)} if (secret := self._secret()) else {}),
         }
         # Nothing is prepared: a pooler may give each transaction another session.
-        connection = psycopg.connect(autocommit=True, prepare_threshold=None, **options)
-        link = Link(connection)
-        try:
-            connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE}s'")
-        except BaseException:
-            connection.close()
-            raise
-        return link
+        return Link(psycopg.connect(autocommit=True, prepare_threshold=None, **options))
 
     def _checked(self, link: Link) -> tuple[Schema, bool]:
         """What the tables are like; looked at again when MLflow has upgraded them."""

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["PostgresSession"]
 
 _COLUMNS = "(key, run_uuid, timestamp, step, value, is_nan)"
+#: points of one metric, without those that are there. (By way of a temporary table it would take a quarter less time,
+#: and a right that not every user has)
+_MERGE = (
+    f"INSERT INTO metrics {_COLUMNS} SELECT %s::text, %s::text, at, step, value, %s "
+    "FROM unnest(%s::int8[], %s::int8[], %s::float8[]) AS points (at, step, value) ORDER BY at, step "
+    "ON CONFLICT DO NOTHING"
+)
 #: what `latest_metrics` gets: key, value, timestamp, step, is_nan, run
 _ARRAYS = "%s::text[], %s::float8[], %s::int8[], %s::int8[], %s::bool[], %s::text[]"
 #: any number that nobody else uses: whoever creates an experiment holds it to the end of their transaction
@@ -129,23 +136,16 @@ class PostgresSession:
             self.flush()
 
     def flush(self) -> None:
-        """Send the points that were collected: straight into the table, or, where one of them is there already, by way
-        of a temporary one."""
+        """Send the points that were collected: straight into the table, or, where one of them is there already, with
+        statements that leave it out."""
         self._flush_latest()
         # Runs that log at once have the same metrics at the same times: then their rows are neighbours in the key.
         points, self._points, self._rows = sorted(self._points, key=lambda each: each.key), [], 0
         if not points or (self._direct and self._copied(points)):
             return
-        self._connection.execute(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS asynctrack_points (key text, run_uuid text, timestamp int8, "
-            "step int8, value float8, is_nan bool) ON COMMIT DROP"
-        )
-        self._copy("asynctrack_points", points)
-        self._connection.execute(
-            f"INSERT INTO metrics {_COLUMNS} SELECT * FROM asynctrack_points ORDER BY key, timestamp, step "
-            "ON CONFLICT DO NOTHING"
-        )
-        self._connection.execute("TRUNCATE asynctrack_points")
+        for each in points:
+            columns = each.flat[0::3], each.flat[1::3], each.flat[2::3]
+            self._connection.execute(_MERGE, (each.key, each.run_id, each.nan, *columns))
 
     def _flush_latest(self) -> None:
         latest, self._latest = self._latest, {}
@@ -161,15 +161,15 @@ class PostgresSession:
         """Copy them straight into the table; False where one of them is there already."""
         from psycopg.errors import UniqueViolation
 
+        statement = f"COPY metrics {_COLUMNS} FROM STDIN (FORMAT BINARY)"
         try:
-            with self._connection.transaction():  # a savepoint
-                self._copy("metrics", points)
+            with (
+                self._connection.transaction(),  # a savepoint
+                self._connection.cursor() as cursor,
+                cursor.copy(statement) as copy,
+            ):
+                for data in _binary(points):  # the server works on one metric's rows while the next one's are made
+                    copy.write(data)
         except UniqueViolation:
             return False
         return True
-
-    def _copy(self, table: str, points: Iterable[_Points]) -> None:
-        statement = f"COPY {table} {_COLUMNS} FROM STDIN (FORMAT BINARY)"
-        with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
-            for data in _binary(points):  # the server works on one metric's rows while the next one's are made
-                copy.write(data)

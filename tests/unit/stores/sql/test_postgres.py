@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import threading
 import time
@@ -52,6 +53,52 @@ def test_points_that_are_there_already_are_left_out(store: AbstractStore) -> Non
         assert drive(store.log_batch(run_id, Batch(points(first, 1000), [("p", "1")]))) == []
     history = drive(store.get_metric_history(run_id, "m"))
     assert [(point.step, point.value) for point in history] == [(step, step / 7) for step in range(1500)]
+
+
+def test_points_are_sent_again_by_a_user_who_may_create_nothing(
+    postgres_database: str, neighbour: psycopg.Connection[Any]
+) -> None:
+    """It took a temporary table, and waited for the right to have one."""
+    name = f"writer{uuid.uuid4().hex[:8]}"
+    database = neighbour.info.dbname
+    for statement in (
+        f"CREATE ROLE {name} LOGIN",
+        f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC",
+        f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {name}",
+    ):
+        neighbour.execute(statement.encode())
+    store = open_store(postgres_database.replace("//postgres:@", f"//{name}@"), InlineIO())
+    assert name in store.uri
+    run_id = new_run(store)
+    batch: dict[str, Any] = {"m": [(1, 1, math.nan), (2, 1, 0.5)], "n": [(1, 1, -1.0)]}
+    for again in (batch, batch, {**batch, "n": [(1, 2, 1e300), (1, 1, -1.0)]}):
+        assert drive(store.log_batch(run_id, Batch(again))) == []
+    found = neighbour.execute("SELECT key, timestamp, step, value, is_nan FROM metrics WHERE run_uuid = %s", (run_id,))
+    assert sorted(found) == [
+        ("m", 1, 1, 0.0, True), ("m", 2, 1, 0.5, False), ("n", 1, 1, -1.0, False), ("n", 1, 2, 1e300, False),
+    ]  # fmt: skip
+    drive(store.aclose())
+
+
+def test_a_large_batch_takes_longer_than_a_statement_may_elsewhere(
+    postgres_database: str, neighbour: psycopg.Connection[Any]
+) -> None:
+    store = open_store(f"{postgres_database}&options=-cstatement_timeout%3D5", InlineIO())
+    run_id = new_run(store)
+    for _ in range(2):
+        assert drive(store.log_batch(run_id, Batch(points(0, 3000)))) == []
+    assert neighbour.execute("SELECT count(*) FROM metrics WHERE run_uuid = %s", (run_id,)).fetchone() == (3000,)
+    drive(store.aclose())
+
+
+def test_nothing_is_left_in_a_session_that_a_pooler_gives_to_others(store: AbstractStore) -> None:
+    run_id = new_run(store)
+    drive(store.log_batch(run_id, Batch(points(0, 10))))
+    drive(store.get_run(run_id))
+    [link] = [link for uri, link in postgres_links._idle.items() if uri == store.uri]
+    changed = "SELECT name FROM pg_settings WHERE source = 'session' AND name NOT IN ('transaction_isolation')"
+    assert link.connection.execute(changed).fetchall() == []
+    assert link.connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
 
 
 def test_texts_are_what_they_are_whatever_encoding_somebody_has_set(postgres_database: str) -> None:
