@@ -10,6 +10,12 @@ five million points (`--no-large` leaves these out). It takes about ten minutes.
 Points are logged after those that are there, as a new run's are. "A run of old" has times at which others have logged:
 each of its rows comes between theirs, so that the database has to read, keep and write again as many pages as it adds.
 
+What is left is SQLite's own work. After a million points, on a disk in memory, a point takes 4.4 µs of processor time
+with `executemany`, 3.2 with ours, and 94 with MLflow's store; of ours 2.8 are the statement's, whatever its form (one
+row or a thousand, with or without ON CONFLICT), which inserts into four B-trees. So no writer gets beyond 1.6 times
+`executemany` and 33 times MLflow's store there; and a real disk has to take the same bytes from all, which brings the
+ratios down the more the slower it is.
+
 The neighbour is a client of a real MLflow server on the same SQLite file, which logs 100 metrics ten times a second
 while a process of ours writes without a break, and then sixteen. (The server and the writers share the CPUs.)
 PostgreSQL has no such table: there, programs write at the same time.

@@ -189,7 +189,10 @@ class SqliteDatabase:
         if sqlite3.sqlite_version_info < _OLDEST:
             raise WrongServerError(f"{self.path}: SQLite {sqlite3.sqlite_version} is too old; 3.24 is the oldest")
         if create and not self._seen:
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            try:
+                os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise WrongServerError(f"{self.path}: {error.filename} is a file; choose another path") from error
         mode = "rwc" if create and not self._seen else "rw"
         self._connection = connection = sqlite3.connect(
             f"file:{quote(self.path)}?mode={mode}",

@@ -48,6 +48,8 @@ def store_error(error: sqlite3.Error, path: str) -> StoreError:
     code = _code(error)
     if code == sqlite3.SQLITE_CANTOPEN and os.path.isdir(path):
         return WrongServerError(f"{path} is a folder; write the path of a database in it, like {path}/mlflow.db")
+    if code in _LATER and os.path.exists(path) and not os.path.isfile(path):
+        return WrongServerError(f"{path} is no ordinary file, and holds no database; choose another path")
     if code in _LATER:
         return UnavailableError(f"{path}: {error}; {_LATER[code]}. Nothing is lost: it is tried again")
     if code in _WRONG:

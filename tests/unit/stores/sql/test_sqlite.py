@@ -273,6 +273,19 @@ def test_what_is_no_database_is_held_until_somebody_mends_it(store: AbstractStor
         new_run(store)
 
 
+def test_a_path_at_which_no_database_can_be_is_said_at_once(path: Path) -> None:
+    path.touch()
+    for place, reason in (
+        (path / "y.db", "is a file"),
+        (path / "y/z.db", "is a file"),
+        (Path("/dev/null"), "no ordin"),
+    ):
+        store = opened(place)
+        with pytest.raises(WrongServerError, match=reason):
+            new_run(store)
+        drive(store.aclose())
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
 def test_a_database_that_may_not_be_written_says_so(store: AbstractStore, path: Path) -> None:
     run_id = new_run(store)
