@@ -20,6 +20,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from asynctrack.errors import InvalidInputError
+from asynctrack.stores.rest.joining import join_writes
 
 __all__ = ["Route", "Routed", "RoutedAsync", "route_to"]
 
@@ -192,7 +193,7 @@ class RoutedAsync(httpx.AsyncBaseTransport):
     """The same on an event loop."""
 
     def __init__(self, verify: ssl.SSLContext, limits: httpx.Limits) -> None:
-        self._ways = _Ways(httpx.AsyncHTTPTransport, verify, limits)
+        self._ways = _Ways(lambda **options: join_writes(httpx.AsyncHTTPTransport(**options)), verify, limits)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         return await self._ways.to(request.url).handle_async_request(request)
