@@ -46,6 +46,8 @@ class LoggedRun:
 
     def take(self, log: RunLog) -> None:
         """Log by this from now on."""
+        if hasattr(self, "log"):  # params that were logged before conflict at the call, too
+            log._state.params.update(self.state.params)
         self.log = log
         self.log_metric: Callable[..., None] = log.log_metric
         self.streams, self.chain = log._streams, log._chain
@@ -201,10 +203,8 @@ class LoggedRuns:
                 return
             if not run.log.ended:
                 detach(run.state)
-            params = run.state.params
             run.take(begun_run(RunSpec(uid=os.urandom(16).hex(), run_id=self.id_of(run_id)), self.uri))
             run.state.prints_links = False
-            run.state.params.update(params)
 
     def end(self, run: LoggedRun, status: str, end_time: int) -> None:
         """End a run behind its events, and wait for both for ``close_timeout`` seconds at most. What is not delivered

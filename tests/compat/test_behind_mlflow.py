@@ -241,6 +241,16 @@ def test_a_param_that_an_earlier_process_has_logged_conflicts_at_the_call(server
             client.log_param(run_id, "lr", "2")
 
 
+def test_a_param_conflicts_at_the_call_after_the_run_s_end_too(server: str) -> None:
+    with behind.tracking(f"asynctrack+{server}") as client:
+        with mlflow.start_run() as run:
+            mlflow.log_param("lr", "1")
+        client.log_param(run.info.run_id, "late", "1")
+        for key in ("lr", "late"):
+            with pytest.raises(mlflow.MlflowException, match="Changing param values is not allowed"):
+                client.log_param(run.info.run_id, key, "2")
+
+
 def test_equal_observations_of_one_millisecond_all_stay(server: str) -> None:
     with behind.tracking(f"asynctrack+{server}") as client, mlflow.start_run() as run:
         for _ in range(20):
