@@ -1,5 +1,5 @@
 """Training libraries on PyTorch that log to MLflow leave the same behind asynctrack. PyTorch takes too long to install
-for every run of the tests: `pip install accelerate keras lightning torch transformers`, and these run, too."""
+for every run of the tests: `pip install accelerate lightning torch transformers`, and these run, too."""
 
 from __future__ import annotations
 
@@ -119,27 +119,6 @@ def test_the_trainer_of_transformers(server: str, tmp_path: Path) -> None:
         mlflow.end_run()
 
     compare(server, program, least=40)
-
-
-def test_keras(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow's callback, each step; and a run that is not active, by the callback's id."""
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
-    keras: Any = pytest.importorskip("keras")
-
-    def program() -> None:
-        keras.utils.clear_session()  # or else it counts the optimizers
-        keras.utils.set_random_seed(7)
-        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-        model.compile(optimizer="sgd", loss="mse", metrics=["mae"])
-        x, y = (each.numpy() for each in points())
-        callbacks: Any = pytest.importorskip("mlflow.keras")
-        with mlflow.start_run():
-            every_step = callbacks.MlflowCallback(log_every_epoch=False, log_every_n_steps=1)
-            model.fit(x, y, epochs=2, batch_size=8, verbose=0, callbacks=[every_step])
-        with mlflow.start_run():
-            model.fit(x, y, epochs=3, batch_size=8, verbose=0, callbacks=[callbacks.MlflowCallback()])
-
-    compare(server, program, least=20)
 
 
 def test_accelerate_s_tracker(server: str) -> None:
