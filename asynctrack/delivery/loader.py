@@ -120,8 +120,6 @@ class Loader:
 
     def can_catch_up(self, lanes: Iterable[Lane] | None = None) -> bool:
         """Whether a run that had fallen behind has room again: of all, or of some."""
-        if not self.front.behind:
-            return False
         now = monotonic()
         if lanes is None:
             lanes = [lane for _, lane in self.directory.behind()]

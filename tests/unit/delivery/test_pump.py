@@ -359,3 +359,17 @@ def test_whether_runs_get_on_is_looked_at_again_when_a_quarter_of_them_has(progr
         assert lanes[done].unload() == set()
         stalled = done == RUNS // 4
         assert crowd.gets_on(program.pump.sources) == (RUNS - done - stalled, RUNS - done - stalled)
+
+
+def test_what_waited_for_another_spool_of_its_run_is_seen_to_have_room(program: Program, tmp_path: Path) -> None:
+    lane = program.source.lanes[1]
+    older = Source(new_journal(tmp_path / "older").spool, None, LIMITS, queues=program.pump.queues)
+    before = Lane(1, lane.spec, attached=False, front=older.loader.front, queue=lane.queue)
+    assert not program.pump.can_catch_up(older, before)
+    lane.progress.position = 0
+    assert program.pump.can_catch_up(older, before), "the other spool has nothing that is behind"
+    other = Lane(2, RunSpec(uid=uid(7)), attached=False)
+    assert not program.pump.can_catch_up(program.source, other), "nothing of this run was dealt with"
+    program.pump.sender.well_again = True
+    assert program.pump.can_catch_up(older, before)
+    assert not program.pump.sender.well_again
