@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from asynctrack.clock import monotonic
 from asynctrack.forks import at_fork
@@ -121,7 +121,8 @@ class SpoolLock:
         """In a forked child: the parent's lock is not held any longer than the parent lives."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            os.close(fd)
+            with suppress(OSError):  # a program that becomes a daemon closes all that is open
+                os.close(fd)
 
 
 @contextmanager

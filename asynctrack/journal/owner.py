@@ -47,7 +47,20 @@ class Owner(NamedTuple):
 
     def made(self, path: str) -> bool:
         """Whether the spool at ``path`` is the one that was made, moved maybe, and no copy of it. Raises OSError."""
-        return not self.path or self.path == os.path.realpath(path) or self.inode == _inode(path)
+        if not self.path or self.path == os.path.realpath(path):
+            return True
+        return self.inode == _inode(path) and not _has_links_of(self.path, path)
+
+
+def _has_links_of(place: str, path: str) -> bool:
+    """Whether the folder ``path`` is a copy of the one in ``place``, made of links to its files (``cp -l``). Seen at
+    two places (a bind mount), it is one folder."""
+    try:
+        return os.path.samestat(
+            os.stat(os.path.join(place, "owner")), os.stat(os.path.join(path, "owner"))
+        ) and not os.path.samestat(os.stat(place), os.stat(path))
+    except OSError:
+        return False  # moved: there is nothing in the old place
 
 
 def host_name() -> str:

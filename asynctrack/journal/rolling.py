@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -314,7 +315,8 @@ class SegmentSupply:
             fd = self._spare.pop()  # in one step: of two threads that end their runs, one closes it
         except IndexError:
             return False
-        os.close(fd)
+        with suppress(OSError):  # a program that becomes a daemon closes all that is open
+            os.close(fd)
         return True
 
 

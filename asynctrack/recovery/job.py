@@ -98,12 +98,6 @@ class Job:
 
     def _take(self, path: str) -> Source | None:
         spool, followed = Spool.adopt(path), False
-        if spool is not None and spool.owner.host == host_name() and spool.is_copy() and not self._owner_gone:
-            spool.leave()
-            raise InvalidInputError(
-                f"it is a copy of {spool.owner.path}, which its program may deliver: deliver that spool, or, if it is "
-                "gone, this copy with --owner-gone"
-            )
         if spool is None and _delivers_itself(path):
             self._results[path] = self._busy(path)
             return None
@@ -116,6 +110,8 @@ class Job:
             self._results[path] = self._busy(path)
             return None
         try:
+            if not self._owner_gone:
+                _check_no_copy(spool)
             _check_target(spool, self.uri)
         except InvalidInputError:
             spool.leave()
@@ -227,6 +223,15 @@ class Job:
 def _delivers_itself(path: str) -> bool:
     owner = read_owner(path)
     return owner is not None and owner.ships and owner.host == host_name()
+
+
+def _check_no_copy(spool: Spool) -> None:
+    """Raise InvalidInputError for a copy of a spool of this host."""
+    if spool.owner.host == host_name() and spool.is_copy():
+        raise InvalidInputError(
+            f"it is a copy of {spool.owner.path}, which its program may deliver: deliver that spool, or, if it is "
+            "gone, this copy with --owner-gone"
+        )
 
 
 def _check_target(spool: Spool, uri: str) -> None:

@@ -22,7 +22,7 @@ from asynctrack.journal.owner import host_name, read_owner
 from asynctrack.journal.segment import Segment
 from asynctrack.journal.spool import Spool
 from tests.fault import programs
-from tests.journals import journal_in, let_go, register, segments, spool_path
+from tests.journals import journal_in, let_go, new_journal, register, segments, spool_path
 
 STORE = "file:///data/mlruns"
 
@@ -608,3 +608,15 @@ def test_a_machine_that_gets_another_name_still_sees_whether_an_owner_lives(
     assert by_its_shipper is not None
     assert by_its_shipper.take_over()
     finish(by_its_shipper)
+
+
+def test_a_program_that_has_closed_all_its_files_lets_go_of_its_spool(tmp_path: Path) -> None:
+    """One that becomes a daemon does: what ends the spool goes on."""
+    journal = new_journal(tmp_path)
+    assert journal.spool.lock is not None
+    os.close(journal.spool.lock.fd)
+    (spare,) = journal.chain.supply._spare
+    os.close(spare)
+    journal.close()
+    journal.spool.release()
+    assert (journal.spool.lock.fd, journal.chain.supply._spare) == (-1, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -246,6 +247,25 @@ def test_one_that_was_put_back_is_asked_for_again_where_another_has_taken_it(tmp
     job.take_again(path)
     assert job.take() is not None
     assert job.close()[path].state == "partly"
+
+
+def test_a_copy_made_of_links_is_a_copy(tmp_path: Path) -> None:
+    """``cp -al``: its files are the same, and so is the owner's lock. The folder is another."""
+    spool = leave(tmp_path)
+    links = tmp_path / "links" / spool.name
+    shutil.copytree(spool, links, copy_function=os.link)
+    (refused,) = asynctrack.sync([links])
+    assert refused.state == "failed"
+    assert f"it is a copy of {spool}" in str(refused.problem)
+    assert asynctrack.sync([spool])[0].state == "delivered"
+    assert_complete(only_run(tmp_path / "mlruns"))
+
+
+def test_a_spool_that_was_moved_is_no_copy(tmp_path: Path) -> None:
+    spool = leave(tmp_path)
+    moved = spool.rename(tmp_path / spool.name)
+    assert asynctrack.sync([moved])[0].state == "delivered"
+    assert_complete(only_run(tmp_path / "mlruns"))
 
 
 def test_what_is_no_spool_is_said_to_be_none(tmp_path: Path) -> None:
