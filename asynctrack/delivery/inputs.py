@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asynctrack.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, LoggedModelOutput
+from asynctrack.errors import NotFoundError, RefusedError, WrongServerError
 from asynctrack.journal.inputs import DATASET, MODEL, input_of
 from asynctrack.stores.base import AbstractStore, Batch, Refusal
 from asynctrack.stores.inputs import KeepsInputs
@@ -43,8 +44,13 @@ async def _send_inputs(store: AbstractStore, run_id: str, inputs: list[tuple[str
             models.append(LoggedModelInput(**fields))
         else:
             outputs.append(LoggedModelOutput(**fields))
-    if datasets or models:
-        await store.log_inputs(run_id, datasets, models)
-    if outputs:
-        await store.log_outputs(run_id, outputs)
+    try:
+        if datasets or models:
+            await store.log_inputs(run_id, datasets, models)
+        if outputs:
+            await store.log_outputs(run_id, outputs)
+    except (NotFoundError, WrongServerError) as error:
+        await store.get_run_info(run_id)  # raises where it is the run, or the server, that is not there
+        # It does not know a model, or, as MLflow before 2.4, the call. What else the run has logged is none of that.
+        raise RefusedError(str(error)) from error
     return refusals
