@@ -452,6 +452,7 @@ def main() -> int:
     print(f"seed {options.seed}, in {folder}", flush=True)
     with contextlib.ExitStack() as stack:
         make_bench: Callable[[Path], Bench] = FileBench
+        server: MlflowServer | None = None
         if options.store == "server":
             home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             server = stack.enter_context(servers.sqlite(home))
@@ -470,6 +471,8 @@ def main() -> int:
             )
         except AssertionError as error:
             print(f"FAILED with seed {options.seed}: {error}\nThe files are in {folder}", file=sys.stderr)
+            if server is not None:  # it may have been the server that has died, or hangs
+                print(f"The server's last words:\n{server.log()[-3000:]}", file=sys.stderr)
             return 1
     folder.rmdir()
     print(f"{options.rounds} rounds, {events:,} events: none lost, none doubled")
