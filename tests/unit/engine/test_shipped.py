@@ -22,19 +22,24 @@ from tests.fault.programs import spools
 from tests.mlruns import read_runs
 from tests.unit.engine.test_own import LIMIT, engine_threads, until
 
+#: processes that were there before the test: servers of other tests
+_earlier: set[int] = set()
+
 
 @pytest.fixture(autouse=True)
 def rests_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asynctrack.engine.remote._RESTS_AFTER", 0.1)
     asynctrack.configure(shipper="process", flush_interval=0.02)
+    _earlier.clear()
+    _earlier.update(children())
 
 
 def children() -> list[int]:
-    """The processes that this one has started, those that nobody has waited for too."""
+    """The processes that the test has started, those that nobody has waited for too."""
     text = Path(f"/proc/self/task/{threading.main_thread().native_id}/children").read_text()
     for task in os.listdir("/proc/self/task"):
         text += Path(f"/proc/self/task/{task}/children").read_text()
-    return sorted({int(pid) for pid in text.split()})
+    return sorted({int(pid) for pid in text.split()} - _earlier)
 
 
 def log(run: asynctrack.Run, *steps: int) -> None:
