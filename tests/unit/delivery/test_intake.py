@@ -169,7 +169,7 @@ def test_one_that_was_put_back_and_cannot_be_had_again_stops_nobody(
 
 def test_one_that_another_process_has_taken_is_asked_for_again(room: Room) -> None:
     """That one may leave it undelivered. Until then others have their turns, and nothing waits for it alone."""
-    asked = []
+    asked: list[str] = []
 
     class Shared(Home):
         def take(self) -> Source | None:

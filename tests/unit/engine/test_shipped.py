@@ -42,7 +42,7 @@ def children() -> list[int]:
     return sorted({int(pid) for pid in text.split()} - _earlier)
 
 
-def log(run: asynctrack.Run, *steps: int) -> None:
+def log(run: asynctrack.ActiveRun, *steps: int) -> None:
     for step in steps:
         run.log_metric("loss", step * 0.5, step)
 

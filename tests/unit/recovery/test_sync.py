@@ -231,8 +231,7 @@ def test_one_that_was_put_back_is_asked_for_again_where_another_has_taken_it(tmp
     """What is younger waits for it: that other one may leave it undelivered."""
     path = str(leave(tmp_path))
     store = FileStore(str(tmp_path / "mlruns"))
-    options = {"redirected": False, "experiment": None, "timeout": 60.0, "owner_gone": False, "watch": False}
-    job = Job(store, current_settings(), **options)
+    job = Job(store, current_settings(), redirected=False, experiment=None, timeout=60.0, owner_gone=False, watch=False)
     job.add(path)
     source = job.take()
     assert source is not None
