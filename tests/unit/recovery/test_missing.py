@@ -26,15 +26,16 @@ class Server:
     def __init__(self, ids: str, together: int) -> None:
         self._ids = iter(ids)
         self._together = together
-        self._all_have_looked = anyio.Event()
+        self._all_have_looked: anyio.Event | None = None  # the oldest anyio makes one on a loop only
         self.runs: dict[str, Run] = {}
 
     async def find_run(self, spec: RunSpec) -> RunInfo | None:
         found = min(self.runs, default=None)
+        self._all_have_looked = event = self._all_have_looked or anyio.Event()
         self._together -= 1
         if self._together == 0:
-            self._all_have_looked.set()
-        await self._all_have_looked.wait()
+            event.set()
+        await event.wait()
         return None if found is None else self.runs[found].info
 
     async def create_run(self, spec: RunSpec) -> RunInfo:
