@@ -38,7 +38,10 @@ def children() -> list[int]:
     """The processes that the test has started, those that nobody has waited for too."""
     text = Path(f"/proc/self/task/{threading.main_thread().native_id}/children").read_text()
     for task in os.listdir("/proc/self/task"):
-        text += Path(f"/proc/self/task/{task}/children").read_text()
+        try:
+            text += Path(f"/proc/self/task/{task}/children").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # that thread has just ended
     return sorted({int(pid) for pid in text.split()} - _earlier)
 
 
