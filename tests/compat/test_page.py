@@ -293,7 +293,7 @@ def test_a_run_that_was_taken_up_again_shows_both_takes() -> None:
               let found = 0;
               for (let i = 0; i < data.length; i += 4) {
                 const [r, g, b, a] = data.slice(i, i + 4);
-                if (a > 100 && Math.max(r, g, b) - Math.min(r, g, b) > 60) found += 1;
+                if (a > 100 && Math.max(r, g, b) - Math.min(r, g, b) > 30) found += 1;
               }
               return found;
             }"""
