@@ -78,7 +78,9 @@ class OwnSpool:
         if journal.closed:
             journal.begin_anew()
         self._front = -1
-        self._opened_at = monotonic()
+        # For a run that comes back from a rest none is kept: it is logged to now and then.
+        comes_back = any(not run.ended for run in list(self._context.attached))
+        self._opened_at = float("-inf") if comes_back else monotonic()
         if taken_back is None:
             self._first_run = journal.registry.next_run
         source = Source(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,13 +16,15 @@ from asynctrack.engine.lifecycle import after_fork
 from asynctrack.errors import AsynctrackError, InvalidInputError, NoActiveRunError
 from asynctrack.integrations.book import Book
 from asynctrack.integrations.windows import GaugeMerge
-from asynctrack.runs.faces import handed_run
+from asynctrack.runs.active import leave_state
+from asynctrack.runs.faces import handed_state
 from asynctrack.runs.log import RunLog
 from asynctrack.runs.run import logging_run
 from asynctrack.values import shortened, to_float
 
 if TYPE_CHECKING:
     from asynctrack.runs.faces import RunFace
+    from asynctrack.runs.state import RunState
 
 __all__ = ["Aggregator"]
 
@@ -76,6 +79,8 @@ class Aggregator:
         import datasketches  # noqa: F401  # an extra: better missed here than in the middle of a request
 
         self._run: RunLog | None = run
+        #: the run that ``ASYNCTRACK_ATTACH`` names, where it is that: let go at the end
+        self._handed: RunState | None = None
         self._lock = threading.RLock()
         self._book = Book(self._every, [_quantile(one) for one in several("quantiles", quantiles)], prefix, workers)
         self._observed, self._counted = self._book.observed, self._book.counted
@@ -129,7 +134,9 @@ class Aggregator:
             if self._closed:
                 raise AsynctrackError("this Aggregator is closed; make a new one")
             if self._thread is None:
-                self._run = self._run or handed_run() or logging_run()
+                if self._run is None:
+                    self._handed = handed_state()
+                    self._run = logging_run() if self._handed is None else RunLog(self._handed)
                 if self._run is None:
                     raise NoActiveRunError("an Aggregator needs a run: give it one, or open one first")
                 self._book.begin(self._run)
@@ -150,6 +157,9 @@ class Aggregator:
         if thread is not None:
             self._wake.set()
             thread.join()
+        handed, self._handed = self._handed, None
+        if handed is not None and handed.pid == os.getpid():
+            leave_state(handed)
 
     def __enter__(self) -> Self:
         return self.start()

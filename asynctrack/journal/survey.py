@@ -26,6 +26,7 @@ __all__ = [
     "WaitingRun",
     "find_ownerless",
     "find_spools",
+    "holds_events",
     "read_lines",
     "read_rejected",
     "read_spool",
@@ -131,6 +132,26 @@ def read_spool(path: str) -> SpoolInfo | None:
         runs=runs,
         problems=problems,
     )
+
+
+def holds_events(path: str) -> bool:
+    """Whether something in a dead program's spool is not delivered, or cannot be read; false where it is gone. Reads no
+    further than to the first of it."""
+    owner = read_owner(path)
+    if owner is None:
+        return False
+    view = SpoolView(path, owner)
+    try:
+        view.refresh(living=False)
+        return any(view.waits(run, chunk) for chunk in view.walk() for run, _ in _events(view.reader, chunk)) or bool(
+            view.unsure or view.reader.problems or view.segments.unreadable
+        )
+    except FileNotFoundError:
+        return os.path.exists(path)  # without its registry
+    except (OSError, ValueError):
+        return True
+    finally:
+        view.close()
 
 
 def read_rejected(paths: Iterable[str]) -> Iterator[RejectedEvent]:

@@ -239,12 +239,14 @@ def attach_state(
     return state
 
 
-def leave_state(state: RunState) -> None:
-    """The last who leaves a run that was only attached to has the engine forget it."""
+def leave_state(state: RunState) -> bool:
+    """The last who leaves a run that was only attached to has the engine forget it; whether that was so."""
     with _attaching:
         state.attachments -= 1
-        if state.attachments <= 0 and state.attached and not state.attached_for_good:
+        last = state.attachments <= 0 and state.attached and not state.attached_for_good
+        if last:
             detach(state)
+        return last
 
 
 def _attached_state(
@@ -298,10 +300,13 @@ def detach(state: RunState, status: str = "", end_time: int = 0) -> None:
     sets it and ``end_time`` (ms since the epoch) after it delivered what was logged before."""
     with state.lock:
         if not state.ended:
-            state.check_open()
+            absent = state.absent and not status
+            if not absent:
+                state.check_open()
             state.ended = True
             state.streams.clear()
-            state.engine.journal.write_frame(["end", state.number, status, end_time])
+            if not absent:
+                state.engine.journal.write_frame(["end", state.number, status, end_time])
     _forget(state)
 
 

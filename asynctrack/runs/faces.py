@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from asynctrack.arguments import flag_of, given, run_id_of, timeout_of
+from asynctrack.clock import monotonic
 from asynctrack.errors import InvalidInputError
 from asynctrack.runs.active import attach_state, attached_run, leave_state
 from asynctrack.runs.asking import Question, ask_on_loop
@@ -24,7 +25,7 @@ from asynctrack.stores.io import delivers_here, in_event_loop
 if TYPE_CHECKING:
     from asynctrack.runs.state import RunState
 
-__all__ = ["AsyncAttachedRun", "AttachedRun", "AwaitedRun", "BlockingRun", "attach", "handed_run"]
+__all__ = ["AsyncAttachedRun", "AttachedRun", "AwaitedRun", "BlockingRun", "attach", "handed_run", "handed_state"]
 
 #: the variable that names a run which the processes started from here log to
 _ATTACH = "ASYNCTRACK_ATTACH"
@@ -140,11 +141,16 @@ class AttachedRun(BlockingRun):
         if self._left:
             return
         self._left = True
+        state, waits = self._state, not delivers_here()  # the engine's thread may run a destructor that calls this
+        deadline = monotonic() + state.engine.settings.close_timeout
         try:
-            if not delivers_here():  # the engine's thread may run a destructor that calls this
-                self.flush(self._state.engine.settings.close_timeout)
+            if waits:
+                self.flush(state.engine.settings.close_timeout)
         finally:
-            leave_state(self._state)
+            forgotten = leave_state(state)
+        if waits and forgotten:
+            # If this was the last run in it, the spool goes: the process may die before anything else sees to that.
+            wait_blocking(state, state.engine.flush(state.number), max(deadline - monotonic(), 0.0))
 
     def __enter__(self) -> Self:
         return self
@@ -167,11 +173,15 @@ class AttachedRun(BlockingRun):
         if self._left:
             return
         self._left = True
-        try:
-            with shielded():
-                await AsyncAttachedRun(self._state).flush(self._state.engine.settings.close_timeout)
-        finally:
-            leave_state(self._state)
+        state = self._state
+        deadline = monotonic() + state.engine.settings.close_timeout
+        with shielded():
+            try:
+                await AsyncAttachedRun(state).flush(state.engine.settings.close_timeout)
+            finally:
+                forgotten = leave_state(state)
+            if forgotten:
+                await wait_on_loop(state.engine.flush(state.number), max(deadline - monotonic(), 0.0))
 
 
 class AsyncAttachedRun(AwaitedRun):
@@ -210,6 +220,12 @@ def handed_run() -> RunLog | None:
     """The log verbs for the run that ``ASYNCTRACK_ATTACH`` names, if it does. Raises NotFoundError, RefusedError."""
     named = os.environ.get(_ATTACH)
     return attached_run(run_id_of(named), asks=True) if named else None
+
+
+def handed_state() -> RunState | None:
+    """The state of the same, for somebody who calls `leave_state` when done with it."""
+    named = os.environ.get(_ATTACH)
+    return attach_state(run_id_of(named), None, asks=True) if named else None
 
 
 def _attach_elsewhere(

@@ -173,6 +173,12 @@ class RunState:
 
     # ── what is only logged to rests, when nothing is (see `asynctrack.engine.own`)
 
+    @property
+    def absent(self) -> bool:
+        """Whether nothing of it is in this process's spool: it rests, or only the parent has logged to it. Asked with
+        the lock held."""
+        return self._rest.begun or self.pid != os.getpid()
+
     def may_rest(self) -> bool:
         """Whether no call needs the spool that is there now. Asked with the lock held."""
         return not self._rest.at_work

@@ -24,6 +24,10 @@ def say_what_waits(uri: str) -> None:
         _asked.add(uri)
     spools = left_alone(spool_homes(current_settings().spool_dir), uri)
     if spools:
+        from asynctrack.journal.survey import holds_events  # late: most readers find none
+
+        spools = [path for path in spools if holds_events(path)]
+    if spools:
         logger.warning(
             "asynctrack: %s has more to come: %s that has ended left events in %s. `asynctrack sync`, or the next "
             "program that logs to this store from here, delivers them",

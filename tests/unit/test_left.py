@@ -12,6 +12,7 @@ import pytest
 import asynctrack
 from asynctrack.errors import NotFoundError
 from asynctrack.journal.homes import left_alone, spool_homes
+from asynctrack.journal.survey import holds_events
 from asynctrack.service import left
 
 _OFFLINE = "import asynctrack\nasynctrack.configure(mode='offline')\nwith asynctrack.start_run(): pass\n"
@@ -75,6 +76,39 @@ with asynctrack.start_run(run_id=run.run_id, wait=False) as run:
     assert list((tmp_path / ".asynctrack").glob("*/rejected.jsonl"))
     asynctrack.search_runs(output_format="list")
     assert not warnings(caplog)
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_a_spool_of_which_all_is_delivered_holds_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, more: bool
+) -> None:
+    """Its program was killed before it could take it away."""
+    service = asynctrack.get_service()
+    run_id = service.create_run(service.create_experiment("shared")).info.run_id
+    program = f"""
+import os, signal, asynctrack
+asynctrack.configure(flush_interval=60)
+run = asynctrack.attach({run_id!r})
+run.log_metric("loss", 0.5)
+run.flush()
+if {more}:
+    run.log_metric("loss", 0.25)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, timeout=120, capture_output=True)
+    [path] = left_alone(spool_homes(None), asynctrack.get_service().tracking_uri)
+    assert holds_events(path) is more
+    asynctrack.get_run(run_id)
+    assert bool(warnings(caplog)) is more
+
+
+def test_a_spool_that_cannot_be_read_may_hold_events(tmp_path: Path) -> None:
+    assert not holds_events(str(tmp_path / "gone"))
+    subprocess.run([sys.executable, "-c", _OFFLINE], check=True, cwd=tmp_path, timeout=120, capture_output=True)
+    [path] = left_alone(spool_homes(None), asynctrack.get_service().tracking_uri)
+    assert holds_events(path)
+    (Path(path) / "registry").unlink()
+    assert holds_events(path)
 
 
 def test_what_lies_beside_spools_is_no_spool(tmp_path: Path) -> None:

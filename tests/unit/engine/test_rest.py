@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import asynctrack
+from asynctrack.errors import RunEndedError
 from asynctrack.runs.active import attached_run
 from asynctrack.runs.log import RunLog
 from asynctrack.tracking import get_service
@@ -92,6 +93,35 @@ def test_it_comes_again_with_whatever_is_logged_next(rests_at_once: None, tmp_pa
     assert (steps(found), steps(found, "accuracy")) == ([0, 1, 2, 3], [2])
     assert (found.tags["phase"], found.params, found.status) == ("eval", {"lr": "0.1"}, "FINISHED")
     assert [path.read_text() for path in (tmp_path / "mlruns").glob("*/*/artifacts/a.txt")] == ["text"]
+
+
+def test_whoever_leaves_while_it_rests_needs_no_spool(
+    rests_at_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = asynctrack.attach(a_run(tmp_path / "mlruns"), str(tmp_path / "mlruns"))
+    run.log_metric("loss", 0.0, 0)
+    until(lambda: not spools(tmp_path), "the run rests")
+    monkeypatch.setattr("asynctrack.engine.own._LEAST", 1e9)
+    run.detach()
+    assert spools(tmp_path) == []
+    with pytest.raises(RunEndedError):
+        run.log_metric("loss", 0.0, 1)
+
+
+def test_a_spool_that_came_again_goes_as_soon_as_it_is_left(
+    rests_at_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are kept for a moment, for the runs that may follow."""
+    run = asynctrack.attach(a_run(tmp_path / "mlruns"), str(tmp_path / "mlruns"))
+    run.log_metric("loss", 0.0, 0)
+    until(lambda: not spools(tmp_path), "the run rests")
+    monkeypatch.setattr("asynctrack.engine.own._LEAST", 1e9)
+    monkeypatch.setattr("asynctrack.engine.own._RESTS_AFTER", 1e9)
+    run.log_metric("loss", 0.0, 1)
+    assert len(spools(tmp_path)) == 1
+    run.detach()
+    assert spools(tmp_path) == []
+    assert steps(stored(tmp_path / "mlruns")) == [0, 1]
 
 
 def test_it_counts_what_it_logged_before(rests_at_once: None, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from asynctrack.errors import AsynctrackError, InvalidInputError, NoActiveRunErr
 from asynctrack.integrations.aggregator import Aggregator
 from asynctrack.integrations.windows import Window
 from asynctrack.integrations.workers import Workers
+from asynctrack.runs.active import states_of_process
 from tests.mlruns import only_run
 
 
@@ -307,3 +308,18 @@ def test_what_is_no_name_or_no_choice_is_refused_at_the_call(odd: Any) -> None:
         ):
             with pytest.raises(InvalidInputError):
                 call()
+
+
+def test_the_run_that_the_environment_names_is_let_go_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = asynctrack.get_service()
+    run_id = service.create_run(service.create_experiment("shared")).info.run_id
+    monkeypatch.setenv("ASYNCTRACK_ATTACH", run_id)
+    with asynctrack.Aggregator(every=3600) as aggregator:
+        aggregator.count("tokens", 3)
+        assert [state.run_id for state in states_of_process()] == [run_id]
+    assert not states_of_process()
+    asynctrack.shutdown()
+    stored = only_run(tmp_path / "mlruns")
+    assert (total(tmp_path, "tokens/count"), stored.status) == (3, "RUNNING")

@@ -10,6 +10,7 @@ import pytest
 import asynctrack
 from asynctrack.errors import InvalidInputError, NotFoundError, RefusedError, RunEndedError
 from asynctrack.runs.active import states_of_process
+from tests.fault.programs import spools
 from tests.mlruns import only_run
 
 
@@ -46,6 +47,28 @@ def test_a_block_whose_code_fails_does_not_end_it_either(run_id: str, tmp_path: 
         fails()
     assert steps(tmp_path) == [1]
     assert only_run(tmp_path / "mlruns").status == "RUNNING"
+
+
+@pytest.mark.parametrize("backend", [None, "asyncio", "trio"])
+def test_leaving_takes_the_spool_along(
+    run_id: str, tmp_path: Path, backend: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of uvicorn is killed by its own SIGTERM a moment later, with nothing that is called at exit."""
+    monkeypatch.setattr("asynctrack.engine.own._LEAST", 0.0)
+    asynctrack.configure(flush_interval=60)
+
+    async def main() -> None:
+        async with asynctrack.attach(run_id) as run:
+            run.log_metric("loss", 0.5, 1)
+        assert spools(tmp_path) == []
+
+    if backend is None:
+        with asynctrack.attach(run_id) as run:
+            run.log_metric("loss", 0.5, 1)
+        assert spools(tmp_path) == []
+    else:
+        anyio.run(main, backend=backend)
+    assert steps(tmp_path) == [1]
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
