@@ -22,7 +22,7 @@ from benchmarks.report import Report, figure_of
 
 NAMES = (
     *("startup", "hot_path", "behind_mlflow", "file_store", "rest", "sql", "read", "view", "training", "cpu"),
-    *("memory", "recovery", "fleet", "soak"),
+    *("services", "memory", "recovery", "fleet", "soak"),
 )
 #: measured only where ``--only`` names it: it takes 40 minutes
 ALONE = "soak"
