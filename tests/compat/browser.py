@@ -17,8 +17,8 @@ __all__ = ["CHROMIUM", "coloured", "drawn", "page_on"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 #: the columns of a chart, as shares of its width, in whose upper part a line is drawn: what is coloured, or dark, since
-#: the colour of a run may be grey; the grid is light, and grey to 4 of 255, and the axis is left of where lines are. Pale
-#: violet on a line of the grid is the palest there is: 48 of 255
+#: the colour of a run may be grey; the grid is light, and grey to 4 of 255, and the axis is left of where lines are.
+#: Pale violet on a line of the grid is the palest there is: 48 of 255
 _COLOURED = """([key, part]) => {
   const card = document.querySelector(`.card[data-key="${key}"]`);
   const canvas = card.querySelector("canvas"), left = card.querySelector(".u-over").offsetLeft;
