@@ -300,12 +300,12 @@ def detach(state: RunState, status: str = "", end_time: int = 0) -> None:
     sets it and ``end_time`` (ms since the epoch) after it delivered what was logged before."""
     with state.lock:
         if not state.ended:
-            absent = state.absent and not status
-            if not absent:
+            here = bool(status) or not state.is_absent()  # what is not in the spool needs no end there
+            if here:
                 state.check_open()
             state.ended = True
             state.streams.clear()
-            if not absent:
+            if here:
                 state.engine.journal.write_frame(["end", state.number, status, end_time])
     _forget(state)
 

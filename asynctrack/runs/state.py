@@ -151,8 +151,7 @@ class RunState:
         return self._rest.add_to(self.engine.stats(self.number, self.stream_numbers))
 
     def check_open(self) -> None:
-        """Raise RunEndedError after the run's end. In a forked child, and after a rest, first attach to the run
-        again."""
+        """Raise RunEndedError after the run's end. In a forked child, and after a rest, attach to the run again."""
         if self.ended:
             raise self.ended_error()
         if self.pid != os.getpid():
@@ -173,10 +172,8 @@ class RunState:
 
     # ── what is only logged to rests, when nothing is (see `asynctrack.engine.own`)
 
-    @property
-    def absent(self) -> bool:
-        """Whether nothing of it is in this process's spool: it rests, or only the parent has logged to it. Asked with
-        the lock held."""
+    def is_absent(self) -> bool:
+        """Whether it rests, or only the parent has logged to it. Asked with the lock held."""
         return self._rest.begun or self.pid != os.getpid()
 
     def may_rest(self) -> bool:
