@@ -100,6 +100,26 @@ def test_it_is_as_mlflow_says_it(server: str) -> None:
     assert behind.after(server, program, behind.PREFIX) == plain
 
 
+@pytest.mark.filterwarnings("ignore")  # of MLflow's dependencies, while they are imported
+@pytest.mark.parametrize("place", ["server", "database"])
+def test_datasets_come_in_the_order_in_which_they_were_logged(
+    place: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Programs take the first of them."""
+    pytest.importorskip("sqlalchemy")
+    uri = request.getfixturevalue("server") if place == "server" else f"sqlite:///{tmp_path}/mlflow.db"
+    names = ["train", "test", "eval", "another", "late"]
+
+    def program(client: Any, experiment_id: str) -> Any:
+        with mlflow.start_run(experiment_id=experiment_id) as run:
+            client.log_inputs(run.info.run_id, [used(name, z="1", context="2", a="3") for name in names[:4]])
+            client.log_inputs(run.info.run_id, [used("test"), used("late")])
+        return [each.dataset.name for each in client.get_run(run.info.run_id).inputs.dataset_inputs]
+
+    assert behind.after(uri, program)[0] == names
+    assert behind.after(uri, program, behind.PREFIX)[0] == names
+
+
 def test_it_costs_no_request(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def request(*_: Any, **__: Any) -> Any:
         raise AssertionError("MLflow sends a request")

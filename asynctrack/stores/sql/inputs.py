@@ -72,10 +72,12 @@ def write_inputs(
         used.setdefault((storable(each.dataset.name), storable(each.dataset.digest)), each)
     if used:
         [(experiment_id,)] = session.rows("SELECT experiment_id FROM runs WHERE run_uuid = ?", (run_id,))
-        for names in sorted(used):
-            _write_dataset(session, run_id, experiment_id, names, used[names])
+        for names in sorted(used):  # other runs write the same: the same order, so that none waits for the other
+            _write_dataset(session, experiment_id, names, used[names])
+        for names, each in used.items():  # MLflow reads them as they are there: in the order of the calls
+            _write_use(session, run_id, experiment_id, names, each)
     _check_models(session, models)
-    for model_id in sorted({storable(model.model_id) for model in models}):
+    for model_id in dict.fromkeys(storable(model.model_id) for model in models):
         session.execute(_INSERT_USE, (_new_id(), "RUN_INPUT", run_id, "MODEL_INPUT", model_id))
 
 
@@ -83,24 +85,25 @@ def write_outputs(session: Session, run_id: str, models: Sequence[LoggedModelOut
     """Note the models that a run has logged. Raises `NotFoundError`, `RefusedError`."""
     check_active(session, run_id)
     _check_models(session, models)
-    for model in sorted(models, key=lambda model: model.model_id):
+    for model in models:
         session.execute(_INSERT_OUTPUT, (_new_id(), run_id, storable(model.model_id), model.step))
 
 
-def _write_dataset(
-    session: Session, run_id: str, experiment_id: int, names: tuple[str, str], used: DatasetInput
-) -> None:
+def _write_dataset(session: Session, experiment_id: int, names: tuple[str, str], used: DatasetInput) -> None:
     about = used.dataset
     texts = (about.source_type, about.source, about.schema, about.profile)
     session.execute(
         _INSERT_DATASET,
         (_new_id(), experiment_id, *names, *(None if text is None else storable(text) for text in texts)),
     )
+
+
+def _write_use(session: Session, run_id: str, experiment_id: int, names: tuple[str, str], used: DatasetInput) -> None:
     [(dataset_id,)] = session.rows(_FIND_DATASET, (experiment_id, *names))
     input_id = _new_id()
     if session.execute(_INSERT_USE, (input_id, "DATASET", dataset_id, "RUN", run_id)):
         tags = {storable(tag.key): storable(tag.value) for tag in used.tags}
-        session.many(_INSERT_TAG, [(input_id, key, value) for key, value in sorted(tags.items())])
+        session.many(_INSERT_TAG, [(input_id, key, value) for key, value in tags.items()])
 
 
 def _check_models(session: Session, models: Sequence[LoggedModelInput | LoggedModelOutput]) -> None:
