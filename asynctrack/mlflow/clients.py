@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow.tracking import client as _module
 from mlflow.tracking import fluent
+from mlflow.tracking._tracking_service import client as _services
 from mlflow.tracking._tracking_service import utils
-from mlflow.tracking._tracking_service.client import TrackingServiceClient
 
 from asynctrack.engine.lifecycle import after_fork
 from asynctrack.errors import AsynctrackError
-from asynctrack.mlflow.points import CLOCK, LIMIT, MetricPoint, is_now, points_of
+from asynctrack.mlflow.points import CLOCK, LIMIT, MetricPoint, current_time, is_now, points_of
 from asynctrack.mlflow.quick import waits
 from asynctrack.mlflow.replaced import is_replaced
 from asynctrack.mlflow.store import JournalStore
@@ -34,7 +34,8 @@ __all__ = ["SWAP", "forget"]
 _mlflow: Any = utils
 _fluent: Any = fluent
 _now = time.time_ns
-_service: Any = TrackingServiceClient
+_own_time: Any = _services
+_service: Any = _services.TrackingServiceClient
 #: what the short way is instead of, as it was; the methods of MLflow's service client and of its store have one name
 _get_store, _store = utils._get_store, _service.store
 _verbs = {name: getattr(_service, name) for name in ("log_metric", "log_param", "set_tag", "log_batch")}
@@ -60,7 +61,9 @@ def _known(client: Any, verb: str, run_id: Any) -> tuple[LoggedRuns, LoggedRun] 
         return None
     if _service.store is not _store or getattr(_service, verb) is not _verbs[verb]:
         return None
-    if type(time.time) is not CLOCK or _mlflow._get_store is not _get_store or is_replaced(kind, verb):
+    if type(time.time) is not CLOCK or _own_time.get_current_time_millis is not current_time:
+        return None
+    if _mlflow._get_store is not _get_store or is_replaced(kind, verb):
         return None
     context, pid = _fluent._ACTIVE_MODEL_CONTEXT.thread_local.value
     if pid != _pid or context._model_id is not None:

@@ -19,7 +19,7 @@ from mlflow.tracking._tracking_service import utils
 from asynctrack.engine.lifecycle import after_fork
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.slots import PACK, PackError
-from asynctrack.mlflow.points import CLOCK, MetricPoint
+from asynctrack.mlflow.points import CLOCK, MetricPoint, current_time
 from asynctrack.mlflow.replaced import is_replaced, own_verb
 from asynctrack.mlflow.store import JournalStore
 from asynctrack.mlflow.swapping import Swap
@@ -59,7 +59,9 @@ def _known(verb: str, run_id: Any) -> tuple[LoggedRuns, LoggedRun, Any] | None:
     uri, in_environment, runs, kind, _ = _current
     if runs is None or uri is not _mlflow._tracking_uri or in_environment is not _environ.get(_URI):
         return None
-    if type(time.time) is not CLOCK or _mlflow._get_store is not _get_store or _fluent.MlflowClient is not _client:
+    if type(time.time) is not CLOCK or _fluent.get_current_time_millis is not current_time:
+        return None
+    if _mlflow._get_store is not _get_store or _fluent.MlflowClient is not _client:
         return None
     if _client.log_metric is not _log_metric or _client.log_batch is not _log_batch or is_replaced(kind, verb):
         return None
@@ -239,6 +241,7 @@ class _Replacements:
                     and in_environment is quick._environ.get(quick._URI)
                     and pid == quick._pid
                     and type(quick.time.time) is quick.CLOCK
+                    and get_current_time_millis is quick.current_time
                     and MlflowClient is quick._client
                     and MlflowClient.log_metric is quick._log_metric
                     and kind.log_metric is theirs
@@ -302,6 +305,7 @@ _asynctrack: Any = None
 _active_run_stack: Any = None
 _ACTIVE_MODEL_CONTEXT: Any = None
 MlflowClient: Any = None
+get_current_time_millis: Any = None
 
 
 SWAP = Swap(_fluent, _fluent, _Replacements, __name__)

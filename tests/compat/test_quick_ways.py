@@ -204,6 +204,30 @@ def test_what_has_replaced_a_method_of_mlflow_s_store_is_called(
     assert len(said) == len(set(said)) == len(verbs)
 
 
+@pytest.mark.parametrize("module", ["mlflow.tracking.fluent", "mlflow.tracking._tracking_service.client"])
+def test_the_time_is_asked_where_mlflow_asks_for_it(server: str, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    """A program's tests put another function there, and nothing moves what that says."""
+    with behind.tracking(f"asynctrack+{server}") as client, mlflow.start_run() as run:
+        run_id = run.info.run_id
+
+        def log(step: int) -> None:
+            if module == "mlflow.tracking.fluent":
+                mlflow.log_metric("m", 1.0, step=step)
+                mlflow.log_metric("m", 2.0, step=step, run_id=run_id)
+                mlflow.log_metrics({"m": 3.0}, step=step)
+            client.log_metric(run_id, "by client", 1.0, step=step)
+
+        log(0)
+        log(0)  # by the short way
+        with monkeypatch.context() as patched:
+            patched.setattr(f"{module}.get_current_time_millis", lambda: 123)
+            log(1)
+        found = [*client.get_metric_history(run_id, "m"), *client.get_metric_history(run_id, "by client")]
+    own = {point.timestamp for point in found if point.step == 1 and (point.key == "m") is ("fluent" in module)}
+    assert own == {123}
+    assert min(point.timestamp for point in found if point.step == 0) > 123
+
+
 def test_points_of_several_threads_with_one_step_have_a_timestamp_each() -> None:
     moments, wait = Moments(), threading.Barrier(4)
     found: list[list[int]] = [[] for _ in range(4)]
