@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
+from asynctrack.journal.opening import Descriptor, file_of, leads_to, reopened
 from asynctrack.reentrant import RLock
 from asynctrack.settings import Settings
 from asynctrack.stores.uri import userinfo_of
@@ -49,8 +50,8 @@ class ShipperProcess:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._credentials: dict[str, str] = {}
-        #: the end of its standard input that we write to
-        self._pipe = -1
+        #: the end of its standard input that we write to, and which file that is
+        self._pipe, self._pipe_file = -1, (0, 0)
         self._pipe_lock = RLock()
 
     @property
@@ -74,6 +75,7 @@ class ShipperProcess:
         self._close_pipe()
         reading, self._pipe = os.pipe()
         os.set_blocking(self._pipe, False)
+        self._pipe_file = file_of(self._pipe)
         watched, log = _own_pidfd(), _open_log(spool)
         try:
             self._process = subprocess.Popen(
@@ -96,7 +98,8 @@ class ShipperProcess:
         # Whoever else holds it is just waking it, too, or closing the pipe.
         if self._pipe_lock.acquire(blocking=False):
             try:
-                os.write(self._pipe, b"!")
+                if leads_to(self._pipe, self._pipe_file):  # and is not another file's, since somebody has closed it
+                    os.write(self._pipe, b"!")
             except OSError:
                 pass  # it has just ended, or cannot keep up with being woken
             finally:
@@ -132,7 +135,8 @@ class ShipperProcess:
         # suspended by a signal handler that waits for us.
         if self._pipe >= 0 and self._pipe_lock.acquire(timeout=1.0):
             pipe, self._pipe = self._pipe, -1
-            os.close(pipe)
+            if leads_to(pipe, self._pipe_file):
+                os.close(pipe)
             self._pipe_lock.release()
 
 
@@ -142,19 +146,27 @@ class Tail:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._fd = -1
+        self._file: Descriptor | None = None
+        #: how far it was read
+        self._at = 0
         self._rest = b""
         #: lines of the file that was replaced, and how often each: its successor may begin with some of them
         self._known: Counter[bytes] = Counter()
 
     def lines(self) -> Iterator[bytes]:
         """The whole lines since the last time. Raises OSError."""
-        if self._fd < 0:
+        file = self._file
+        if file is None:
             try:
-                self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                file = Descriptor(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC))
             except FileNotFoundError:
                 return
-        while data := os.read(self._fd, 1 << 16):
+            self._at = 0
+        elif not file.is_ours:
+            file = reopened(file, self._path, os.O_RDONLY)
+        self._file = file
+        while data := file.read(1 << 16, self._at):
+            self._at += len(data)
             *whole, self._rest = (self._rest + data).split(b"\n")
             for line in whole:
                 if self._known[line] > 0:
@@ -163,21 +175,18 @@ class Tail:
                     yield line
         self._known.clear()
         try:
-            if not os.path.samestat(os.fstat(self._fd), os.stat(self._path)):
-                self._known = Counter(_all_of(self._fd).split(b"\n"))
+            about = os.stat(self._path)
+            if file.file != (about.st_dev, about.st_ino):
+                self._known = Counter(file.read(file.size(), 0).split(b"\n"))
                 self.close()
         except FileNotFoundError:
             pass  # deleted; there may be another one later
 
     def close(self) -> None:
         """Let go of it."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-
-def _all_of(fd: int) -> bytes:
-    return os.pread(fd, os.fstat(fd).st_size, 0)
+        file, self._file = self._file, None
+        if file is not None:
+            file.is_ours  # noqa: B018  # else it is not closed
 
 
 def _open_log(spool: str) -> int:

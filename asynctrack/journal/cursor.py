@@ -101,6 +101,7 @@ class CursorFile:
             raise
         self.close()
         self._file, self._kept = file, 0
+        file.path = self._path
         if has_old:
             os.replace(f"{self._path}.new", self._room)
         if sync:

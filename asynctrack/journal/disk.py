@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import sys
 
-__all__ = ["CHUNK", "allocate", "fill", "new_file", "sync_folder", "write_all"]
+__all__ = ["CHUNK", "allocate", "fill", "map_file", "new_file", "sync_folder", "write_all"]
 
 #: bytes, a multiple of every page size
 CHUNK = 128 * 1024
@@ -24,6 +26,17 @@ def new_file(path: str | None) -> int:
 
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
+
+
+def map_file(fd: int, size: int, access: int = mmap.ACCESS_DEFAULT) -> mmap.mmap:
+    """The beginning of a file in memory. Raises OSError, and ValueError where the file is shorter.
+
+    Up to Python 3.12 the mapping has a descriptor of its own, which is closed with it, whatever that number leads to by
+    then.
+    """
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, size, access=access, trackfd=False)
+    return mmap.mmap(fd, size, access=access)
 
 
 def allocate(fd: int, size: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgpack
 
 from asynctrack.journal.disk import new_file, write_all
-from asynctrack.journal.opening import Descriptor, open_regular
+from asynctrack.journal.opening import Descriptor, open_regular, reopened
 
 __all__ = ["FrameFile", "FramesBeside", "decode_frame", "encode_frame", "scan_frames"]
 
@@ -72,6 +72,8 @@ class FrameFile:
         flags = os.O_RDWR if writable else os.O_RDONLY
         fd = new_file(path) if create or path is None else open_regular(path, flags)
         self._descriptor: Descriptor | None = Descriptor(fd)
+        #: where it is now; and how it was opened
+        self.path, self._flags = path, os.O_RDWR if create else flags
         self._end = 0 if create else self.size()
         # Re-entrant: a signal handler may log a param while this very thread is inside append().
         self._lock = threading.RLock()
@@ -126,7 +128,9 @@ class FrameFile:
 
     def close(self) -> None:
         """Let go of the file. A thread that is reading or appending just now comes to its end."""
-        self._descriptor = None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            descriptor.is_ours  # noqa: B018  # else it is not closed
 
     @property
     def closed(self) -> bool:
@@ -137,6 +141,8 @@ class FrameFile:
         descriptor = self._descriptor
         if descriptor is None:
             raise OSError(errno.EBADF, "the file of frames is closed")
+        if not descriptor.is_ours:
+            descriptor = self._descriptor = reopened(descriptor, self.path, self._flags)
         return descriptor
 
 

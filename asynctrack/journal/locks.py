@@ -8,6 +8,7 @@ copies or reads the whole working directory. A forked child inherits the open fi
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import struct
 import threading
@@ -17,8 +18,8 @@ from contextlib import contextmanager, suppress
 
 from asynctrack.clock import monotonic
 from asynctrack.forks import at_fork
-from asynctrack.journal.disk import new_file
-from asynctrack.journal.opening import open_regular
+from asynctrack.journal.disk import map_file, new_file
+from asynctrack.journal.opening import file_of, leads_to, open_regular
 from asynctrack.platforms import fcntl
 
 __all__ = ["CONSUMER", "OWNER", "SpoolLock", "is_held", "locked_file", "own_spools"]
@@ -50,6 +51,8 @@ class SpoolLock:
     def __init__(self, place: str, fd: int) -> None:
         self._place = place
         self.fd = fd
+        self._file = file_of(fd)
+        self._mapping: mmap.mmap | None = None
         self.pid = os.getpid()
 
     @classmethod
@@ -67,6 +70,7 @@ class SpoolLock:
                     if not lock.take(part):
                         raise OSError(errno.EAGAIN, "locked by somebody else, just made", making)
                 write(lock.fd)
+                lock._hold_on()
                 _held_here[place] = lock
                 os.rename(making, os.path.join(folder, "owner"))
             except BaseException:
@@ -88,6 +92,7 @@ class SpoolLock:
                 return None  # in the making, or just removed by its owner
             try:
                 if all(lock.take(part) for part in parts):
+                    lock._hold_on()
                     _held_here[place] = lock
                     return lock
             except BaseException:
@@ -111,6 +116,24 @@ class SpoolLock:
             raise
         return True
 
+    def _hold_on(self) -> None:
+        """Keep the locks of a program that closes all its descriptors: a mapping, too, holds the open file."""
+        if _SET_LOCK is None:
+            return
+        with suppress(OSError, ValueError):  # no memory, no mappings here; or an owner file that is empty
+            self._mapping = map_file(self.fd, 1, mmap.ACCESS_READ)
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether somebody has deleted the owner file meanwhile. Raises OSError."""
+        if leads_to(self.fd, self._file):
+            return os.fstat(self.fd).st_nlink == 0
+        try:
+            about = os.stat(os.path.join(self._place, "owner"))
+        except FileNotFoundError:
+            return True
+        return (about.st_dev, about.st_ino) != self._file
+
     def release(self) -> None:
         """Whoever comes next may have it."""
         self.forget()
@@ -120,9 +143,11 @@ class SpoolLock:
     def forget(self) -> None:
         """In a forked child: the parent's lock is not held any longer than the parent lives."""
         fd, self.fd = self.fd, -1
-        if fd >= 0:
-            with suppress(OSError):  # a program that becomes a daemon closes all that is open
-                os.close(fd)
+        mapping, self._mapping = self._mapping, None
+        if mapping is not None:
+            mapping.close()
+        if fd >= 0 and leads_to(fd, self._file):  # a program that becomes a daemon closes all that is open
+            os.close(fd)
 
 
 @contextmanager

@@ -11,10 +11,13 @@ from typing import NoReturn, SupportsIndex
 
 from asynctrack.platforms import CLOSE_ON_EXEC
 
-__all__ = ["Descriptor", "SpoolFile", "open_regular"]
+__all__ = ["Descriptor", "FileId", "SpoolFile", "file_of", "leads_to", "open_regular", "reopened"]
 
 #: never through a link, and never waiting for whoever would write into a pipe of that name
 _CAREFUL = CLOSE_ON_EXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+#: which file it is: its device and inode
+FileId = tuple[int, int]
 
 #: what the system says of a link, a folder and a socket that are opened like a file
 _NO_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO)
@@ -22,6 +25,8 @@ _NO_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO)
 
 #: an object that is made from any descriptor, and closes it when it is deleted, in C (an epoll object: Linux)
 _closer: Callable[[int], object] | None = getattr(getattr(select, "epoll", None), "fromfd", None)
+#: kept for ever: they would close descriptors that are others' by now
+_never_closed: list[object] = []
 
 
 class Descriptor:
@@ -32,13 +37,28 @@ class Descriptor:
 
     It is closed without a step of Python's: a Ctrl-C that came in a destructor would be lost, and the log calls of the
     main thread let go of files.
+
+    A program that becomes a daemon may close all that is open, ours too, and then the number is another file's.
     """
 
-    __slots__ = ("_closer", "fd")
+    __slots__ = ("_closer", "fd", "file")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        #: which file it leads to
+        self.file = file_of(fd)
         self._closer = None if _closer is None else _closer(fd)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is still open, and leads to the same file. Where it does not, it is never closed: it may be
+        somebody else's."""
+        if self.fd >= 0 and leads_to(self.fd, self.file):
+            return True
+        if self._closer is not None:
+            _never_closed.append(self._closer)
+        self.fd = -1
+        return False
 
     def read(self, size: int, at: int) -> bytes:
         """``size`` bytes from the offset ``at`` on; fewer where the file ends. Raises OSError."""
@@ -89,6 +109,8 @@ class SpoolFile:
         where it is no file."""
         kept = self._kept
         if kept is not None:
+            if not kept.is_ours:
+                self._kept = kept = reopened(kept, self.path, os.O_RDWR)
             return kept
         if self.path is None:
             raise OSError(errno.EBADF, "it was in memory, and is closed")
@@ -116,7 +138,9 @@ class SpoolFile:
 
     def close(self) -> None:
         """Do not keep it open. What is in memory is gone then."""
-        self._kept = None
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.is_ours  # noqa: B018  # else it is not closed
 
 
 def open_regular(path: str, flags: int) -> int:
@@ -135,3 +159,29 @@ def open_regular(path: str, flags: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def file_of(fd: int) -> FileId:
+    """Which file a descriptor leads to. Raises OSError."""
+    about = os.fstat(fd)
+    return about.st_dev, about.st_ino
+
+
+def leads_to(fd: int, file: FileId) -> bool:
+    """Whether a descriptor that led to ``file`` still does."""
+    try:
+        return file_of(fd) == file
+    except OSError as error:
+        return error.errno != errno.EBADF
+
+
+def reopened(lost: Descriptor, path: str | None, flags: int) -> Descriptor:
+    """The file of a descriptor that somebody has closed, as it stands at ``path``. Raises OSError."""
+    if path is not None:
+        try:
+            found = Descriptor(open_regular(path, flags))
+        except (FileNotFoundError, ValueError):
+            found = lost
+        if found is not lost and found.file == lost.file:
+            return found
+    raise OSError(errno.EBADF, "somebody has closed its descriptor, and it cannot be opened again", path)

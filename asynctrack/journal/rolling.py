@@ -7,7 +7,6 @@ import itertools
 import logging
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from asynctrack.journal.budget import Budget
 from asynctrack.journal.disk import allocate, new_file, write_all
 from asynctrack.journal.filesystem import keeps_room
 from asynctrack.journal.header import encode_header
-from asynctrack.journal.opening import open_regular
+from asynctrack.journal.opening import Descriptor, open_regular
 from asynctrack.journal.segment import HEADER_SIZE, Segment
 from asynctrack.journal.slots import PACK, SLOT_SIZE, VOID
 from asynctrack.journal.spool import Spool
@@ -312,12 +311,10 @@ class SegmentSupply:
 
     def _close_spare(self) -> bool:
         try:
-            fd = self._spare.pop()  # in one step: of two threads that end their runs, one closes it
+            spare = self._spare.pop()  # in one step: of two threads that end their runs, one closes it
         except IndexError:
             return False
-        with suppress(OSError):  # a program that becomes a daemon closes all that is open
-            os.close(fd)
-        return True
+        return spare.is_ours  # and closed with the last reference
 
 
 def tell_unmapped(segment: Segment) -> None:
@@ -331,10 +328,10 @@ def tell_unmapped(segment: Segment) -> None:
         )  # fmt: skip
 
 
-def _spare_descriptor() -> list[int]:
+def _spare_descriptor() -> list[Descriptor]:
     """None where there is none to spare, or no /dev/null: it is wanted rarely, and never worth a failure."""
     try:
-        return [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)]
+        return [Descriptor(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))]
     except OSError:
         return []
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from asynctrack.journal.budget import Budget
-from asynctrack.journal.disk import CHUNK, allocate, fill, new_file, write_all
+from asynctrack.journal.disk import CHUNK, allocate, fill, map_file, new_file, write_all
 from asynctrack.journal.filesystem import keeps_room
 from asynctrack.journal.frames import FramesBeside
 from asynctrack.journal.header import HEADER_SIZE, Header, encode_header, is_sealed, seal_marks, used_marks
@@ -95,7 +95,7 @@ class Segment:
             if unmapped:
                 segment.slots, segment.unmapped, segment._unmapped = bytearray(), unmapped, UnmappedSlots(segment._file)
             else:
-                segment.slots = mmap.mmap(kept, size)
+                segment.slots = map_file(kept, size)
                 if not waited_for:
                     _map_all(segment.slots, size)
         except OSError:

@@ -147,7 +147,7 @@ class Spool:
         """Whether somebody has deleted it while we have its lock: its owner file goes last where it is delivered."""
         lock = self.lock
         try:
-            return self.path is not None and lock is not None and lock.fd >= 0 and os.fstat(lock.fd).st_nlink == 0
+            return self.path is not None and lock is not None and lock.fd >= 0 and lock.is_deleted
         except OSError:
             return False
 

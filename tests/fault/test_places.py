@@ -208,6 +208,35 @@ def test_a_daemon_that_has_closed_its_standard_streams(lab: Lab) -> None:
     assert lab.spools() == []
 
 
+@ON_FILES
+@SHIPPERS
+def test_a_program_that_closes_all_its_descriptors_goes_on(shipper: str, lab: Lab) -> None:
+    """A daemon may, after it has begun to log: its spool stays its own, and no other file gets what is meant for it."""
+    program = """
+        with asynctrack.start_run() as run:
+            log_some(run, 1000)
+            run.flush()
+            os.closerange(3, 4096)
+            others = [open(f"other-{number}", "w") for number in range(40)]
+            log_some(run, 500, "before")
+            print("closed", flush=True)
+            sys.stdin.readline()
+            log_some(run, 500, "after")
+            run.set_tag("after", "yes")
+            run.flush()
+        os.closerange(3, 4096)
+    """
+    process = lab.start(program, ASYNCTRACK_SHIPPER=shipper)
+    line_for(process)
+    assert "delivering" not in lab.recover().stderr
+    output, errors = process.communicate("go on\n", timeout=120)
+    assert process.returncode == 0, output + errors
+    run = lab.only_run()
+    assert [steps(run, key) for key in ("loss", "before", "after")] == [list(range(n)) for n in (1000, 500, 500)]
+    assert (run.status, run.tags["after"], lab.spools()) == ("FINISHED", "yes", [])
+    assert [path.stat().st_size for path in lab.folder.glob("other-*")] == [0] * 40
+
+
 # ── encodings
 
 #: Python then takes file names for ASCII
@@ -377,7 +406,7 @@ def test_without_file_descriptors_start_run_names_the_limit(lab: Lab) -> None:
                     asynctrack.shutdown()
         asynctrack.start_run().log_metric("loss", 0.0, 0)
     """
-    result = lab.run(program)
+    result = lab.run(program, ASYNCTRACK_CONNECT_TIMEOUT="2")  # for each that has too few to deliver
     assert result.returncode == 0, result.stderr
     refused, started = (result.stdout.count(word) for word in ("refused", "started"))
     assert refused > 2

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from asynctrack.journal.frames import FrameFile, encode_frame, scan_frames
 from asynctrack.journal.homes import find_orphans
 from asynctrack.journal.locks import is_held, locked_file
 from asynctrack.journal.opening import Descriptor, SpoolFile, open_regular
@@ -140,3 +141,59 @@ def test_what_the_kernel_gives_in_pieces_is_read_whole_or_not_at_all(
         assert (file.read(100, 0), file.read(200, 50)) == (bytes(range(100)), bytes(range(50, 100)))
         assert (file.read_into(whole, 0), whole) == (100, bytearray(range(100)))
         assert file.read_into(whole, 50) == 50
+
+
+# ── a program closes what is not its own
+
+
+def _taken(number: int, path: Path) -> None:
+    """The number of a file that is in use leads to another one."""
+    other = os.open(path, os.O_RDWR | os.O_CREAT)
+    os.dup2(other, number)
+    os.close(other)
+
+
+def test_a_file_whose_number_is_another_s_is_opened_again(tmp_path: Path) -> None:
+    """A program that becomes a daemon closes all that is open: nothing of ours goes to what it opens next, nor is that
+    closed."""
+    number = os.open(tmp_path / "ours", os.O_RDWR | os.O_CREAT)
+    os.write(number, b"ours")
+    file = SpoolFile(str(tmp_path / "ours"), number)
+    _taken(number, tmp_path / "other")
+    assert file.read(100, 0) == b"ours"
+    os.pwrite(file.opened().fd, b"more", 4)
+    assert (tmp_path / "ours").read_bytes() == b"oursmore"
+    file.close()
+    assert (tmp_path / "other").samefile(f"/proc/self/fd/{number}")
+    os.close(number)
+    assert (tmp_path / "other").read_bytes() == b""
+
+
+def test_frames_are_not_written_to_another_file(tmp_path: Path) -> None:
+    """The same of the registry, and of what a segment's slots point at."""
+    file = FrameFile(str(tmp_path / "frames"), create=True)
+    file.append(encode_frame("first"))
+    number = file._opened().fd
+    _taken(number, tmp_path / "other")
+    file.append(encode_frame("second"))
+    assert scan_frames((tmp_path / "frames").read_bytes())[0] == ["first", "second"]
+    file.close()
+    os.close(number)
+    assert (tmp_path / "other").read_bytes() == b""
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_closed_file_that_is_gone_or_another_by_now_is_an_error(gone: bool, tmp_path: Path) -> None:
+    """And what was in memory, too: nothing is read that might be anything."""
+    file = FrameFile(str(tmp_path / "frames"), create=True)
+    memory = FrameFile(None, create=True)
+    for each in (file, memory):
+        os.close(each._opened().fd)
+    os.rename(tmp_path / "frames", tmp_path / "kept")
+    if not gone:
+        (tmp_path / "frames").write_bytes(b"another")
+    for each in (file, memory, file):
+        with pytest.raises(OSError, match="somebody has closed its descriptor") as caught:
+            each.append(encode_frame("lost"))
+        assert caught.value.errno == errno.EBADF
+    assert (tmp_path / "kept").read_bytes() == b""

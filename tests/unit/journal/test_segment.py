@@ -364,7 +364,7 @@ def test_a_segment_that_could_not_be_mapped_closes_no_file_but_its_own(
 ) -> None:
     """Its descriptor's number may be another file's a moment later."""
 
-    def fail(*_: object) -> object:
+    def fail(*_: object, **__: object) -> object:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     monkeypatch.setattr("mmap.mmap", fail)

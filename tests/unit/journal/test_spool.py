@@ -616,7 +616,29 @@ def test_a_program_that_has_closed_all_its_files_lets_go_of_its_spool(tmp_path: 
     assert journal.spool.lock is not None
     os.close(journal.spool.lock.fd)
     (spare,) = journal.chain.supply._spare
-    os.close(spare)
+    os.close(spare.fd)
+    del spare
     journal.close()
     journal.spool.release()
     assert (journal.spool.lock.fd, journal.chain.supply._spare) == (-1, [])
+
+
+def test_a_program_that_has_closed_all_its_files_keeps_its_spool(tmp_path: Path) -> None:
+    """Nobody else takes it for a dead one's and delivers it; and what has the number by now stays open."""
+    spool = Spool.create(str(tmp_path), STORE)
+    assert spool.path is not None
+    assert spool.lock is not None
+    number = spool.lock.fd
+    other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+    os.dup2(other, number)
+    os.close(other)
+    os.unlink(tmp_path / "other")
+    try:
+        with open(os.path.join(spool.path, "owner"), "rb+") as owner:
+            held = [locks._is_locked(owner.fileno(), part) for part in (locks.OWNER, locks.CONSUMER)]
+            assert (held, spool.deleted) == ([True, True], False)
+            spool.leave()
+            assert not locks._is_locked(owner.fileno(), locks.OWNER)
+        assert os.fstat(number).st_nlink == 0
+    finally:
+        os.close(number)
