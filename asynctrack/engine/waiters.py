@@ -28,7 +28,7 @@ class Request(NamedTuple):
 class Waiters:
     """Requests, until they are answered.
 
-    Any thread may `ask`; everything else belongs to the engine's thread. Requests whose mark is not read yet lie in a
+    Any thread may `ask`; everything else, until it is over, belongs to the engine's thread. Requests whose mark is not read yet lie in a
     heap by mark, the others under their run: so that neither a batch nor a look walks all who wait.
     """
 
@@ -76,12 +76,18 @@ class Waiters:
         self.answer_all(lambda request: request.receipt.fail(error))
 
     def answer_all(self, settle: Callable[[Request], None]) -> None:
-        """Everybody has the answer now, read or not."""
-        self.take()
-        waiting = [request for _, _, request in self._unread]
-        waiting += [request for requests in self._by_run.values() for request in requests]
+        """Everybody has the answer now, read or not. Once it is over, from any thread, and from several at once."""
+        taken = [request for _, _, request in self._unread]
+        taken += [request for requests in list(self._by_run.values()) for request in requests]
+        for request in taken:
+            settle(request)
         self._unread, self._by_run, self._untried = [], {}, set()
-        for request in waiting:
+        # One by one, and to nowhere else: whoever takes one answers it.
+        while True:
+            try:
+                request = self._new.popleft()
+            except IndexError:
+                return
             settle(request)
 
     def _wait_for_run(self, request: Request) -> None:

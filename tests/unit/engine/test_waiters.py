@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import pytest
@@ -93,3 +94,28 @@ def test_whoever_waits_for_a_dead_engine_is_told() -> None:
         with pytest.raises(AsynctrackError, match="it has died"):
             request.receipt.result()
     assert not waiters
+
+
+def test_several_who_ask_a_dead_engine_at_once_are_all_answered() -> None:
+    """Each answers for all, in the middle of another's answering: nobody takes what it does not answer."""
+    waiters, answered = Waiters(), []
+
+    class Raced(deque[Request]):
+        """Whenever somebody has seen that there is something, or has taken it, another one answers all the rest."""
+
+        def __bool__(self) -> bool:
+            found = len(self) > 0
+            waiters.answer_all(answered.append)
+            return found
+
+        def popleft(self) -> Request:
+            request = super().popleft()
+            if request.run < 5:
+                asked(waiters, request.run + 1, None)
+            waiters.answer_all(answered.append)
+            return request
+
+    waiters._new = Raced()
+    asked(waiters, 1, None)
+    waiters.answer_all(answered.append)
+    assert sorted(request.run for request in answered) == [1, 2, 3, 4, 5]
