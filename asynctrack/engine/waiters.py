@@ -28,8 +28,8 @@ class Request(NamedTuple):
 class Waiters:
     """Requests, until they are answered.
 
-    Any thread may `ask`; everything else, until it is over, belongs to the engine's thread. Requests whose mark is not read yet lie in a
-    heap by mark, the others under their run: so that neither a batch nor a look walks all who wait.
+    Any thread may `ask`; everything else, until it is over, belongs to the engine's thread. Requests whose mark is not
+    read yet lie in a heap by mark, the others under their run: so that neither a batch nor a look walks all who wait.
     """
 
     def __init__(self) -> None:
