@@ -98,7 +98,8 @@ def test_whoever_waits_for_a_dead_engine_is_told() -> None:
 
 def test_several_who_ask_a_dead_engine_at_once_are_all_answered() -> None:
     """Each answers for all, in the middle of another's answering: nobody takes what it does not answer."""
-    waiters, answered = Waiters(), []
+    waiters = Waiters()
+    answered: list[Request] = []
 
     class Raced(deque[Request]):
         """Whenever somebody has seen that there is something, or has taken it, another one answers all the rest."""
