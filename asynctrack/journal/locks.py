@@ -236,25 +236,31 @@ def _still_there(fd: int, path: str) -> bool:
 
 # ── fork
 
-#: whether the fork under way has got `_owner_files`
-_forking: list[bool] = []
+
+class _Forking(threading.local):
+    """Whether a thread that forks has got `_owner_files`; None: none forks. Several may do so at once."""
+
+    has_lock: bool | None = None
+
+
+_forking = _Forking()
 
 
 def _before_fork() -> None:
-    _forking.append(_owner_files.acquire(timeout=_FORK_PATIENCE))
+    _forking.has_lock = _owner_files.acquire(timeout=_FORK_PATIENCE)
 
 
 def _after_fork_in_parent() -> None:
-    # Nothing is there where this module has been imported since the fork began: then only what follows it is called.
-    if _forking and _forking.pop():
+    # None where this module has been imported since the fork began: then only what follows it is called.
+    had, _forking.has_lock = _forking.has_lock, None
+    if had:
         _owner_files.release()
 
 
 def _after_fork_in_child() -> None:
     """The parent's spools are not this process's."""
     global _owner_files
-    had = bool(_forking) and _forking[-1]
-    _forking.clear()
+    had, _forking.has_lock = _forking.has_lock, None
     if had:
         _owner_files.release()  # for a thread that waits for it, which another hook has started
     else:

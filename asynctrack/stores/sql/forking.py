@@ -7,6 +7,7 @@ under way. If one takes too long, the child does not touch that database.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import Protocol
 
@@ -22,19 +23,27 @@ _PATIENCE = 10.0
 class Forking(Protocol):
     """A database that takes part."""
 
-    def before_fork(self, wait: float) -> None:
-        """Take the lock and close the connection, within ``wait`` seconds."""
+    def before_fork(self, wait: float) -> bool:
+        """Take the lock and close the connection, within ``wait`` seconds; whether the lock was taken."""
 
     def after_fork(self) -> None:
-        """In the parent: let go of the lock."""
+        """In the parent, where it was: let go of the lock."""
 
     def in_child(self) -> None:
         """In the child: begin anew, if the connection was closed."""
 
 
 _watched: weakref.WeakSet[Forking] = weakref.WeakSet()
-#: those that the fork under way has asked
-_asked: list[Forking] = []
+
+
+class _Asked(threading.local):
+    """The databases that a thread has asked for its fork, and whether it has their locks: several may fork at once."""
+
+    def __init__(self) -> None:
+        self.databases: dict[Forking, bool] = {}
+
+
+_asked = _Asked()
 
 
 def watch(database: Forking) -> None:
@@ -44,19 +53,23 @@ def watch(database: Forking) -> None:
 
 def _before() -> None:
     until = monotonic() + _PATIENCE
-    for database in list(_watched):
-        _asked.append(database)
-        database.before_fork(max(until - monotonic(), 0.0))
+    # All of them at first: should Ctrl-C interrupt the wait for one, the child begins anew with each.
+    asked = _asked.databases = dict.fromkeys(_watched, False)
+    for database in asked:
+        asked[database] = database.before_fork(max(until - monotonic(), 0.0))
 
 
 def _after_in_parent() -> None:
-    while _asked:
-        _asked.pop().after_fork()
+    asked, _asked.databases = _asked.databases, {}
+    for database, locked in asked.items():
+        if locked:
+            database.after_fork()
 
 
 def _after_in_child() -> None:
-    while _asked:
-        _asked.pop().in_child()
+    asked, _asked.databases = _asked.databases, {}
+    for database in asked:
+        database.in_child()
 
 
 at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

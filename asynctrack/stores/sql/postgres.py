@@ -181,8 +181,9 @@ class PostgresDatabase:
 
     # ── forks
 
-    def before_fork(self, wait: float) -> None:
+    def before_fork(self, wait: float) -> bool:
         """Nothing: the child lets go of the connection."""
+        return False
 
     def after_fork(self) -> None:
         """Nothing, either."""

@@ -53,7 +53,6 @@ class SqliteDatabase:
         self._seen = False
         #: this thread is inside a transaction
         self._inside = False
-        self._holds_for_fork = False
         forking.watch(self)
 
     @contextmanager
@@ -255,17 +254,16 @@ class SqliteDatabase:
 
     # ── forks
 
-    def before_fork(self, wait: float) -> None:
-        """Take the lock and close the connection, within ``wait`` seconds."""
-        self._holds_for_fork = self._lock.acquire(timeout=wait)
-        if self._holds_for_fork and not self._inside:
+    def before_fork(self, wait: float) -> bool:
+        """Take the lock and close the connection, within ``wait`` seconds; whether the lock was taken."""
+        locked = self._lock.acquire(timeout=wait)
+        if locked and not self._inside:
             self._close()
+        return locked
 
     def after_fork(self) -> None:
-        """In the parent: let go of the lock."""
-        if self._holds_for_fork:
-            self._holds_for_fork = False
-            self._lock.release()
+        """In the parent, where it was: let go of the lock."""
+        self._lock.release()
 
     def in_child(self) -> None:
         """In the child: begin anew, if the connection was closed."""
@@ -278,7 +276,7 @@ class SqliteDatabase:
             self._connection = None
         self._manners.leave()  # of the parent's turn this process has no part
         self._lock = RLock()
-        self._holds_for_fork = self._inside = False
+        self._inside = False
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> list[Column]:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,30 @@ def test_nobody_waits_without_limit_for_a_file_that_somebody_keeps_locked(
         assert len(os.listdir("/proc/self/fd")) == before
     log.append([{"key": "loss"}])
     assert Path(log.path).read_bytes() == b'{"key": "loss"}\n'
+
+
+def test_two_threads_that_fork_at_once_let_go_of_the_owner_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where one has not got them in time: each lets go of what it has, and of nothing else."""
+    owner_files = threading.RLock()
+    monkeypatch.setattr(locks, "_owner_files", owner_files)
+    monkeypatch.setattr(locks, "_FORK_PATIENCE", 0.01)
+    forking, forked = threading.Event(), threading.Event()
+
+    def fork() -> None:
+        locks._before_fork()
+        forking.set()
+        assert forked.wait(30)
+        locks._after_fork_in_parent()
+
+    locks._before_fork()
+    thread = threading.Thread(target=fork)
+    thread.start()
+    assert forking.wait(30)
+    locks._after_fork_in_parent()
+    forked.set()
+    thread.join(30)
+    taken: list[bool] = []
+    another = threading.Thread(target=lambda: taken.append(owner_files.acquire(timeout=1)))
+    another.start()
+    another.join(30)
+    assert taken == [True]

@@ -22,7 +22,7 @@ from asynctrack.clock import monotonic
 from asynctrack.errors import FlushTimeoutError, NotFoundError, RefusedError, UnavailableError, WrongServerError
 from asynctrack.stores.base import AbstractStore, Batch, RunSpec
 from asynctrack.stores.io import InlineIO, drive
-from asynctrack.stores.sql import sharing
+from asynctrack.stores.sql import forking, sharing
 from asynctrack.stores.sql.turnstile import Turnstile
 from asynctrack.stores.uri import open_store
 
@@ -438,6 +438,51 @@ def log_in_child(path: Path, store: AbstractStore, run_id: str, results: Any) ->
         results.put(repr(log(store, run_id, metrics={"child": [(step, step, 1.0) for step in range(500)]})))
     except Exception as error:
         results.put(repr(error))
+
+
+class Database:
+    """One that takes part in forks."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.asked = threading.Semaphore(0)
+
+    def before_fork(self, wait: float) -> bool:
+        self.asked.release()
+        return self.lock.acquire(timeout=wait)
+
+    def after_fork(self) -> None:
+        self.lock.release()
+
+    def in_child(self) -> None:
+        self.lock = threading.RLock()
+
+
+@pytest.mark.parametrize("patience", [0.01, 30])
+def test_two_threads_that_fork_at_once_let_go_of_a_database(patience: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where one has not got it in time: nothing was written to it any more."""
+    database = Database()
+    monkeypatch.setattr(forking, "_watched", {database})
+    monkeypatch.setattr(forking, "_PATIENCE", patience)
+    begun, forked = threading.Event(), threading.Event()
+
+    def fork() -> None:
+        forking._before()
+        begun.set()
+        assert forked.wait(30)
+        forking._after_in_parent()
+
+    forking._before()
+    assert database.asked.acquire(timeout=30)
+    thread = threading.Thread(target=fork)
+    thread.start()
+    assert database.asked.acquire(timeout=30)
+    assert patience == 30 or begun.wait(30)
+    forking._after_in_parent()
+    forked.set()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert database.lock.acquire(timeout=1)
 
 
 def test_a_forked_child_writes_over_a_connection_of_its_own(store: AbstractStore, path: Path) -> None:
