@@ -178,7 +178,7 @@ class StagedFile:
         """Raises OSError."""
         self._folder = folder
         self._temporary = os.path.join(folder, f"{RESERVED_PREFIX}{os.getpid()}-{os.urandom(8).hex()}")
-        self._named = not (hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"))
+        self._named = not (hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/thread-self/fd"))
         if not self._named:
             try:
                 self.fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode)
@@ -210,7 +210,7 @@ class StagedFile:
         if self._named:
             return False
         # With a directory's descriptor, because only then Python has the link to the open file followed.
-        nameless = f"/proc/self/fd/{self.fd}"
+        nameless = f"/proc/thread-self/fd/{self.fd}"
         try:
             os.link(nameless, path, src_dir_fd=folder, follow_symlinks=True)
         except FileExistsError:

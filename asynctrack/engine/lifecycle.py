@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,10 @@ _SHORT = 1.0
 _table = EngineTable()
 _after_fork: list[Callable[[], None]] = []
 _ending = False
-#: the process, if it is a child of multiprocessing, whose end is taken care of
+#: the process, if it is a forked child that ends without `atexit`, whose end is taken care of
 _cared_for = 0
+#: what the main thread is of, unless it is one that has forked
+_MAIN_THREAD: type[threading.Thread] = getattr(threading, "_MainThread", threading.Thread)
 
 
 def engine_for(tracking_uri: str | None, settings: Settings | None = None) -> Engine:
@@ -143,6 +146,18 @@ def _deliver_at_the_end_of_this_child() -> None:
     if _cared_for != os.getpid() and process is not None and util is not None and process.parent_process() is not None:
         _cared_for = os.getpid()
         util.Finalize(None, _at_the_end_of_this_child, exitpriority=0)
+    if _cared_for != os.getpid() and not isinstance(threading.main_thread(), _MAIN_THREAD):
+        # Forked by another thread than the main one: this child ends as that thread returns from its function, without
+        # `atexit`, and only when nobody else runs in it. Our own threads would keep it alive for ever.
+        _cared_for = os.getpid()
+        threading.Thread(target=_at_the_end_of_its_threads, name="asynctrack-child", daemon=True).start()
+
+
+def _at_the_end_of_its_threads() -> None:
+    threading.main_thread().join()
+    while others := [thread for thread in threading.enumerate() if not thread.daemon and thread.is_alive()]:
+        others[0].join()
+    shutdown()
 
 
 def _at_the_end_of_this_child() -> None:

@@ -51,9 +51,9 @@ def _linux_version() -> tuple[int, ...]:
 def filesystem_of(fd: int) -> str:
     """The name of the file system that a file is on, as the kernel has it."""
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="utf-8") as file:
+        with open(f"/proc/thread-self/fdinfo/{fd}", encoding="utf-8") as file:
             mount = next(line.split()[1] for line in file if line.startswith("mnt_id:"))
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        with open("/proc/thread-self/mountinfo", encoding="utf-8", errors="replace") as file:
             fields = next(line.split() for line in file if line.split(None, 1)[0] == mount)
         return fields[fields.index("-") + 1]
     except (OSError, StopIteration, ValueError, IndexError):

@@ -306,6 +306,37 @@ def test_a_fork_does_not_wait_for_ever_for_an_import(lab: Lab) -> None:
     assert max(others) < 1.0
 
 
+@pytest.mark.parametrize("shipper", ["thread", "process"])
+def test_a_child_that_another_thread_has_forked_ends_with_that_thread(shipper: str, lab: Lab) -> None:
+    """It ends without `atexit`, when the function of that thread and its other threads have returned; what it has
+    logged by then, artifacts too, is delivered, and no thread of ours keeps it alive."""
+    program = """
+        run = asynctrack.start_run()
+        def late():
+            threading.main_thread().join()
+            run.log_metric("late", 0.0)
+            run.log_text("late", "late.txt")
+        def fork():
+            child = os.fork()
+            if child == 0:
+                run.log_metric("child", 0.0)
+                run.log_text("child", "child.txt")
+                threading.Thread(target=late).start()
+                return
+            os.waitpid(child, 0)
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join()
+        run.terminate()
+    """
+    result = lab.run(program, ASYNCTRACK_SHIPPER=shipper, **FORK)
+    assert result.returncode == 0, result.stderr
+    assert set(lab.artifacts().values()) == {b"child", b"late"}
+    stored = lab.only_run()
+    assert (steps(stored, "child"), steps(stored, "late"), stored.status) == ([0], [0], "FINISHED")
+    assert not lab.spools()
+
+
 @ON_FILES
 def test_a_run_whose_program_is_killed_before_its_child_logs_is_killed_once_the_child_is_done(lab: Lab) -> None:
     """The child takes over what its parent has left; it does not leave the run RUNNING for ever."""
