@@ -211,12 +211,13 @@ class LoggedRuns:
         then is kept with the run's end, and a warning says so."""
         state = run.state
         state.check_open_now()
+        receipt = None
         if state.attached:
             detach(state, status, end_time)
         else:
-            end(state, status, end_time)
+            receipt = end(state, status, end_time)
         if not delivers_here():
-            receipt = state.engine.flush(state.number)
+            receipt = receipt or state.engine.flush(state.number)
             say_outcome(state, receipt, wait_blocking(state, receipt, state.engine.settings.close_timeout))
 
     def leave(self, run_id: str) -> None:

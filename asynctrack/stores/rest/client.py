@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
 import httpx
@@ -223,7 +224,7 @@ class RestClient:
         blocks = self._credentials.blocks()
         base, credentials = await self.io.call(self._who_and_where) if blocks else self._who_and_where()
         absolute = "://" in asked.path
-        url = httpx.URL(asked.path if absolute else base + asked.path)
+        url = httpx.URL(asked.path) if absolute else _url(base + asked.path)
         # What has an address of its own is signed for, which a second way to sign in would spoil.
         headers = {"User-Agent": f"asynctrack/{VERSION}", **({} if absolute else credentials), **(asked.headers or {})}
         connect = min(self._connect_timeout, seconds)
@@ -270,6 +271,12 @@ class RestClient:
             error.args = (f"{error}. Credentials: {self._credentials.describe()}",)
             self._credentials.refused()
         raise error
+
+
+@lru_cache(64)
+def _url(text: str) -> httpx.URL:
+    """Of the server: to take the same one apart again and again takes a tenth of a request's time."""
+    return httpx.URL(text)
 
 
 @asynccontextmanager
