@@ -19,6 +19,8 @@ WAITING = {"wait", "get", "acquire", "join", "communicate"}
 EXCUSED = {
     ("engine/shipping.py", "event.wait"): "inside move_on_after",
     ("engine/local.py", "event.wait"): "inside move_on_after",
+    ("engine/lifecycle.py", "threading.main_thread().join"): "a thread that is there for nothing else",
+    ("engine/lifecycle.py", "others[0].join"): "the same: it waits for the program's threads, as the interpreter does",
     ("delivery/saving.py", "self._told.wait"): "inside move_on_after",
     ("delivery/receipts.py", "event.wait"): "a user's task, who bounds it with a cancel scope",
 }
