@@ -2,7 +2,8 @@
 
 Three servers run all the time: plain, plain once more as a control, and counted. One client that does next to nothing
 sends requests over a few connections at once to each of them in turn, a short block at a time, in another order each
-round; so what else the machine does meets all three. Connections are new in each block, as workers get them by chance.
+round; so what else the machine does meets all three. Which worker gets a connection is the kernel's choice, and for
+each server another: so they are started anew many times, and connections are new in each block.
 What the two plain servers differ by is what this measurement cannot tell apart. Ratios of p50 and p99 are over all
 requests; their medians over the rounds are given beside them. Processor time is that of a server with its workers.
 """
@@ -26,8 +27,8 @@ from benchmarks.command import Options, run
 from benchmarks.measuring import Tails, work_folder
 from benchmarks.report import Report, Table
 
-#: seconds of a block, blocks of each server
-BLOCK, BLOCKS = 0.5, 60
+#: seconds of a block, blocks of each server, and how often the servers are started anew for them
+BLOCK, BLOCKS, STARTS = 0.5, 4, 20
 #: servers' workers, and the client's connections at once
 SIZES = ((1, 4), (4, 8))
 SERVERS = ("plain", "control", "counted")
@@ -122,15 +123,25 @@ class Found(NamedTuple):
         return [lap for block in self.blocks for lap in block]
 
 
-def of_size(workers: int, connections: int, blocks: int) -> dict[str, Found]:
-    """What was found, by server."""
+def of_size(workers: int, connections: int, blocks: int, starts: int) -> dict[str, Found]:
+    """What was found, by server, in some starts of all three."""
+    parts = [of_start(workers, connections, blocks) for _ in range(starts)]
+    return {
+        name: Found([block for part in parts for block in part[name].blocks], sum(part[name].cpu for part in parts))
+        for name in SERVERS
+    }
+
+
+def of_start(workers: int, connections: int, blocks: int) -> dict[str, Found]:
+    """The same in one."""
     with work_folder() as work, ExitStack() as running:
         attach = None
         if workers > 1:
             asynctrack.configure(spool_dir=str(work / "spool"))
             attach = running.enter_context(asynctrack.start_run(tracking_uri=str(work / "mlruns"))).run_id
         places = {
-            name: running.enter_context(server(work, workers, attach, counted=name == "counted")) for name in SERVERS
+            name: running.enter_context(server(work, workers, attach, counted=name == "counted"))
+            for name in random.sample(SERVERS, len(SERVERS))
         }
 
         def once(port: int, length: float) -> list[int]:
@@ -157,7 +168,7 @@ def measure(options: Options) -> Report:
     table = Table("Requests", columns)
     ratios = Table("Of the plain server's", ["workers", "server", "p50", "p99", "CPU", "p50, median of rounds", "p99"])
     for workers, connections in SIZES:
-        found = of_size(workers, connections, 4 if options.quick else BLOCKS)
+        found = of_size(workers, connections, *((4, 1) if options.quick else (BLOCKS, STARTS)))
         tails = {name: Tails.of(each.laps) for name, each in found.items()}
         each_cpu = {name: each.cpu / len(each.laps) * 1e6 for name, each in found.items()}
         for name, each in found.items():
