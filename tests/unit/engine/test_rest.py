@@ -14,6 +14,7 @@ import pytest
 import asynctrack
 from asynctrack.errors import RunEndedError
 from asynctrack.runs.active import attached_run
+from asynctrack.runs.faces import AttachedRun
 from asynctrack.runs.log import RunLog
 from asynctrack.tracking import get_service
 from tests.fault.programs import run as run_program
@@ -95,12 +96,18 @@ def test_it_comes_again_with_whatever_is_logged_next(rests_at_once: None, tmp_pa
     assert [path.read_text() for path in (tmp_path / "mlruns").glob("*/*/artifacts/a.txt")] == ["text"]
 
 
-def test_whoever_leaves_while_it_rests_needs_no_spool(
-    rests_at_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def resting_run(tmp_path: Path) -> AttachedRun:
+    """One with a point, and no spool."""
     run = asynctrack.attach(a_run(tmp_path / "mlruns"), str(tmp_path / "mlruns"))
     run.log_metric("loss", 0.0, 0)
     until(lambda: not spools(tmp_path), "the run rests")
+    return run
+
+
+def test_whoever_leaves_while_it_rests_needs_no_spool(
+    rests_at_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = resting_run(tmp_path)
     monkeypatch.setattr("asynctrack.engine.own._LEAST", 1e9)
     run.detach()
     assert spools(tmp_path) == []
@@ -112,9 +119,7 @@ def test_a_spool_that_came_again_goes_as_soon_as_it_is_left(
     rests_at_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others are kept for a moment, for the runs that may follow."""
-    run = asynctrack.attach(a_run(tmp_path / "mlruns"), str(tmp_path / "mlruns"))
-    run.log_metric("loss", 0.0, 0)
-    until(lambda: not spools(tmp_path), "the run rests")
+    run = resting_run(tmp_path)
     monkeypatch.setattr("asynctrack.engine.own._LEAST", 1e9)
     monkeypatch.setattr("asynctrack.engine.own._RESTS_AFTER", 1e9)
     run.log_metric("loss", 0.0, 1)
