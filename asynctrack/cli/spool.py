@@ -106,8 +106,17 @@ def rejected(spools: Spools = None, folder: Dir = None, fields: Fields = None) -
 
 @app.command(cls=taking(*_RETRIED))
 @typed
-def retry(spools: Spools = None, folder: Dir = None, to: To = None, fields: Fields = None) -> None:
+def retry(
+    spools: Spools = None,
+    folder: Dir = None,
+    to: To = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="Put tags and artifacts in the place of others.")] = False,
+    fields: Fields = None,
+) -> None:
     """Deliver refused events again, after the cause of the refusal is mended.
+
+    A tag or an artifact in whose place the store has another one, which may
+    be newer, is not delivered but named, unless you say --overwrite.
 
     Exit status: 0 if all were accepted, 1 if some were refused again or could
     not be tried, 3 if a name is not that of a spool.
@@ -120,7 +129,7 @@ def retry(spools: Spools = None, folder: Dir = None, to: To = None, fields: Fiel
         # Offline mode is meant for programs that log. Events refused again are kept beside the old spool.
         configure(mode="online", shipper="thread", spool_dir=os.path.dirname(path))
         try:
-            found = retry_rejected(path, to=to)
+            found = retry_rejected(path, to=to, overwrite=overwrite)
         except (AsynctrackError, OSError) as error:
             problems.append(f"{path}: {error}")
             continue

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from asynctrack.artifacts.snapshot import remove_snapshots
+from asynctrack.current import store_for
 from asynctrack.errors import AsynctrackError, DeliveryError, InvalidInputError
 from asynctrack.journal.locks import locked_file
 from asynctrack.journal.owner import read_owner
 from asynctrack.journal.survey import RejectedEvent, read_lines
+from asynctrack.recovery.standing import snapshot_of, standing
 from asynctrack.runs.active import attached_run, begun_run, detach
 from asynctrack.runs.log import RunLog
 from asynctrack.runs.waiting import raise_refused, timed_out, wait_blocking
 from asynctrack.stores.base import RunSpec
+from asynctrack.stores.io import drive
 
 __all__ = ["Retried", "drop_rejected", "retry_rejected"]
 
@@ -33,15 +36,17 @@ class Retried(NamedTuple):
     problems: list[str]
 
 
-def retry_rejected(path: str, *, to: str | None = None, timeout: float = 60.0) -> Retried:
+def retry_rejected(path: str, *, to: str | None = None, timeout: float = 60.0, overwrite: bool = False) -> Retried:
     """Log the refused events of the spool ``path`` again, to its store or to
     the store ``to``, and wait for delivery.
 
     Events that the store refuses again are kept in a spool of this process.
-    Events that cannot be logged stay in ``path``. Raises InvalidInputError if
-    ``path`` is not a spool. Raises FlushTimeoutError if the store does not
-    answer within ``timeout`` seconds: nothing is deleted then, and another try
-    stores no event twice.
+    Events that cannot be logged stay in ``path``, and so do tags and artifacts
+    in whose place the store has others, which may be newer; unless they are to
+    ``overwrite`` these. Raises InvalidInputError if ``path`` is not a spool.
+    Raises UnavailableError if the store is away, and FlushTimeoutError if it
+    does not answer within ``timeout`` seconds: nothing is deleted then, and
+    another try stores no event twice.
     """
     owner = read_owner(path)
     if owner is None:
@@ -54,7 +59,7 @@ def retry_rejected(path: str, *, to: str | None = None, timeout: float = 60.0) -
     logged: set[bytes] = set()
     try:
         for run_id, lines in runs.items():
-            retried, again = _retry_run(run_id, to or owner.store, lines, timeout)
+            retried, again = _retry_run(run_id, to or owner.store, lines, timeout, overwrite)
             logged |= again
             accepted += retried.accepted
             problems += retried.problems
@@ -69,31 +74,33 @@ def retry_rejected(path: str, *, to: str | None = None, timeout: float = 60.0) -
 
 
 def _retry_run(
-    run_id: str, store: str, lines: dict[bytes, RejectedEvent], timeout: float
+    run_id: str, store: str, lines: dict[bytes, RejectedEvent], timeout: float, overwrite: bool
 ) -> tuple[Retried, set[bytes]]:
     """Log the refused events of one run again. Returns the result, and the lines that were logged."""
-    specs = [event.spec for event in lines.values() if event.spec is not None]
-    # With a spec, the events were refused because the run could not be created. It is created now and ended below.
     try:
-        log = attached_run(run_id, store) if not specs else begun_run(RunSpec(**specs[-1]), store)
+        spec = _spec_of(lines.values())
     except TypeError:  # damaged, or of a later version
         return Retried(0, [f"run {run_id}: what it was to be created with cannot be read. Its events stay."]), set()
+    found = drive(standing(store_for(store), run_id, spec, lines))
+    others = {} if overwrite else found.others
+    # With a spec, the events were refused because the run could not be created. It is created now and ended below.
+    log = attached_run(run_id, store) if spec is None else begun_run(spec, store)
     state = log._state
     before = log.stats().rejected
     logged, problems = set(), []
     for line, event in lines.items():
+        if line in others:
+            problems.append(
+                f"run {run_id}: {others[line]}; it may be newer. Ours stays in {event.spool} (--overwrite)."
+            )
+            continue
         try:
             _log_again(log, event)
             logged.add(line)
         except AsynctrackError as error:
             problems.append(f"{error}. It stays in {event.spool}.")
-    ends = [event for event in lines.values() if event.kind == "end"]
-    if ends:
-        detach(state, ends[-1].key, int(ends[-1].value))
-    elif specs:
-        detach(state, "KILLED", max(event.refused_at for event in lines.values()))  # how it ended is not known
-    else:
-        detach(state)
+    status, end_time = _end_of(spec, list(lines.values()))
+    detach(state, *((status, end_time) if end_time > found.ended else ()))
     receipt = state.engine.flush(state.number)
     if not wait_blocking(state, receipt, timeout):
         state.engine.gave_up = True
@@ -107,6 +114,23 @@ def _retry_run(
     return Retried(max(accepted, 0), problems), logged
 
 
+def _spec_of(events: Iterable[RejectedEvent]) -> RunSpec | None:
+    """What the run was to be created with, if that was refused. Raises TypeError for what can be none."""
+    specs = [RunSpec(**event.spec) for event in events if event.spec is not None]
+    if not all(isinstance(spec.tags, dict) for spec in specs):
+        raise TypeError("tags are a dict")
+    return specs[-1] if specs else None
+
+
+def _end_of(spec: RunSpec | None, events: Sequence[RejectedEvent]) -> tuple[str, int]:
+    """The status and end time, in ms since the epoch, that the run is to be given; 0: none."""
+    for event in reversed(events):
+        if event.kind == "end":
+            return event.key, int(event.value)
+    # How a run ended that could not be created is not known without that.
+    return ("", 0) if spec is None else ("KILLED", max(event.refused_at for event in events))
+
+
 def _log_again(log: RunLog, event: RejectedEvent) -> None:
     if event.kind == "metric":
         metric: Any = event.on or event.key
@@ -118,8 +142,7 @@ def _log_again(log: RunLog, event: RejectedEvent) -> None:
     elif event.kind == "input":
         log._state.frame("inputs", {event.key: event.value})
     elif event.kind == "artifact":
-        # The spool may have been moved since: the recorded path is not used, only its last part.
-        log._log_path(os.path.join(event.spool, "artifacts", os.path.basename(event.value)), event.key, "copy")
+        log._log_path(snapshot_of(event), event.key, "copy")
 
 
 # ── delete

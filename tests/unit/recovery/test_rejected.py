@@ -158,7 +158,7 @@ def test_refused_events_of_many_runs_are_not_written_again_after_each_run(
         left.append(len(list(read_rejected([path]))))
         return dropped
 
-    def one(run_id: str, store: str, lines: dict[bytes, object], timeout: float) -> tuple[Retried, set[bytes]]:
+    def one(run_id: str, store: str, lines: dict[bytes, object], *rest: object) -> tuple[Retried, set[bytes]]:
         if run_id == "190":
             raise KeyboardInterrupt
         return Retried(len(lines), []), set(lines)
@@ -187,6 +187,67 @@ def test_what_is_refused_again_is_kept_again(refused: tuple[Path, str], tmp_path
     assert kept.read_bytes() == b"weights"
 
 
+def test_what_was_set_since_is_not_replaced_but_said(refused: tuple[Path, str], tmp_path: Path) -> None:
+    """By another program, which knows nothing of what was refused here. Only who says so overwrites it."""
+    spool, run_id = refused
+    mend(tmp_path, run_id)
+    run = asynctrack.start_run(run_id=run_id)
+    run.set_tag("t", "newer")
+    run.log_text("retrained", "model/weights.bin")
+    run.terminate("FAILED")
+    asynctrack.shutdown()
+    found = retry_rejected(str(spool))
+    assert found.accepted == 4
+    assert f"run {run_id}: tag 't' is 'newer' there, and not '2'" in " ".join(found.problems)
+    assert "artifact 'model/weights.bin' is another one there" in " ".join(found.problems)
+    stored, weights = asynctrack.get_run(run_id), folder(tmp_path, run_id) / "artifacts/model/weights.bin"
+    assert (stored.data.tags["t"], stored.info.status, weights.read_text()) == ("newer", "FAILED", "retrained")
+    assert sorted(event.kind for event in read_rejected([str(spool)])) == ["artifact", "tag"]
+    assert retry_rejected(str(spool), overwrite=True) == Retried(2, [])
+    assert (asynctrack.get_run(run_id).data.tags["t"], weights.read_text()) == ("2", "weights")
+    assert not spool.exists()
+
+
+def test_what_an_earlier_try_has_stored_is_no_obstacle(refused: tuple[Path, str], tmp_path: Path) -> None:
+    """One that was killed before it deleted what it had delivered."""
+    spool, run_id = refused
+    mend(tmp_path, run_id)
+    shutil.copytree(spool, tmp_path / "again" / spool.name)
+    assert retry_rejected(str(spool)) == Retried(6, [])
+    assert retry_rejected(str(tmp_path / "again" / spool.name)) == Retried(6, [])
+    assert len(only_run(tmp_path / "mlruns").metrics["taken"]) == 3
+
+
+def test_of_several_refused_values_of_a_tag_the_last_one_stays(refused: tuple[Path, str], tmp_path: Path) -> None:
+    spool, run_id = refused
+    mend(tmp_path, run_id)
+    (line,) = (line for line in read_lines(str(spool)) if b'"tag"' in line)
+    later = {**json.loads(line), "value": "3"}
+    with open(spool / "rejected.jsonl", "ab") as file:
+        file.write(json.dumps(later).encode() + b"\n")
+    for _ in range(2):
+        copy = tmp_path / "again" / spool.name
+        shutil.copytree(spool, copy, dirs_exist_ok=True)
+        assert retry_rejected(str(copy)) == Retried(7, [])
+        assert asynctrack.get_run(run_id).data.tags["t"] == "3"
+
+
+def test_an_end_that_was_refused_does_not_undo_a_later_one(tmp_path: Path) -> None:
+    with asynctrack.start_run() as run:
+        pass
+    spool = Spool.create(str(tmp_path / "spools"), run.tracking_uri)
+    line = {"run_id": run.run_id, "kind": "end", "key": "FAILED", "reason": "why", "refused_at": 1}
+    spool.reject([{**line, "value": 1_000}])
+    assert retry_rejected(str(spool.path)) == Retried(1, [])
+    assert asynctrack.get_run(run.run_id).info.status == "FINISHED"
+    later = 4_000_000_000_000
+    spool.reject([{**line, "value": later}])
+    assert retry_rejected(str(spool.path)) == Retried(1, [])
+    info = asynctrack.get_run(run.run_id).info
+    assert (info.status, info.end_time) == ("FAILED", later)
+    spool.remove()
+
+
 def test_what_cannot_even_be_logged_stays_where_it_was(refused: tuple[Path, str], tmp_path: Path) -> None:
     """Here an artifact whose snapshot is gone."""
     spool, run_id = refused
@@ -205,9 +266,20 @@ def test_a_store_that_does_not_answer_leaves_everything_as_it_was(refused: tuple
     spool, _ = refused
     asynctrack.configure(close_timeout=0.5)
     (tmp_path / "disk").write_text("a file where a folder should be")
-    with pytest.raises(asynctrack.FlushTimeoutError):
-        retry_rejected(str(spool), to=str(tmp_path / "disk" / "mlruns"), timeout=0.3)
+    away = str(tmp_path / "disk" / "mlruns")
+    with pytest.raises(asynctrack.UnavailableError):
+        retry_rejected(str(spool), to=away, timeout=0.3)
     assert len(list(read_rejected([str(spool)]))) == 6
+    only_points(spool)
+    with pytest.raises(asynctrack.FlushTimeoutError):
+        retry_rejected(str(spool), to=away, timeout=0.3)
+    assert len(list(read_rejected([str(spool)]))) == 3
+
+
+def only_points(spool: Path) -> None:
+    """Leave the refused points, of whose place nothing needs to be known."""
+    lines = (spool / "rejected.jsonl").read_text().splitlines(keepends=True)
+    (spool / "rejected.jsonl").write_text("".join(line for line in lines if '"kind": "metric"' in line))
 
 
 def test_dropping_takes_the_artifacts_and_the_folder_along(refused: tuple[Path, str]) -> None:
