@@ -47,6 +47,8 @@ def create_run(tree: Tree, spec: RunSpec, durable: bool) -> RunInfo:
                 raise
             logger.warning("%s is empty, as after a power cut: written anew", os.path.join(existing, layout.META))
             return _make(tree, spec, _experiment_of(tree, existing), existing, durable)
+    if tree.is_elsewhere(spec.uid):
+        raise tree.gone(tree.root)  # a restarted rank has found its run: it must not make another one meanwhile
     ensure_root(tree)
     experiment = _experiment(tree, spec)
     run_dir = os.path.join(tree.written_experiment_dir(experiment.experiment_id), spec.uid)

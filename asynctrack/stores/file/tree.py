@@ -234,9 +234,14 @@ class Tree:
         """The directory of a run that was created here. Raises `UnavailableError` where the whole store is gone, or
         another one stands in its place, which may pass, and `NotFoundError`."""
         found = self.find_run(run_id)
-        if found is None and (self.is_gone() or self._identity() != self._found_in.get(run_id, self._identity())):
+        if found is None and (self.is_gone() or self.is_elsewhere(run_id)):
             raise self.gone(self.root)
         return found or self.run_dir(run_id)
+
+    def is_elsewhere(self, run_id: str) -> bool:
+        """Whether a run that is not found was here before, in a store that is gone, or in whose place another one
+        stands. Raises OSError."""
+        return run_id in self._found_in and (self.is_gone() or self._identity() != self._found_in[run_id])
 
     def _identity(self) -> tuple[int, int]:
         about = os.stat(self.root)

@@ -79,6 +79,28 @@ def test_a_store_that_goes_away_while_a_run_is_being_ended_refuses_nothing(
     assert drive(store.get_run_info(UID)).status == "FINISHED"
 
 
+@pytest.mark.parametrize("another", [False, True], ids=["nothing", "another store"])
+def test_a_run_that_was_found_is_not_made_anew_where_its_store_has_gone(
+    store: FileStore, root: pathlib.Path, *, another: bool
+) -> None:
+    """A rank that is started again finds its run. When the store went before the rank had a place in it, it made a new
+    store with a second run of that id."""
+    rank = FileStore(root, InlineIO())
+    drive(rank.create_run(SPEC))
+    root.rename(root.with_name("away"))
+    if another:
+        drive(FileStore(root, InlineIO()).create_run(RunSpec(uid="b" * 32, start_time=1)))
+    with pytest.raises(UnavailableError) as raised:
+        drive(rank.create_run(SPEC))
+    assert raised.value.retryable
+    assert not (root / "0" / UID).exists()
+    assert root.exists() == another
+    if another:
+        root.rename(root.with_name("another"))
+    root.with_name("away").rename(root)
+    assert drive(rank.create_run(SPEC)).run_name == "r"
+
+
 def test_a_run_that_could_not_be_read_again_is_not_created(store: FileStore, root: pathlib.Path) -> None:
     with pytest.raises(RefusedError, match="start_time"):
         drive(store.create_run(RunSpec(uid="a" * 32, start_time=10**30)))
