@@ -58,9 +58,12 @@ async def look_for(store: AbstractStore, source: Source, lane: Lane, error: NotF
 
     Else what to make of the ``error``: that it is to be waited for, or itself where there is nothing to wait for.
     """
+    if await store.is_gone():
+        return UnavailableError(f"{store.uri} is empty or gone. Nothing is lost: it is tried again")
     name = lane.spec.run_id
     if name is None:
-        return error  # this very spool has created it, so that it was there before
+        # This very spool has created it, so that it was there before; and so it is if the store has just come back.
+        return error if await _info(store, lane.run_id or lane.name) is None else None
     if store.chooses_run_ids and lane.run_id == name:
         info = await find_by_uid(store, name)
         if info is not None:
@@ -85,13 +88,17 @@ async def _is_there_by_now(store: AbstractStore, lane: Lane, name: str) -> bool:
     if store.chooses_run_ids and lane.run_id == name:
         info = await find_by_uid(store, name)
     else:
-        try:
-            info = await store.get_run_info(lane.name)
-        except NotFoundError:
-            info = None
+        info = await _info(store, lane.name)
     if info is not None:
         lane.run_id = info.run_id
     return info is not None
+
+
+async def _info(store: AbstractStore, run_id: str) -> RunInfo | None:
+    try:
+        return await store.get_run_info(run_id)
+    except NotFoundError:
+        return None
 
 
 async def find_by_uid(store: AbstractStore, uid: str) -> RunInfo | None:

@@ -240,7 +240,11 @@ def sqlite_lab(folder: Path, path: str = "mlflow.db") -> Lab:
 
     tables = Tables(f"sqlite:///{database}")
     environment = {"MLFLOW_TRACKING_URI": tables.backend, "LOG_AND_REST": "1000"}
-    return Lab(folder, environment, lambda: read_tables(tables, "Default"), database.parent / "mlruns", out_of_order)
+
+    def read() -> dict[str, StoredRun]:
+        return read_tables(tables, "Default") if database.exists() and database.stat().st_size else {}
+
+    return Lab(folder, environment, read, database.parent / "mlruns", out_of_order)
 
 
 def postgres_lab(folder: Path, cluster: Postgres, experiment: str, stack: ExitStack, uri: str | None = None) -> Lab:

@@ -48,6 +48,26 @@ class DamagedError(UnavailableError):
         self.incomplete = blank and settled
 
 
+class _Damages:
+    """Files that could not be read: as what, and since when (by `monotonic`)."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[_Stamp, float]] = {}
+
+    def error(self, path: str, about: os.stat_result, problem: ValueError) -> DamagedError:
+        """What to raise for a file that could not be read once more."""
+        # Not by the file's age alone, which the clock of another machine tells: a run's events may be refused for it.
+        stamp, now = _stamp(about), monotonic()
+        known = self._known.get(path)
+        if known is None or known[0] != stamp:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            known = self._known[path] = stamp, now
+        settled = now - known[1] > _SETTLED / 1e9
+        message = f"{path} cannot be read: {problem}; mend or remove it"
+        return DamagedError(message, settled=settled, blank=isinstance(problem, _BlankError))
+
+
 class Tree:
     """One store's directory."""
 
@@ -65,8 +85,7 @@ class Tree:
         self._told_of_colon = False
         #: what is known of the runs of each experiment, by its folder
         self.books: dict[str, Book] = {}
-        #: files that could not be read: as what, and since when (by `monotonic`)
-        self._damaged: dict[str, tuple[_Stamp, float]] = {}
+        self._damages = _Damages()
 
     # ── meta.yaml
 
@@ -85,21 +104,9 @@ class Tree:
             except ValueError as error:
                 # MLflow truncates and rewrites the file in place: what is torn now may be whole in a moment.
                 if pause is None or _age(about) > _SETTLED:
-                    raise self._damaged_file(path, about, error) from error
+                    raise self._damages.error(path, about, error) from error
                 time.sleep(pause)
         raise AssertionError("unreachable")
-
-    def _damaged_file(self, path: str, about: os.stat_result, problem: ValueError) -> DamagedError:
-        # Not by the file's age alone, which the clock of another machine tells: a run's events may be refused for it.
-        stamp, now = _stamp(about), monotonic()
-        known = self._damaged.get(path)
-        if known is None or known[0] != stamp:
-            if len(self._damaged) >= _REMEMBERED:
-                self._damaged.clear()
-            known = self._damaged[path] = stamp, now
-        settled = now - known[1] > _SETTLED / 1e9
-        message = f"{path} cannot be read: {problem}; mend or remove it"
-        return DamagedError(message, settled=settled, blank=isinstance(problem, _BlankError))
 
     def _load(self, path: str, about: os.stat_result) -> dict[str, Any]:
         stamp = _stamp(about)
@@ -280,7 +287,7 @@ class Tree:
         try:
             return meta.run_from_meta(found, run_id, os.path.basename(experiment_dir))
         except ValueError as error:
-            raise self._damaged_file(path, os.stat(path), error) from error
+            raise self._damages.error(path, os.stat(path), error) from error
 
     def runs(self, experiment_dir: str) -> Iterator[tuple[str, RunInfo]]:
         """(directory, info) of every readable run; the others are skipped with a warning."""

@@ -10,9 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from asynctrack.constants import PARENT_RUN_TAG, UID_TAG
+from asynctrack.constants import MEMBER_TAG, PARENT_RUN_TAG, UID_TAG
 from asynctrack.delivery import missing as module
 from asynctrack.delivery.lane import Lane
+from asynctrack.delivery.members import Standing
 from asynctrack.delivery.pump import Pump
 from asynctrack.delivery.source import Source
 from asynctrack.entities import RunInfo
@@ -20,8 +21,9 @@ from asynctrack.errors import NotFoundError
 from asynctrack.journal.spool import Spool
 from asynctrack.journal.writer import Journal
 from asynctrack.settings import Settings
-from asynctrack.stores.base import RunSpec
-from asynctrack.stores.io import drive
+from asynctrack.stores.base import AbstractStore, RunSpec
+from asynctrack.stores.file import FileStore
+from asynctrack.stores.io import InlineIO, drive
 from asynctrack.stores.memory import MemoryStore
 from tests.journals import die, journal_in, uid
 
@@ -45,7 +47,7 @@ class Server(MemoryStore):
 class Home:
     """A folder of spools that programs have left, and who delivers them."""
 
-    def __init__(self, folder: Path, store: MemoryStore) -> None:
+    def __init__(self, folder: Path, store: AbstractStore) -> None:
         self.folder = folder
         self.store = store
         self.pump = Pump(store, Settings())
@@ -118,6 +120,42 @@ def test_events_wait_for_a_start_that_lies_in_another_spool(home: Home, attached
     home.deliver()
     assert home.points(id_of(home, 1)) == {1.0, 2.0}
     assert home.pump.sources == []
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["gone", "back by now"])
+def test_a_rank_s_end_is_not_refused_where_its_store_was_away_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, back: bool
+) -> None:
+    """A rank's end asks for the tags of the run first."""
+    root, away = tmp_path / "mlruns", tmp_path / "away"
+    home = Home(tmp_path, FileStore(root, InlineIO()))
+    tag = str(Standing("RUNNING", 0, 1, 1, 0, creates=True))
+    left = home.left("rank", run=1, ends=True, start_time=1, tags={f"{MEMBER_TAG}0": tag})
+    really_read, asked = FileStore.get_tags, 0
+
+    async def read(self: FileStore, run_id: str) -> dict[str, str]:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            return await really_read(self, run_id)
+        root.rename(away)
+        try:
+            return await really_read(self, run_id)
+        finally:
+            if back:
+                away.rename(root)
+
+    monkeypatch.setattr(FileStore, "get_tags", read)
+    source = home.take(left)
+    home.deliver()
+    assert not (left / "rejected.jsonl").exists()
+    if not back:
+        away.rename(root)
+        home.deliver()
+    assert asked > 1
+    assert source.rejected == 0
+    assert drive(home.store.get_run_info(uid(1))).status == "FINISHED"
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("attached", [True, False])
