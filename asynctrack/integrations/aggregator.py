@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Aggregator"]
 
-#: seconds between two looks at what has come, so that no pile of values has to be worked off at once
-_TICK = 0.25
+#: seconds between two looks at what has come. Each look holds up what the program does at that moment, so they are
+#: rare; but no pile of values is to be worked off at once
+_TICK = 1.0
 _MERGES = ("sum", "mean", "max", "min")
 _WORKERS = ("each", "merged")
 
@@ -91,13 +92,16 @@ class Aggregator:
 
     # ── for whoever counts
 
-    def observe(self, name: str, value: SupportsFloat) -> None:
+    def observe(self, name: str, value: SupportsFloat, total: str | None = None) -> None:
         """Take in one value of a distribution, a latency in ms say. Logged are
         ``name/count``, ``/rate`` (per second), ``/mean``, ``/p50``, ``/p90``,
-        ``/p99``, ``/max``."""
+        ``/p99``, ``/max``; and as ``total`` the same of all names that were
+        first observed with it."""
         try:
             self._observed[name].append(value)
         except (KeyError, TypeError):  # TypeError: no name at all
+            if total is not None:
+                self._book.totals[text_of("name", name)] = text_of("total", total)
             self._queue(self._observed, name).append(value)
 
     def count(self, name: str, amount: SupportsFloat = 1) -> None:
@@ -188,7 +192,7 @@ class Aggregator:
     def _work(self) -> None:
         book = self._book
         book.safely(book.meet)
-        while not self._wake.wait(min(_TICK, self._every / 4)):
+        while not self._wake.wait(min(_TICK, self._every / 4, book.left())):
             book.safely(book.look)
         book.safely(book.end)
 

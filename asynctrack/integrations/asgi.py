@@ -29,6 +29,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 #: different routes, methods and kinds of answer; whatever comes beyond counts as "other"
 _MOST_NAMES = 500
 _OTHER = "http/other", None
+_ALL = "http/all"
 
 
 class MetricsMiddleware:
@@ -120,9 +121,7 @@ class MetricsMiddleware:
             route = scope.get("route") or scope.get("endpoint")
             key = (scope["method"], id(route), status // 100)
             named = self._names.get(key) or self._name(scope, key, route)
-            observe = self._aggregator.observe
-            observe(named[0], latency)
-            observe("http/all", latency)
+            self._aggregator.observe(named[0], latency, _ALL)
             if self._every_request and self._aggregator.run is not None:
                 self._aggregator.run.log_metric("http/latency_ms", latency)
         except Exception as error:

@@ -25,17 +25,21 @@ logger = logging.getLogger("asynctrack")
 
 #: seconds after a window's end, at most, in which the other workers hand theirs over
 _GRACE = 2.0
+_LEAST_PAUSE = 0.02
+_FLOATS = {float}
 
 
 class Book:
     """The windows of one process. ``observed`` and ``counted``: by name, the values that nobody has looked at yet; any
-    thread puts them there. ``gauges``: by name, what to call, and how it is merged. All else is the thread's."""
+    thread puts them there. ``totals``: by the name of a part, the name of the whole. ``gauges``: by name, what to call,
+    and how it is merged. All else is the thread's."""
 
     def __init__(
         self, every: float, quantiles: Sequence[float], prefix: str, sharing: Literal["each", "merged"] | None
     ) -> None:
         self.observed: dict[str, deque[SupportsFloat]] = {}
         self.counted: dict[str, deque[SupportsFloat]] = {}
+        self.totals: dict[str, str] = {}
         self.gauges: dict[str, tuple[Callable[[], SupportsFloat], GaugeMerge]] = {}
         self._every, self._quantiles, self._prefix, self._sharing = every, quantiles, prefix, sharing
         self._run: RunLog | None = None
@@ -61,6 +65,10 @@ class Book:
         if self._workers is not None:
             self._workers.forget()
             self._workers = None
+
+    def left(self) -> float:
+        """Seconds until the window is over; a little more where that is at once, for a clock may stand still."""
+        return max(self._every - time.time() % self._every, _LEAST_PAUSE)
 
     def look(self) -> None:
         """Take in what has come; log the window that is over."""
@@ -90,11 +98,14 @@ class Book:
 
     def _numbers(self, name: str, queue: deque[SupportsFloat]) -> list[float]:
         """What is in a queue now; other threads go on to put values into it."""
+        take = queue.popleft
+        values = [take() for _ in range(len(queue))]
+        if {*map(type, values)} == _FLOATS:
+            return values  # type: ignore[return-value]  # as it nearly always is; the rest takes three times as long
         found = []
-        for _ in range(len(queue)):
-            value = queue.popleft()
+        for value in values:
             try:
-                found.append(value if type(value) is float else to_float(name, value))
+                found.append(to_float(name, value))
             except InvalidInputError as error:
                 self._tell(name, "left out: %s", error)
         return found
@@ -106,6 +117,7 @@ class Book:
     def _close_window(self) -> None:
         window, begun = self._window, self._begun
         self._begin_window()
+        window.add_up(self.totals)
         for name, (function, how) in list(self.gauges.items()):
             try:
                 window.gauge(name, how, to_float(name, function()))

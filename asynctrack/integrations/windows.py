@@ -111,6 +111,13 @@ class Window:
         self.series[name].add(values)
         self.count(name, self.series[name].count - before)
 
+    def add_up(self, totals: Mapping[str, str]) -> None:
+        """Take in, as one more series, what the parts of each whole have taken in; by the part's name."""
+        for name, total in list(totals.items()):
+            if name in self.series:
+                self.series.setdefault(total, Series()).merge(self.series[name])
+                self.count(total, self.series[name].count)
+
     def gauge(self, name: str, how: GaugeMerge, value: float) -> None:
         """Take in what a gauge shows."""
         self.gauges[name] = how, value, 1

@@ -21,6 +21,7 @@ import pytest
 import asynctrack
 from asynctrack.errors import AsynctrackError, InvalidInputError, NoActiveRunError
 from asynctrack.integrations.aggregator import Aggregator
+from asynctrack.integrations.book import Book
 from asynctrack.integrations.windows import Window
 from asynctrack.integrations.workers import Workers
 from asynctrack.runs.active import states_of_process
@@ -59,6 +60,47 @@ def test_a_window_as_metrics() -> None:
     assert entries["ms/mean"] == pytest.approx(values.mean())
     assert entries["ms/p50"] == pytest.approx(np.quantile(values, 0.5), rel=0.02)
     assert entries["ms/p99"] == pytest.approx(np.quantile(values, 0.99), rel=0.03)
+
+
+def test_a_total_says_what_one_series_of_all_values_would() -> None:
+    chance = np.random.default_rng(7)
+    window, everything = Window(7), []
+    for name in ("a", "b", "c"):
+        values = chance.lognormal(size=5_000).tolist()
+        everything += values
+        window.observe(name, values)
+    window.observe("alone", [1e9])
+    window.add_up({"a": "all", "b": "all", "c": "all", "not observed": "all"})
+    window.close(10.0)
+    entries = window.entries([0.5, 0.99])
+    assert (entries["all/count"], entries["all/rate"]) == (15_000, 1_500)
+    assert entries["all/max"] == max(everything)
+    assert entries["all/mean"] == pytest.approx(np.mean(everything))
+    for name, quantile in (("all/p50", 0.5), ("all/p99", 0.99)):
+        assert entries[name] == pytest.approx(np.quantile(everything, quantile), rel=0.03)
+    assert entries["a/count"] == 5_000
+
+
+def test_values_are_observed_with_their_total(tmp_path: Path) -> None:
+    """Over windows and forks: a name stays a part of its total."""
+    with asynctrack.start_run() as run, Aggregator(run, every=0.1) as aggregator:
+        for step in range(2):
+            aggregator.observe("get", 1.0, "all")
+            aggregator.observe("put", 2.0, "all")
+            until(lambda: not any(aggregator._observed.values()))
+            time.sleep(0.15 * (1 - step))
+        with pytest.raises(InvalidInputError):
+            aggregator.observe("post", 1.0, 5)  # type: ignore[arg-type]
+    assert (total(tmp_path, "all/count"), total(tmp_path, "get/count")) == (4, 2)
+    assert not any(key.startswith("post") for key in only_run(tmp_path / "mlruns").metrics)
+
+
+def test_a_window_is_cut_where_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not with the next look that comes by itself. A clock that stands still costs no processor."""
+    book = Book(10.0, [0.5], "", None)
+    for now, left in ((17.5, 2.5), (20.0, 10.0), (29.9999, 0.02)):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        assert book.left() == pytest.approx(left)
 
 
 def test_merged_windows_say_what_one_window_of_all_values_would() -> None:
@@ -244,6 +286,7 @@ def test_what_a_killed_worker_has_left_is_merged(tmp_path: Path) -> None:
     logged: list[Window] = []
     program = f"""
 import os
+from asynctrack.integrations.book import Book
 from asynctrack.integrations.windows import Window
 from asynctrack.integrations.workers import Workers
 workers = Workers({folder!r})
