@@ -187,19 +187,19 @@ async def begin_part(store: AbstractStore, source: Source, lane: Lane, spec: Run
             "asynctrack: run %s, which has ended, is taken up again, as the job has the same id. Jobs that are to have "
             "runs of their own need different ids (docs/many-processes.md)", found.run_id,
         )  # fmt: skip
-    tags = start_tags(lane.spec) | await _placed(store, found.run_id, own)
+    tags = start_tags(lane.spec) | {
+        own[0]: str(_placed(standing, standings_in(await store.get_tags(found.run_id)).values()))
+    }
     name = spec.run_name if standing.creates or lane.spec.run_id else None
     spec = spec._replace(run_id=found.run_id, experiment_id=None, experiment_name=None, run_name=name, tags=tags)
     return await store.create_run(spec)
 
 
-async def _placed(store: AbstractStore, run_id: str, own: tuple[str, Standing]) -> dict[str, str]:
-    """The tag of a member that begins, which has to count beside those that have begun before: a launcher that begins
+def _placed(standing: Standing, there: Iterable[Standing]) -> Standing:
+    """The standing of a member. It has to count beside those ``there`` that have begun before: a launcher that begins
     the job anew counts its attempts from 0 again."""
-    key, standing = own
-    there = standings_in(await store.get_tags(run_id)).values()
     earlier = max((member.attempt for member in there if member.begun < standing.begun), default=0)
-    return {key: str(standing._replace(attempt=max(earlier, standing.attempt)))}
+    return standing._replace(attempt=max(earlier, standing.attempt))
 
 
 async def _find(store: AbstractStore, spec: RunSpec) -> RunInfo | None:
@@ -216,9 +216,12 @@ async def end_part(store: AbstractStore, run_id: str, spec: RunSpec, end: EndOfR
     own = _own(spec)
     assert own is not None
     key, standing = own
-    there = Standing.read((await store.get_tags(run_id)).get(key, ""))
+    tags = await store.get_tags(run_id)
+    there = Standing.read(tags.get(key, ""))
     if there is not None and there.begun == standing.begun:
-        standing = standing._replace(attempt=there.attempt)  # the same life: see `_placed`
+        standing = standing._replace(attempt=there.attempt)  # the same life
+    else:
+        standing = _placed(standing, standings_in(tags).values())  # one that was offline, or died before its begin was
     if there is not None and there.life > standing.life:
         return []  # it was started again, and that is what counts
     if there is None or there.life < standing.life or not (end.assumed and there.over):

@@ -7,6 +7,7 @@ with the store away for a while. What is there in the end is compared with a mod
 from __future__ import annotations
 
 import argparse
+import ctypes
 import itertools
 import json
 import mmap
@@ -176,6 +177,14 @@ def _random_life(
     )  # fmt: skip
 
 
+def exchange(one: Path, other: Path) -> None:
+    """Give each the other's name, at once. Raises OSError."""
+    exchanged, here = 2, -100
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(here, os.fsencode(one), here, os.fsencode(other), exchanged):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(one))
+
+
 class Schedule:
     """One of them, carried out in a folder."""
 
@@ -196,14 +205,14 @@ class Schedule:
         assert last.exitcode == 0, "sync has failed"
 
     def _take_away(self, after: float, long: float) -> None:
-        """The store, for a while."""
+        """The store, for a while. A file takes its place meanwhile: where nothing is, whoever begins makes a store."""
         time.sleep(after)
-        there = [self._lab.folder / name for name in ("mlruns", "mlflow.db") if (self._lab.folder / name).exists()]
-        if long and there and there[0].is_dir():  # an SQLite file that is moved away is another database afterwards
-            there[0].rename(self._lab.folder / "away")
+        store, away = self._lab.folder / "mlruns", self._lab.folder / "away"
+        if long and store.is_dir():  # an SQLite file that is moved away is another database afterwards
+            away.write_text("a file where the store should be")
+            exchange(store, away)
             time.sleep(long)
-            assert not there[0].exists(), "somebody has made a store where one was taken away"
-            (self._lab.folder / "away").rename(there[0])
+            exchange(store, away)
 
     def _run(self, lives: list[Life]) -> None:
         """All of one generation; over when the last has ended."""

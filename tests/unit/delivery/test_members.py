@@ -123,6 +123,20 @@ def test_an_end_that_was_delivered_before_a_crash_stays_what_it_was() -> None:
     assert state(store) == ("FINISHED", 5)
 
 
+def test_a_rank_that_was_offline_counts_beside_those_that_were_not() -> None:
+    """In a job that another launcher has begun anew, which counts its attempts from 0 again. An earlier one had got to
+    1; the rank's own begin was never told, as it was delivered after its end: the run stayed RUNNING."""
+    store = MemoryStore()
+    begin(store, spec_of(0, size=1))
+    begin(store, spec_of(0, begun=5, attempt=1, size=1))
+    drive(end_part(store, UID, spec_of(0, begun=5, attempt=1, size=1), EndOfRun("FAILED", 6)))
+    begin(store, spec_of(0, begun=10))
+    drive(end_part(store, UID, spec_of(0, begun=10), EndOfRun("FINISHED", 12)))
+    begin(store, spec_of(1, begun=11), adopted=True)
+    drive(end_part(store, UID, spec_of(1, begun=11), EndOfRun("FINISHED", 13)))
+    assert state(store) == ("FINISHED", 13)
+
+
 #: a rank, and what happens to it
 STEPS = st.lists(
     st.tuples(st.integers(0, 2), st.sampled_from(["begin", "FINISHED", "FAILED", "KILLED", "die", "found"])),
