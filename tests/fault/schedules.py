@@ -205,11 +205,12 @@ class Schedule:
         assert last.exitcode == 0, "sync has failed"
 
     def _take_away(self, after: float, long: float) -> None:
-        """The store, for a while. A file takes its place meanwhile: where nothing is, whoever begins makes a store."""
+        """The store, for a while. A link to itself, at which every call fails, takes its place meanwhile: where nothing
+        is, whoever begins makes a new store."""
         time.sleep(after)
         store, away = self._lab.folder / "mlruns", self._lab.folder / "away"
         if long and store.is_dir():  # an SQLite file that is moved away is another database afterwards
-            away.write_text("a file where the store should be")
+            away.symlink_to("mlruns")
             exchange(store, away)
             time.sleep(long)
             exchange(store, away)
