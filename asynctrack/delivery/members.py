@@ -218,10 +218,11 @@ async def end_part(store: AbstractStore, run_id: str, spec: RunSpec, end: EndOfR
     key, standing = own
     tags = await store.get_tags(run_id)
     there = Standing.read(tags.get(key, ""))
-    if there is not None and there.begun == standing.begun:
-        standing = standing._replace(attempt=there.attempt)  # the same life
+    told = there is not None and there.begun == standing.begun
+    if there is not None and told:
+        standing = standing._replace(attempt=there.attempt)
     else:
-        standing = _placed(standing, standings_in(tags).values())  # one that was offline, or died before its begin was
+        standing = _placed(standing, standings_in(tags).values())  # it was offline, or died before its begin was told
     if there is not None and there.life > standing.life:
         return []  # it was started again, and that is what counts
     if there is None or there.life < standing.life or not (end.assumed and there.over):
@@ -232,4 +233,6 @@ async def end_part(store: AbstractStore, run_id: str, spec: RunSpec, end: EndOfR
     decided = end_of(standings_in(await store.get_tags(run_id)))
     if decided is not None:
         await store.update_run(run_id, status=decided[0], end_time=decided[1])
+    elif not told and ((await store.get_run_info(run_id)).end_time or standing.begun) < standing.begun:
+        await store.create_run(RunSpec(spec.uid, run_id=run_id))  # it was begun anew after its end, and goes on
     return []

@@ -137,6 +137,19 @@ def test_a_rank_that_was_offline_counts_beside_those_that_were_not() -> None:
     assert state(store) == ("FINISHED", 13)
 
 
+def test_a_run_that_has_ended_goes_on_with_a_rank_that_was_offline() -> None:
+    """The others have yet to come; it kept the end of the attempt before."""
+    store = MemoryStore()
+    begin(store, spec_of(0, size=1))
+    drive(end_part(store, UID, spec_of(0, size=1), EndOfRun("FAILED", 6)))
+    begin(store, spec_of(0, attempt=1, begun=7), adopted=True)
+    drive(end_part(store, UID, spec_of(0, attempt=1, begun=7), EndOfRun("FINISHED", 9)))
+    assert state(store) == ("RUNNING", None)
+    begin(store, spec_of(1, attempt=1, begun=8), adopted=True)
+    drive(end_part(store, UID, spec_of(1, attempt=1, begun=8), EndOfRun("FINISHED", 10)))
+    assert state(store) == ("FINISHED", 10)
+
+
 #: a rank, and what happens to it
 STEPS = st.lists(
     st.tuples(st.integers(0, 2), st.sampled_from(["begin", "FINISHED", "FAILED", "KILLED", "die", "found"])),
