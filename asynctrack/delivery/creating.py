@@ -33,8 +33,8 @@ async def create_run(store: AbstractStore, source: Source, lane: Lane, work: Wor
         if source.adopted and lane.run_id is not None:
             there = await store.get_run_info(lane.run_id)
             if there.status not in _OPEN and (there.end_time or 0) > spec.start_time:
-                # Another program has taken it up and ended it since the one died that this is from: its word counts.
-                lane.superseded = True
+                # Another program has ended it since the one died that this is from: only a later word counts.
+                lane.superseded = there.end_time or 0
                 return there
     made_before = lane.attached or source.adopted or source.followed or work.attempts or not work.starts
     made_before = made_before or work.uncertain

@@ -24,7 +24,9 @@ async def end_run(store: AbstractStore, source: Source, lane: Lane, end: EndOfRu
     try:
         if is_member(lane.spec):
             return await end_part(store, run_id, lane.spec, end)
-        if not (lane.superseded or (end.assumed and not await _is_open(store, source, lane, run_id))):
+        if end.assumed and (lane.superseded or not await _is_open(store, source, lane, run_id)):
+            return []
+        if not lane.superseded or end.end_time > lane.superseded:
             await store.update_run(run_id, status=end.status, end_time=end.end_time)
     except StoreError as error:
         if error.retryable or isinstance(error, NotFoundError):

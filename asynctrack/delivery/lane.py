@@ -51,8 +51,9 @@ class Lane:
         self.info: RunInfo | None = None
         #: where its artifacts go, once somebody had to know
         self.artifact_uri: str | None = None
-        #: it was taken up again, in a spool whose program died, and somebody else has ended it since
-        self.superseded = False
+        #: it was taken up again, in a spool whose program died, and somebody else has ended it since: at which time, in
+        #: ms since the epoch; 0: nobody has
+        self.superseded = 0
         #: why the run could not be created, for good
         self.refused: StoreError | None = None
         #: why the user has to mend something before it can be created

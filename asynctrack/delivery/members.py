@@ -202,6 +202,14 @@ def _placed(standing: Standing, there: Iterable[Standing]) -> Standing:
     return standing._replace(attempt=max(earlier, standing.attempt))
 
 
+def _placed_late(standing: Standing, there: Iterable[Standing]) -> Standing:
+    """The same of one that was offline, or died before its begin was told: others have begun after it without knowing
+    of it. If they count fewer attempts, they are of a job that was begun anew, and its own attempts are history."""
+    later = [member.attempt for member in there if member.begun > standing.begun]
+    placed = _placed(standing, there)
+    return placed._replace(attempt=min([placed.attempt, *later]))
+
+
 async def _find(store: AbstractStore, spec: RunSpec) -> RunInfo | None:
     if store.chooses_run_ids and spec.run_id is None:
         return await store.find_run(spec)
@@ -222,7 +230,7 @@ async def end_part(store: AbstractStore, run_id: str, spec: RunSpec, end: EndOfR
     if there is not None and told:
         standing = standing._replace(attempt=there.attempt)
     else:
-        standing = _placed(standing, standings_in(tags).values())  # it was offline, or died before its begin was told
+        standing = _placed_late(standing, standings_in(tags).values())
     if there is not None and there.life > standing.life:
         return []  # it was started again, and that is what counts
     if there is None or there.life < standing.life or not (end.assumed and there.over):

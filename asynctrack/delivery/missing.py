@@ -35,6 +35,7 @@ __all__ = [
     "AwaitedRunError",
     "find_by_uid",
     "later_owner_of",
+    "living_owner_below",
     "look_for",
     "registered_runs",
     "start_waits_below",
@@ -58,12 +59,11 @@ async def look_for(store: AbstractStore, source: Source, lane: Lane, error: NotF
 
     Else what to make of the ``error``: that it is to be waited for, or itself where there is nothing to wait for.
     """
-    if await store.is_gone():
-        return UnavailableError(f"{store.uri} is empty or gone. Nothing is lost: it is tried again")
     name = lane.spec.run_id
     if name is None:
         # This very spool has created it, so that it was there before; and so it is if the store has just come back.
-        return error if await _info(store, lane.run_id or lane.name) is None else None
+        there = await _info(store, lane.run_id or lane.name)
+        return await _or_gone(store, error) if there is None else None
     if store.chooses_run_ids and lane.run_id == name:
         info = await find_by_uid(store, name)
         if info is not None:
@@ -79,6 +79,12 @@ async def look_for(store: AbstractStore, source: Source, lane: Lane, error: NotF
             f"{error}, and its start waits in no spool beside {source.spool.path}. If it does on another machine or in "
             "another folder, deliver that first"
         )
+    return await _or_gone(store, error)
+
+
+async def _or_gone(store: AbstractStore, error: NotFoundError) -> StoreError:
+    if await store.is_gone():
+        return UnavailableError(f"{store.uri} is empty or gone. Nothing is lost: it is tried again")
     return error
 
 
@@ -136,14 +142,24 @@ def later_owner_of(source: Source, names: set[str]) -> str | None:
     """The spool of a living program, beside that of ``source``, which has taken a run up again later, and ends it."""
 
     def takes_it_up(path: str, owner: Owner) -> bool:
-        if owner.created < source.spool.owner.created or owner.host != host_name() or not is_held(path)[0]:
-            return False
-        return any(not attached and spec.run_id in names for _, spec, attached in registered_runs(path))
+        return owner.created >= source.spool.owner.created and _has_taken_up(path, owner, names)
 
     try:
         return _beside(source, takes_it_up)
     except OSError:
         return None  # a neighbour that cannot be read holds no end up
+
+
+def living_owner_below(home: str, names: set[str]) -> str | None:
+    """The spool in the folder ``home`` of a living program which has taken a run up again, and ends it. Raises OSError
+    where that cannot be told now."""
+    return _first(home, None, lambda path, owner: _has_taken_up(path, owner, names))
+
+
+def _has_taken_up(path: str, owner: Owner, names: set[str]) -> bool:
+    if owner.host != host_name() or not is_held(path)[0]:
+        return False
+    return any(not attached and spec.run_id in names for _, spec, attached in registered_runs(path))
 
 
 def _beside(source: Source, wanted: Callable[[str, Owner], bool]) -> str | None:

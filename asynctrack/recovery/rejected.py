@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 from asynctrack.artifacts.snapshot import remove_snapshots
 from asynctrack.current import store_for
+from asynctrack.delivery.missing import living_owner_below
 from asynctrack.errors import AsynctrackError, DeliveryError, InvalidInputError
+from asynctrack.journal.homes import homes_in_use, spool_homes
 from asynctrack.journal.locks import locked_file
 from asynctrack.journal.owner import read_owner
 from asynctrack.journal.survey import RejectedEvent, read_lines
 from asynctrack.recovery.standing import snapshot_of, standing
 from asynctrack.runs.active import attached_run, begun_run, detach
 from asynctrack.runs.log import RunLog
+from asynctrack.runs.state import RunState
 from asynctrack.runs.waiting import raise_refused, timed_out, wait_blocking
 from asynctrack.stores.base import RunSpec
 from asynctrack.stores.io import drive
@@ -43,10 +46,10 @@ def retry_rejected(path: str, *, to: str | None = None, timeout: float = 60.0, o
     Events that the store refuses again are kept in a spool of this process.
     Events that cannot be logged stay in ``path``, and so do tags and artifacts
     in whose place the store has others, which may be newer; unless they are to
-    ``overwrite`` these. Raises InvalidInputError if ``path`` is not a spool.
-    Raises UnavailableError if the store is away, and FlushTimeoutError if it
-    does not answer within ``timeout`` seconds: nothing is deleted then, and
-    another try stores no event twice.
+    ``overwrite`` these. Raises InvalidInputError if ``path`` is not a spool,
+    and UnavailableError if the store is away: nothing is changed then. Raises
+    FlushTimeoutError if it does not answer within ``timeout`` seconds: what was
+    logged waits in a spool of this process, and is delivered by the next one.
     """
     owner = read_owner(path)
     if owner is None:
@@ -59,8 +62,7 @@ def retry_rejected(path: str, *, to: str | None = None, timeout: float = 60.0, o
     logged: set[bytes] = set()
     try:
         for run_id, lines in runs.items():
-            retried, again = _retry_run(run_id, to or owner.store, lines, timeout, overwrite)
-            logged |= again
+            retried = _retry_run(run_id, to or owner.store, lines, timeout, overwrite, logged)
             accepted += retried.accepted
             problems += retried.problems
             # Each time the whole file is written again: with thousands of runs, not after each.
@@ -74,20 +76,21 @@ def retry_rejected(path: str, *, to: str | None = None, timeout: float = 60.0, o
 
 
 def _retry_run(
-    run_id: str, store: str, lines: dict[bytes, RejectedEvent], timeout: float, overwrite: bool
-) -> tuple[Retried, set[bytes]]:
-    """Log the refused events of one run again. Returns the result, and the lines that were logged."""
+    run_id: str, store: str, lines: dict[bytes, RejectedEvent], timeout: float, overwrite: bool, logged: set[bytes]
+) -> Retried:
+    """Log the refused events of one run again. The lines of those that were logged are added to ``logged``, also where
+    the wait for their delivery is interrupted."""
     try:
         spec = _spec_of(lines.values())
     except TypeError:  # damaged, or of a later version
-        return Retried(0, [f"run {run_id}: what it was to be created with cannot be read. Its events stay."]), set()
+        return Retried(0, [f"run {run_id}: what it was to be created with cannot be read. Its events stay."])
     found = drive(standing(store_for(store), run_id, spec, lines))
     others = {} if overwrite else found.others
     # With a spec, the events were refused because the run could not be created. It is created now and ended below.
     log = attached_run(run_id, store) if spec is None else begun_run(spec, store)
     state = log._state
     before = log.stats().rejected
-    logged, problems = set(), []
+    again, problems = 0, []
     for line, event in lines.items():
         if line in others:
             problems.append(
@@ -97,21 +100,22 @@ def _retry_run(
         try:
             _log_again(log, event)
             logged.add(line)
+            again += 1
         except AsynctrackError as error:
             problems.append(f"{error}. It stays in {event.spool}.")
     status, end_time = _end_of(spec, list(lines.values()))
-    detach(state, *((status, end_time) if end_time > found.ended else ()))
+    detach(state, *((status, end_time) if end_time > found.ended and not _goes_on(state, run_id) else ()))
     receipt = state.engine.flush(state.number)
     if not wait_blocking(state, receipt, timeout):
         state.engine.gave_up = True
         raise timed_out(state, timeout)
     receipt.result()
-    accepted = len(logged) - (log.stats().rejected - before)
+    accepted = again - (log.stats().rejected - before)
     try:
         raise_refused(state)
     except DeliveryError as error:
         problems.append(str(error))
-    return Retried(max(accepted, 0), problems), logged
+    return Retried(max(accepted, 0), problems)
 
 
 def _spec_of(events: Iterable[RejectedEvent]) -> RunSpec | None:
@@ -129,6 +133,14 @@ def _end_of(spec: RunSpec | None, events: Sequence[RejectedEvent]) -> tuple[str,
             return event.key, int(event.value)
     # How a run ended that could not be created is not known without that.
     return ("", 0) if spec is None else ("KILLED", max(event.refused_at for event in events))
+
+
+def _goes_on(state: RunState, run_id: str) -> bool:
+    """Whether a living program here has taken the run up since, and will end it."""
+    homes = {*homes_in_use(), *spool_homes(None, state.engine.store.uri)}
+    with suppress(OSError):
+        return any(living_owner_below(home, {run_id, state.run_id}) for home in homes)
+    return False
 
 
 def _log_again(log: RunLog, event: RejectedEvent) -> None:

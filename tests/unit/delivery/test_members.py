@@ -150,6 +150,22 @@ def test_a_run_that_has_ended_goes_on_with_a_rank_that_was_offline() -> None:
     assert state(store) == ("FINISHED", 10)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_attempts_of_an_earlier_launcher_that_are_told_late_do_not_outrank_the_job_begun_anew(first: int) -> None:
+    """A rank was offline in them, and is delivered between the begins of the ranks of the new job."""
+    store = MemoryStore()
+    begin(store, spec_of(0, size=1))
+    drive(end_part(store, UID, spec_of(0, size=1), EndOfRun("FINISHED", 2)))
+    begin(store, spec_of(first, begun=20))
+    late = spec_of(0, attempt=1, begun=10, size=1)
+    begin(store, late, adopted=True)
+    drive(end_part(store, UID, late, EndOfRun("FINISHED", 12)))
+    begin(store, spec_of(1 - first, begun=21))
+    for rank, begun in ((first, 20), (1 - first, 21)):
+        drive(end_part(store, UID, spec_of(rank, begun=begun), EndOfRun("FINISHED", begun + 10)))
+    assert state(store) == ("FINISHED", 31)
+
+
 #: a rank, and what happens to it
 STEPS = st.lists(
     st.tuples(st.integers(0, 2), st.sampled_from(["begin", "FINISHED", "FAILED", "KILLED", "die", "found"])),

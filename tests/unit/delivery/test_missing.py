@@ -52,13 +52,15 @@ class Home:
         self.store = store
         self.pump = Pump(store, Settings())
 
-    def left(self, name: str, *, run: int, ends: bool = False, **spec: object) -> Path:
-        """The spool of a dead program that has logged a point to one run."""
+    def left(self, name: str, *, run: int, ends: int = 0, status: str = "FINISHED", **spec: object) -> Path:
+        """The spool of a dead program that has logged a point to one run, and maybe ended it at ``ends``."""
         with journal_in(self.folder / "made") as journal:
-            self._log(journal, run, ends, **spec)
+            number = self._log(journal, run, **spec)
+            if ends:
+                journal.write_frame(["end", number, status, ends])
             return die(journal, self.folder / "left" / name)
 
-    def _log(self, journal: Journal, run: int, ends: bool, **spec: object) -> None:
+    def _log(self, journal: Journal, run: int, **spec: object) -> int:
         attached = bool(spec.pop("attached", False))
         entry = {**RunSpec(uid=uid(run))._replace(**spec)._asdict(), "attached": attached}  # type: ignore[arg-type]
         number = journal.register_run(entry)
@@ -67,8 +69,7 @@ class Home:
         stream = journal.register_stream(number, "m")
         assert stream is not None
         assert journal.write(1, run, float(run), stream)
-        if ends:
-            journal.write_frame(["end", number, "FINISHED", 2])
+        return number
 
     def take(self, path: Path) -> Source:
         spool = Spool.adopt(str(path))
@@ -111,7 +112,7 @@ def id_of(home: Home, run: int) -> str:
 @pytest.mark.parametrize("attached", [True, False])
 def test_events_wait_for_a_start_that_lies_in_another_spool(home: Home, attached: bool) -> None:
     """A worker's, or a later program's, that was given the run's uid as its id: none is refused."""
-    creator = home.left("a", run=1, ends=True)
+    creator = home.left("a", run=1, ends=2)
     follower = home.take(home.left("b", run=2, run_id=uid(1), attached=attached))
     home.deliver()
     assert str(creator) in str(home.pump.trouble_of(follower))
@@ -130,7 +131,7 @@ def test_a_rank_s_end_is_not_refused_where_its_store_was_away_for_a_moment(
     root, away = tmp_path / "mlruns", tmp_path / "away"
     home = Home(tmp_path, FileStore(root, InlineIO()))
     tag = str(Standing("RUNNING", 0, 1, 1, 0, creates=True))
-    left = home.left("rank", run=1, ends=True, start_time=1, tags={f"{MEMBER_TAG}0": tag})
+    left = home.left("rank", run=1, ends=2, start_time=1, tags={f"{MEMBER_TAG}0": tag})
     really_read, asked = FileStore.get_tags, 0
 
     async def read(self: FileStore, run_id: str) -> dict[str, str]:
@@ -161,7 +162,7 @@ def test_a_rank_s_end_is_not_refused_where_its_store_was_away_for_a_moment(
 @pytest.mark.parametrize("attached", [True, False])
 def test_they_find_a_run_that_another_consumer_has_created_meanwhile(home: Home, attached: bool) -> None:
     """By its uid, where the store has given it an id of its own."""
-    home.take(home.left("a", run=1, ends=True))
+    home.take(home.left("a", run=1, ends=2))
     home.deliver()
     assert home.pump.sources == []
     home.take(home.left("b", run=2, run_id=uid(1), attached=attached, ends=not attached))
@@ -221,8 +222,8 @@ def test_what_a_dead_program_has_logged_to_a_run_that_is_nowhere_to_be_seen_wait
 def test_a_run_nested_in_one_of_another_program_names_its_parent_s_id(tmp_path: Path) -> None:
     """Not the uid by which its own program knows it; it waits for that one's creation."""
     home = Home(tmp_path, Server())
-    parent = home.left("a", run=1, ends=True)
-    waiting = home.take(home.left("b", run=2, ends=True, tags={PARENT_RUN_TAG: uid(1)}))
+    parent = home.left("a", run=1, ends=2)
+    waiting = home.take(home.left("b", run=2, ends=2, tags={PARENT_RUN_TAG: uid(1)}))
     home.take(home.left("c", run=3, run_id=uid(1), attached=True))
     home.deliver()
     assert waiting in home.pump.sources
@@ -249,7 +250,7 @@ class Knowing(Server):
 def test_a_nested_run_has_its_parent_s_id_where_the_store_answers_to_the_uid(tmp_path: Path) -> None:
     home = Home(tmp_path, Knowing())
     drive(home.store.create_run(RunSpec(uid=uid(1), start_time=1)))
-    home.take(home.left("b", run=2, ends=True, tags={PARENT_RUN_TAG: uid(1)}))
+    home.take(home.left("b", run=2, ends=2, tags={PARENT_RUN_TAG: uid(1)}))
     home.deliver()
     nested = drive(home.store.get_run(f"server-{uid(2)}"))
     assert nested.data.tags[PARENT_RUN_TAG] == f"server-{uid(1)}"
@@ -267,6 +268,22 @@ def test_an_earlier_program_s_death_does_not_undo_a_later_one_s_end(home: Home) 
     assert home.points(name) == {2.0}
     info = drive(home.store.get_run_info(name))
     assert (info.status, info.end_time) == ("FINISHED", 20)
+
+
+@pytest.mark.parametrize(("ends", "expected"), [(30, ("FAILED", 30)), (15, ("FINISHED", 20))])
+def test_the_later_word_on_a_run_s_end_counts_whoever_is_delivered_first(
+    home: Home, ends: int, expected: tuple[str, int]
+) -> None:
+    """Two programs had the run at the same time, and the one that was offline is delivered last."""
+    drive(home.store.create_run(RunSpec(uid=uid(1), start_time=1)))
+    name = id_of(home, 1)
+    offline = home.left("a", run=2, run_id=name, start_time=10, ends=ends, status="FAILED")
+    drive(home.store.update_run(name, status="FINISHED", end_time=20))
+    home.take(offline)
+    home.deliver()
+    info = drive(home.store.get_run_info(name))
+    assert (info.status, info.end_time) == expected
+    assert home.points(name) == {2.0}
 
 
 def test_a_run_that_a_dead_program_had_taken_up_again_is_killed(home: Home) -> None:

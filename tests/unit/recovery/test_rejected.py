@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -158,10 +160,11 @@ def test_refused_events_of_many_runs_are_not_written_again_after_each_run(
         left.append(len(list(read_rejected([path]))))
         return dropped
 
-    def one(run_id: str, store: str, lines: dict[bytes, object], *rest: object) -> tuple[Retried, set[bytes]]:
+    def one(run_id: str, store: str, lines: dict[bytes, object], *rest: Any) -> Retried:
         if run_id == "190":
             raise KeyboardInterrupt
-        return Retried(len(lines), []), set(lines)
+        rest[-1].update(lines)
+        return Retried(len(lines), [])
 
     monkeypatch.setattr(rejected_module, "drop_rejected", counted)
     monkeypatch.setattr(rejected_module, "_retry_run", one)
@@ -262,18 +265,52 @@ def test_what_cannot_even_be_logged_stays_where_it_was(refused: tuple[Path, str]
     assert stat.S_IMODE(os.stat(spool / "rejected.jsonl").st_mode) == 0o600
 
 
-def test_a_store_that_does_not_answer_leaves_everything_as_it_was(refused: tuple[Path, str], tmp_path: Path) -> None:
+def test_a_store_that_is_away_leaves_everything_as_it_was(refused: tuple[Path, str], tmp_path: Path) -> None:
     spool, _ = refused
-    asynctrack.configure(close_timeout=0.5)
     (tmp_path / "disk").write_text("a file where a folder should be")
-    away = str(tmp_path / "disk" / "mlruns")
     with pytest.raises(asynctrack.UnavailableError):
-        retry_rejected(str(spool), to=away, timeout=0.3)
+        retry_rejected(str(spool), to=str(tmp_path / "disk" / "mlruns"))
     assert len(list(read_rejected([str(spool)]))) == 6
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_what_could_not_be_waited_for_is_delivered_once(
+    refused: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, interrupted: bool
+) -> None:
+    """It is in the spool of the process that has tried: refused events that stayed besides were stored twice."""
+    spool, run_id = refused
+    asynctrack.configure(close_timeout=0.5)
+    mend(tmp_path, run_id)
     only_points(spool)
-    with pytest.raises(asynctrack.FlushTimeoutError):
-        retry_rejected(str(spool), to=away, timeout=0.3)
-    assert len(list(read_rejected([str(spool)]))) == 3
+    (tmp_path / "mlruns").rename(tmp_path / "away")
+    if interrupted:
+
+        def interrupt(*_: object) -> bool:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(rejected_module, "wait_blocking", interrupt)
+    with pytest.raises(KeyboardInterrupt if interrupted else asynctrack.FlushTimeoutError):
+        retry_rejected(str(spool), timeout=0.3)
+    assert not spool.exists()
+    (tmp_path / "away").rename(tmp_path / "mlruns")
+    asynctrack.shutdown()
+    asynctrack.sync()
+    assert len(only_run(tmp_path / "mlruns").metrics["taken"]) == 3
+
+
+def test_an_end_is_not_given_to_a_run_that_a_living_program_has_taken_up(tmp_path: Path) -> None:
+    with asynctrack.start_run() as run:
+        pass
+    spool = Spool.create(str(tmp_path / "spools"), run.tracking_uri)
+    line = {"run_id": run.run_id, "kind": "end", "key": "FAILED", "reason": "why", "refused_at": 1}
+    spool.reject([{**line, "value": 4_000_000_000_000}])
+    with asynctrack.start_run(run_id=run.run_id) as again:
+        again.flush()
+        command = [sys.executable, "-m", "asynctrack", "spool", "retry", str(spool.path)]
+        subprocess.run(command, check=True, timeout=60)
+        assert asynctrack.get_run(run.run_id).info.status == "RUNNING"
+    assert asynctrack.get_run(run.run_id).info.status == "FINISHED"
+    spool.remove()
 
 
 def only_points(spool: Path) -> None:
