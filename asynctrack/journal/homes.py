@@ -11,7 +11,7 @@ from asynctrack.errors import SpoolError
 from asynctrack.journal.locks import is_held
 from asynctrack.journal.owner import READABLE_VERSIONS, host_name, lost_owner, read_owner
 from asynctrack.journal.registered import RegistryReader
-from asynctrack.journal.removal import DELETED, remove_deleted
+from asynctrack.journal.removal import DELETED, is_emptied, remove_deleted
 from asynctrack.journal.segment import Segment
 from asynctrack.journal.spool import Spool
 from asynctrack.platforms import check_file_name, unquoted_path, why
@@ -136,20 +136,20 @@ def _clear(path: str) -> None:
 
 
 def remove_emptied(paths: Iterable[str]) -> None:
-    """Remove what is left of spools whose programs were killed while they deleted them: a folder with an owner
-    file, and nothing else. What cannot be had stays."""
+    """Remove what is left of spools whose deletion was interrupted by the death of a program. What cannot be had
+    stays."""
     for path in paths:
         if path.endswith(DELETED):
             _clear(path)
             continue
         try:
             owner = read_owner(path)
-            if owner is None or owner.host != host_name() or not owner.made(path) or os.listdir(path) != ["owner"]:
+            if owner is None or owner.host != host_name() or not owner.made(path) or not is_emptied(path):
                 continue
             spool = Spool.adopt(path)
             if spool is None:
                 continue  # in the making
-            if os.listdir(path) == ["owner"]:
+            if is_emptied(path):
                 spool.remove()
             else:
                 spool.leave()

@@ -12,7 +12,16 @@ from asynctrack.journal.refusals import RefusalLog
 from asynctrack.journal.segment import Segment
 from asynctrack.journal.slots import SLOT_SIZE
 
-__all__ = ["DELETED", "Account", "SpoolRemoval", "is_blank", "is_unused", "remove_deleted", "remove_folder"]
+__all__ = [
+    "DELETED",
+    "Account",
+    "SpoolRemoval",
+    "is_blank",
+    "is_emptied",
+    "is_unused",
+    "remove_deleted",
+    "remove_folder",
+]
 
 #: behind the name of a spool's folder that is to go
 DELETED = ".deleted"
@@ -31,6 +40,8 @@ class Account(NamedTuple):
     unreadable: tuple[str, ...] = ()
 
 
+#: what says nothing without a registry and segments; deleted last
+_REST = ("cursor", "cursor.new", "cursor.room", "slots.room", "owner.new", "shipper.log")
 #: slots that are read at once
 _BLOCK = 8192
 _BLOCK_BYTES = _BLOCK * SLOT_SIZE
@@ -58,17 +69,9 @@ class SpoolRemoval:
         kept = "rejected.jsonl" in names
         self._remove_artifacts(self._refusals.snapshots() if kept else set())
         frames = sorted(name for name in names if name.endswith(".frames"))
-        # The owner file goes last: while it is there the folder is a spool, also for whoever looks at it now.
-        others = [
-            "registry",
-            "cursor",
-            "cursor.new",
-            "cursor.room",
-            "slots.room",
-            "owner.new",
-            "shipper.log",
-        ]
-        for name in [*slots, *frames, *others]:
+        # The owner file goes last: while it is there the folder is a spool, also for whoever looks at it now. The
+        # cursor goes behind the registry: without it, runs that have ended would look as if their program had died.
+        for name in [*slots, *frames, "registry", *_REST]:
             self._unlink(name)
         if not kept:
             self._remove_folder()
@@ -120,6 +123,11 @@ class SpoolRemoval:
             os.unlink(os.path.join(self._folder, name))
         except FileNotFoundError:
             pass  # never written, or removed by the user
+
+
+def is_emptied(path: str) -> bool:
+    """Whether the spool in ``path`` was being deleted, and nothing is left in it that says anything. Raises OSError."""
+    return set(os.listdir(path)) <= {"owner", *_REST}
 
 
 def remove_deleted(path: str) -> None:

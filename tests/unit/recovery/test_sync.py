@@ -486,3 +486,26 @@ def test_what_a_program_killed_while_it_deleted_its_spool_has_left_is_cleared_aw
     assert (refused / "owner").exists()
     assert (Path(str(living.path)) / "owner").exists()
     living.remove()
+
+
+def test_a_deletion_that_was_interrupted_anywhere_is_finished_by_the_next_sync(tmp_path: Path) -> None:
+    """By the death of a program. What is left says nothing about the run, and goes."""
+    leaves = "import asynctrack\nwith asynctrack.start_run() as run:\n    run.log_metric('a', 1)"
+    dies = (
+        "import os, sys, asynctrack\nfrom asynctrack.journal.removal import SpoolRemoval as Removal\n"
+        "really, left = Removal._unlink, list(range(int(sys.argv[1])))\n"
+        "Removal._unlink = lambda self, name: (left or os._exit(9), left.pop(), really(self, name))\n"
+        "asynctrack.sync()\n"
+    )
+    count, died = 0, 9
+    while died:
+        home = tmp_path / str(count)
+        home.mkdir()
+        leave(home, leaves)
+        died = subprocess.run([sys.executable, "-c", dies, str(count)], cwd=home, timeout=60, check=False).returncode
+        asynctrack.sync(spool_dir=home / ".asynctrack")
+        assert not list(find_spools(str(home / ".asynctrack"))), count
+        run = only_run(home / "mlruns")
+        assert (run.status, len(run.metrics["a"])) == ("FINISHED", 1)
+        count += 1
+    assert count > 5
