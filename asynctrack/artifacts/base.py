@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 
 from asynctrack.artifacts import files
 from asynctrack.artifacts.paths import RESERVED_PREFIX, artifact_folder, check_artifact_path, join, path_text
@@ -39,10 +39,16 @@ class ArtifactRepository(ABC):
         self.uri = uri
         #: set by the engine with ``durability="system"``: what is stored must survive this machine
         self.durable = False
+        #: set by the engine: raises where the run's store is away now. On the same disk, what is written is lost then
+        self.check_store: Callable[[], Awaitable[None]] | None = None
         self._io = io
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.uri!r})"
+
+    async def follows_its_run(self) -> bool:
+        """Whether nothing is written where the run's own folder, which the store has made, is not there."""
+        return False
 
     # ── up
 

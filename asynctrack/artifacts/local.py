@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 from asynctrack.artifacts import files
 from asynctrack.artifacts.base import ArtifactRepository, make_folder_inside
 from asynctrack.artifacts.paths import RESERVED_PREFIX, artifact_folder, check_artifact_path, join
 from asynctrack.entities import FileInfo
-from asynctrack.errors import NotFoundError
+from asynctrack.errors import InvalidInputError, NotFoundError, StoreError, UnavailableError
 from asynctrack.stores.file.files import check_inside, make_folders, unnameable
 from asynctrack.stores.io import StoreIO
 from asynctrack.stores.keys import shorten
@@ -25,15 +28,43 @@ class LocalArtifacts(ArtifactRepository):
     What is stored gets the permissions of any new file, whatever those of its source are.
 
     ``store`` is the directory of the run's file store. Where ``root`` lies in it, the run's own folder has to be there:
-    its file system may not be mounted, and what is then written in its place is lost (`NotFoundError`).
+    its file system may not be mounted, and what is then written in its place is lost (`NotFoundError`). ``beside`` is
+    the directory of the run's database, which is never made either (`UnavailableError`). Elsewhere ``check_store`` has
+    to say whether the run's store is there.
     """
 
-    def __init__(self, uri: str, root: str, io: StoreIO, store: str | None = None) -> None:
+    def __init__(
+        self, uri: str, root: str, io: StoreIO, store: str | None = None, *, beside: str | None = None
+    ) -> None:
         super().__init__(uri, io)
         self.root = os.path.abspath(root)
         self._store = store
+        self._beside = beside
+
+    async def follows_its_run(self) -> bool:
+        return self._store is not None and await self._io.call(self._is_in_the_store)
+
+    def _is_in_the_store(self) -> bool:
+        return self._store is not None and _is_below(os.path.dirname(self.root), self._store)
 
     async def upload(self, local_file: str, artifact_file: str) -> None:
+        async with self._while_the_store_is_there():
+            await self._upload(local_file, artifact_file)
+
+    @contextlib.asynccontextmanager
+    async def _while_the_store_is_there(self) -> AsyncIterator[None]:
+        """Where it has gone meanwhile, what was written may stand in its old place, and an error says nothing of the
+        artifact: it is written again."""
+        try:
+            yield
+        except (StoreError, InvalidInputError):
+            if self.check_store is not None:
+                await self.check_store()
+            raise
+        if self.check_store is not None:
+            await self.check_store()
+
+    async def _upload(self, local_file: str, artifact_file: str) -> None:
         target = os.path.join(self.root, check_artifact_path(artifact_file))
         source = await self._io.call(files.open_source, local_file)
         try:
@@ -53,10 +84,11 @@ class LocalArtifacts(ArtifactRepository):
 
     async def _make_folder(self, path: str) -> None:
         target = self._where(artifact_folder(path))
-        try:
-            await self._io.call(self._create, target)
-        except OSError as error:
-            raise files.disk_error(error, target) from error
+        async with self._while_the_store_is_there():
+            try:
+                await self._io.call(self._create, target)
+            except OSError as error:
+                raise files.disk_error(error, target) from error
 
     def _stage(self, target: str) -> files.StagedFile:
         folder = os.path.dirname(target)
@@ -65,14 +97,22 @@ class LocalArtifacts(ArtifactRepository):
 
     def _create(self, folder: str) -> None:
         self._check_inside(folder)
-        run_folder = os.path.dirname(self.root)
-        if self._store is None or not os.path.realpath(run_folder).startswith(self._store.rstrip(os.sep) + os.sep):
-            os.makedirs(folder, exist_ok=True)
-            return
-        try:
-            make_folders(folder, run_folder)
-        except FileNotFoundError as error:
-            raise NotFoundError(f"{run_folder} is not there; check that its file system is mounted") from error
+        if self._is_in_the_store():
+            run_folder = os.path.dirname(self.root)
+            try:
+                make_folders(folder, run_folder)
+            except FileNotFoundError as error:
+                raise NotFoundError(f"{run_folder} is not there; check that its file system is mounted") from error
+        elif self._beside is not None and _is_below(folder, beside := os.path.realpath(self._beside)):
+            try:
+                make_folders(os.path.realpath(folder), beside)
+            except FileNotFoundError as error:
+                raise UnavailableError(
+                    f"{self._beside} is not there; check that its file system is mounted. Nothing is lost: it is tried "
+                    "again"
+                ) from error
+        else:
+            make_folders(folder, Path(folder).anchor)
 
     def _where(self, path: str) -> str:
         return os.path.join(self.root, path) if path else self.root
@@ -159,6 +199,11 @@ class LocalArtifacts(ArtifactRepository):
             shutil.rmtree(where)
         else:
             os.unlink(where)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    """Whether a path lies in ``folder``, which is a real one."""
+    return os.path.realpath(path).startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _leads_on(target: str, root: str, folder: str) -> bool:

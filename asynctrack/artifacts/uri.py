@@ -37,7 +37,9 @@ def open_artifacts(
     if scheme in ("", "file"):
         directory = _directory(artifact_uri, parts)
         check_folder_name("artifact URI", directory)
-        return LocalArtifacts(artifact_uri, directory, io, _store_folder(tracking_uri))
+        return LocalArtifacts(
+            artifact_uri, directory, io, _store_folder(tracking_uri), beside=_database_folder(tracking_uri)
+        )
     if scheme == "mlflow-artifacts":
         server, root = _server_of(parts, tracking_uri), parts.path
     elif scheme in ("http", "https") and SERVICE in parts.path:
@@ -88,6 +90,15 @@ def _store_folder(tracking_uri: str | None) -> str | None:
     """The directory of a file store; None for other stores."""
     parts = urlsplit(tracking_uri or "")
     return _directory(tracking_uri or "", parts) if parts.scheme == "file" else None
+
+
+def _database_folder(tracking_uri: str | None) -> str | None:
+    """The directory of an SQLite database; None for other stores."""
+    if tracking_uri is None or not tracking_uri.startswith("sqlite:"):
+        return None
+    from asynctrack.stores.sql.places import sqlite_path  # late: only who uses it needs it
+
+    return os.path.dirname(sqlite_path(tracking_uri))
 
 
 def _server_of(parts: SplitResult, tracking_uri: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asynctrack.errors import NotFoundError, RefusedError, StoreError, UnavailableError
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Upload", "clash", "deliver_upload", "remove_delivered"]
 
 logger = logging.getLogger("asynctrack")
+
+#: stores whose artifacts may be on the disk that they are on, which may not be mounted for a while
+_LOCAL = ("file:", "sqlite:")
 
 
 class Upload(NamedTuple):
@@ -68,8 +72,12 @@ async def deliver_upload(
     if may_be_stored and await store.io.call(_is_gone, path):
         return
     repository = _open(store, artifact_uri)
+    if store.uri.startswith(_LOCAL) and not await repository.follows_its_run():
+        repository.check_store = partial(_check_there, store)
     await store.io.call(check_snapshot, snapshot, folder)
     try:
+        if repository.check_store is not None:
+            await store.get_run_info(run_id)  # another store in its place knows no such run
         await _upload(repository, upload, path)
     except NotFoundError as error:
         if await _may_come_back(store, run_id):
@@ -100,7 +108,7 @@ def _is_gone(path: str) -> bool:
 
 async def _may_come_back(store: AbstractStore, run_id: str) -> bool:
     """Whether a run whose place for artifacts is not there has not been deleted for good."""
-    if not store.keys_are_paths:
+    if not (store.keys_are_paths or store.uri.startswith(_LOCAL)):
         return False  # a server has said so
     if await store.is_gone():
         return True
@@ -138,3 +146,8 @@ def _open(store: AbstractStore, artifact_uri: str) -> ArtifactRepository:
     repository = open_artifacts(artifact_uri, store.uri, store.io, store.client)
     repository.durable = store.durable
     return repository
+
+
+async def _check_there(store: AbstractStore) -> None:
+    if await store.is_gone():
+        raise UnavailableError(f"{store.uri} is empty or gone. Nothing is lost: it is tried again")

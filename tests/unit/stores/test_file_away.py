@@ -5,9 +5,7 @@ What was written there would be hidden as soon as the file system is mounted aga
 
 from __future__ import annotations
 
-import builtins
 import contextlib
-import os
 import pathlib
 import shutil
 from collections.abc import Callable, Coroutine
@@ -22,6 +20,7 @@ from asynctrack.stores.base import Batch, RunSpec
 from asynctrack.stores.file.store import FileStore
 from asynctrack.stores.io import InlineIO, drive
 from tests.mlruns import read_runs
+from tests.thief import Thief
 
 UID, OTHER = "a" * 32, "b" * 32
 BATCH = Batch(
@@ -29,41 +28,6 @@ BATCH = Batch(
     params=[("lr", "0.1"), ("opt/name", "adam")],
     tags=[("phase", "train"), ("mlflow.runName", "renamed"), ("a/b", "c")],
 )
-_CALLS = ("open", "mkdir", "stat", "lstat", "link", "replace", "rename", "scandir", "listdir", "unlink")
-
-
-class Thief:
-    """Moves a folder away just before the n-th call of the system."""
-
-    def __init__(self, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._folder = folder
-        self._away = folder.with_name("away")
-        self._rename = os.rename
-        self._left: int | None = None
-        for name in _CALLS:
-            monkeypatch.setattr(os, name, self._watched(getattr(os, name)))
-        monkeypatch.setattr(builtins, "open", self._watched(builtins.open))
-
-    def come(self, number: int) -> None:
-        self._left = number
-
-    def give_back(self) -> bool:
-        """Whether it had been here. Where a new store was begun in the place of the old one, that one goes."""
-        came, self._left = self._left is not None and self._left < 0, None
-        if came:
-            assert not self._folder.exists(), "something was written where the store had been"
-            self._rename(self._away, self._folder)
-        return came
-
-    def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if self._left is not None:
-                if not self._left:
-                    self._rename(self._folder, self._away)
-                self._left -= 1
-            return function(*args, **kwargs)
-
-        return call
 
 
 async def _create(store: FileStore, artifacts: ArtifactRepository) -> None:
