@@ -53,7 +53,7 @@ def _step(fields: list[bytes], at: int | None) -> int | float:
 
 def _files(folder: str) -> Iterator[str]:
     for parent, _, names in os.walk(folder):
-        yield from (os.path.join(parent, name) for name in names if not name.endswith(".tmp"))
+        yield from (os.path.join(parent, name) for name in names)
 
 
 def _folders(folder: str) -> list[str]:

@@ -265,6 +265,7 @@ def test_files_of_every_kind_of_line(tmp_path: Path) -> None:
     model.mkdir(parents=True)
     (run / "metrics" / "deep" / "m").write_text("1 0.5\n1 0.5 4\n2 1.0 5 data digest\n3 nan 6\n9 x y\n4 1.0 7")
     (run / "metrics" / "gone").write_text("1 0.5 5\n")
+    (run / "metrics" / "disk.tmp").write_text("1 0.5 4\n1 0.5 5\n")
     (run / "metrics" / "stays").write_text("1 0.5 -5\n")
     (model / "m").write_text(f"1 0.5 5 {'a' * 32}\n1 0.5 5 {'b' * 32}\n1 0.5 4 {'a' * 32}\n")
     before = (run / "metrics" / "stays").stat().st_ino
@@ -272,9 +273,10 @@ def test_files_of_every_kind_of_line(tmp_path: Path) -> None:
         drop_points(str(run), 5, durable=True)
         assert (run / "metrics" / "deep" / "m").read_text() == "1 0.5\n1 0.5 4\n9 x y\n"
         assert not (run / "metrics" / "gone").exists()
+        assert (run / "metrics" / "disk.tmp").read_text() == "1 0.5 4\n"
         assert (run / "metrics" / "stays").stat().st_ino == before
         assert (model / "m").read_text() == f"1 0.5 5 {'b' * 32}\n1 0.5 4 {'a' * 32}\n"
-    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
+    assert [path.name for path in tmp_path.rglob("*") if path.name.endswith(".tmp")] == ["disk.tmp"]
 
 
 def test_random_lives_against_a_model(tmp_path: Path) -> None:
