@@ -53,7 +53,7 @@ def _write_params(session: Session, run_id: str, batch: Batch, refusals: list[Re
     session.many(_INSERT_PARAM, [(key, text, run_id) for key, text in sorted(first.items())])
     stored: dict[str, str] = dict(session.rows("SELECT key, value FROM params WHERE run_uuid = ?", (run_id,)))
     for (key, value), text in zip(given, texts, strict=True):
-        if stored[key] != text:
+        if stored[key] != session.kept(text):
             reason = f"param {shorten(key)} already logged with {shorten(stored[key])}, and params never change"
             refusals.append(Refusal("param", key, value, f"{reason}; log it under another key"))
 

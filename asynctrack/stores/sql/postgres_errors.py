@@ -45,7 +45,7 @@ def store_error(error: psycopg.Error, uri: str, secret: str) -> StoreError:
 def _later(error: psycopg.Error, uri: str, said: str) -> StoreError:
     import psycopg
 
-    if isinstance(error, psycopg.DataError):  # a character that no column takes; nothing was sent
+    if isinstance(error, psycopg.DataError):  # a value that cannot be sent, and was not
         return RefusedError(f"{uri}: {said}")
     if isinstance(error, psycopg.ProgrammingError) and "connection option" in said:
         return WrongServerError(f"{uri}: {said}")

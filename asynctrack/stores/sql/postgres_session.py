@@ -41,6 +41,18 @@ def _translated(statement: str) -> str:
     return statement.replace("%", "%%").replace("?", "%s")
 
 
+def _kept(text: str) -> str:
+    """A text as PostgreSQL takes it: none there holds a NUL, and what goes through a server has U+FFFD in its place."""
+    return text.replace("\0", "\ufffd")
+
+
+def _sent(values: Sequence[Any]) -> Sequence[Any]:
+    for value in values:
+        if isinstance(value, str) and "\0" in value:
+            return [_kept(each) if isinstance(each, str) else each for each in values]
+    return values
+
+
 def _rank(latest: Latest) -> tuple[int, int, float]:
     return latest.step, latest.timestamp, latest.value
 
@@ -93,7 +105,7 @@ class PostgresSession:
     def pages(self, statement: str, values: Sequence[Any], most: int) -> Iterator[list[Row]]:
         # The server keeps what is not fetched yet. In binary, numbers need not be read.
         with self._connection.cursor(name="asynctrack_pages", binary=True) as cursor:
-            cursor.execute(_translated(statement), values)
+            cursor.execute(_translated(statement), _sent(values))
             while rows := cursor.fetchmany(most):
                 yield rows
 
@@ -101,15 +113,18 @@ class PostgresSession:
         return ""  # rows have no numbers here
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
-        return self._connection.execute(_translated(statement), values).fetchall()
+        return self._connection.execute(_translated(statement), _sent(values)).fetchall()
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
-        return self._connection.execute(_translated(statement), values).rowcount
+        return self._connection.execute(_translated(statement), _sent(values)).rowcount
 
     def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         if rows:
             with self._connection.cursor() as cursor:
-                cursor.executemany(_translated(statement), rows)
+                cursor.executemany(_translated(statement), map(_sent, rows))
+
+    def kept(self, text: str) -> str:
+        return _kept(text)
 
     def lock_names(self) -> None:
         self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (_NAMES,))

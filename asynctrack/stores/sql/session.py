@@ -53,6 +53,9 @@ class Session(Protocol):
     def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Carry out a statement for each of ``rows``."""
 
+    def kept(self, text: str) -> str:
+        """What a column has, once ``text`` is written into it."""
+
     def lock_names(self) -> None:
         """Let nobody else create an experiment before the transaction ends."""
 

@@ -60,6 +60,9 @@ class SqliteSession:
     def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         self._connection.executemany(statement, rows)
 
+    def kept(self, text: str) -> str:
+        return text
+
     def lock_names(self) -> None:
         """Nothing: see `for_update`."""
 
