@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -228,7 +229,8 @@ class Schedule:
                 processes[life.number] = self._context.Process(target=live, args=args)
                 processes[life.number].start()
             elif processes[life.number].exitcode is None:
-                os.kill(processes[life.number].pid or 0, number)
+                with suppress(ProcessLookupError):  # it ends just now
+                    os.kill(processes[life.number].pid or 0, number)
         for life in lives:
             process = processes[life.number]
             _join(process, f"life {life.number}")
