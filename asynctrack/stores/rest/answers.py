@@ -22,12 +22,14 @@ from asynctrack.errors import (
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["CREDENTIALS_OF_A_PROXY", "RETRYABLE_STATUSES", "error_of", "json_of"]
+__all__ = ["CREDENTIALS_OF_A_PROXY", "RETRYABLE_STATUSES", "RaceError", "error_of", "json_of"]
 
 #: "try again later", whoever on the way says it
 RETRYABLE_STATUSES = frozenset({408, 425, 429, 502, 503, 504})
 #: two clients were the first to write the same param, tag or experiment; the second attempt finds it there
 _RACE = re.compile(r"unique constraint|UniqueViolation|IntegrityError|Duplicate entry", re.IGNORECASE)
+#: what could not be written, in what SQLAlchemy tells of it
+_TABLE = re.compile(r"\[SQL: (?:INSERT INTO|UPDATE) \W?(\w+)")
 #: so many requests at once that all of the server's database connections are in use; SQLAlchemy has waited 30 s for one
 _BUSY = re.compile(r"QueuePool limit of size")
 #: sent with status 500 or 501, and no better the next time: an experiment is deleted, say
@@ -40,7 +42,14 @@ _LOOKED_AT = 16_384
 
 
 class RaceError(UnavailableError):
-    """What was to be stored is there already: another client was faster, or the server does not know it again."""
+    """What was to be stored is there already: another client was faster, or the server does not know it again.
+
+    It may never be stored, as two values of one metric of a logged model at one time and step. ``table``: where there
+    was no room for it; empty if the server does not say.
+    """
+
+    suspicious = True
+    table = ""
 
 
 def json_of(response: httpx.Response, what: str) -> dict[str, Any]:
@@ -116,7 +125,9 @@ def _from_code(code: str, message: str, text: str) -> StoreError:
     if code in ("ABORTED", "RESOURCE_CONFLICT", "CANCELLED", "DEADLINE_EXCEEDED"):
         return UnavailableError(text)
     if code == "BAD_REQUEST" and _RACE.search(message):
-        return RaceError(text)
+        race = RaceError(text)
+        race.table = found[1] if (found := _TABLE.search(message)) else ""
+        return race
     if code == "BAD_REQUEST" and _BUSY.search(message):
         return UnavailableError(text)
     if code == "ENDPOINT_NOT_FOUND":

@@ -17,7 +17,7 @@ from asynctrack.stores.base import Batch, Point, RecordBlock, Refusal
 from asynctrack.stores.keys import check_key, shorten
 from asynctrack.stores.points import MeasuredOn, measured_on
 
-__all__ = ["batch_body", "checked", "dumps", "identity", "point_body", "without_doubles"]
+__all__ = ["batch_body", "checked", "dumps", "identity", "model_of", "point_body", "without_doubles"]
 
 _SPECIAL = {"nan": '"NaN"', "inf": '"Infinity"', "-inf": '"-Infinity"'}
 _LARGEST = 1.7976931348623157e308
@@ -156,8 +156,11 @@ def _unique(params: list[tuple[str, str]]) -> tuple[dict[str, str], list[tuple[s
     return unique, clashes
 
 
-def without_doubles(batch: Batch, stored: dict[str, set[tuple[int, int, str]]]) -> Batch:
-    """The batch without the points in ``stored`` (by metric, see `identity`), and each point once."""
+def without_doubles(
+    batch: Batch, stored: dict[str, set[tuple[int, int, str]]], *, but_of_models: bool = False
+) -> Batch:
+    """The batch without the points in ``stored`` (by metric, see `identity`), and each point once. ``but_of_models``:
+    those about a logged model stay, for ``stored`` says what the run has, and not what the model has."""
     metrics: dict[str, list[Point]] = {}
     for key, points in batch.metrics.items():
         before = stored.get(key, ())
@@ -165,10 +168,17 @@ def without_doubles(batch: Batch, stored: dict[str, set[tuple[int, int, str]]]) 
         for point in points:
             one = identity(point[0], point[1], point[2])
             each = one, measured_on(point)
-            if one not in before and each not in seen:
+            there = one in before and not (but_of_models and model_of(point) is not None)
+            if not there and each not in seen:
                 seen.add(each)
                 metrics.setdefault(key, []).append(point)
     return Batch(metrics, batch.params, batch.tags)
+
+
+def model_of(point: Point) -> str | None:
+    """The id of the logged model that a point is about, if it is about one."""
+    on = measured_on(point)
+    return None if on is None else on.model_id
 
 
 def identity(timestamp: int, step: int, value: float) -> tuple[int, int, str]:
