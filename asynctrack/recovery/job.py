@@ -133,6 +133,7 @@ class Job:
         a running program is delivered only as far as it had come at the
         beginning, and only works that are dealt with count as progress.
         """
+        self._settle()
         tell()
         if cancelled.is_set():
             return True
@@ -152,9 +153,7 @@ class Job:
             self.pump.read_no_more(source)
         if self.pump.has_all_of(source):
             path = next(path for path, own in self._sources.items() if own is source)
-            self._results[path] = self._outcome(path, source)
-            self._before[path] = self._counts(path)
-            del self._sources[path]
+            self._keep_result(path, source)
             self.pump.let_go(source)
 
     def _stuck(self) -> bool:
@@ -172,6 +171,19 @@ class Job:
         return True
 
     # ── results
+
+    def _settle(self) -> None:
+        """Of the spools that are finished keep the results alone: a watch may see thousands."""
+        there = set(self.pump.sources)
+        for path, source in list(self._sources.items()):
+            if source not in there:
+                self._keep_result(path, source)
+
+    def _keep_result(self, path: str, source: Source) -> None:
+        self._results[path] = self._outcome(path, source)
+        self._before[path] = self._counts(path)
+        del self._sources[path]
+        self._goals.pop(source, None)
 
     def _counts(self, path: str) -> tuple[int, int]:
         dealt_with, refused = self._before.get(path, (0, 0))

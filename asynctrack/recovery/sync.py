@@ -168,20 +168,23 @@ def _carry_out(
             logger.exception("asynctrack: cannot deliver to %s", job.uri)
             job.problem = repr(error)
         finally:
-            jobs.running.pop(job.uri)
+            jobs.finish(job)
 
     async def main() -> None:
         nonlocal told_at
         make_own_loop()
         async with anyio.create_task_group() as tasks:
-            for job in list(jobs.running.values()):
-                tasks.start_soon(deliver, job)
+
+            def begin(new: Iterable[Job]) -> None:
+                for job in new:  # a name of its own: nothing here holds a job that has finished
+                    tasks.start_soon(deliver, job)
+
+            begin(list(jobs.running.values()))
             running = True
             while look is not None and running and not jobs.cancelled.is_set():
                 await anyio.sleep(_LOOK)
                 ended = not jobs.running  # then this is the last look, unless it finds something
-                for job in jobs.assign(path for path in look() if path not in jobs.results):
-                    tasks.start_soon(deliver, job)
+                begin(jobs.assign(path for path in look() if path not in jobs.results))
                 running = not ended or bool(jobs.running)
         told_at = 0.0
         tell()
@@ -211,7 +214,8 @@ class _Jobs:
         #: by the store's URI: the jobs that are running
         self.running: dict[str, Job] = {}
         self.cancelled = threading.Event()
-        self._all: list[Job] = []
+        #: what jobs that have finished have dealt with, and left
+        self._done, self._left = 0, 0
 
     def assign(self, paths: Iterable[str]) -> list[Job]:
         """Give spools to the jobs of their stores; returns the jobs that are new."""
@@ -228,7 +232,6 @@ class _Jobs:
                 if uri not in self.running:
                     job = self.running[uri] = self._make(open_store(uri, ThreadedIO(), offline=False))
                     new.append(job)
-                    self._all.append(job)
             except AsynctrackError as error:
                 self.results[path] = Shipment(path, self._target or owner.store, "failed", problem=str(error))
                 continue
@@ -252,9 +255,17 @@ class _Jobs:
 
     def counts(self) -> tuple[int, int]:
         """The number of events dealt with so far, and about how many are left."""
-        return sum(job.done() for job in self._all), sum(job.left() for job in self._all)
+        jobs = list(self.running.values())
+        return self._done + sum(job.done() for job in jobs), self._left + sum(job.left() for job in jobs)
+
+    def finish(self, job: Job) -> None:
+        """Release the spools that a job has left, and record the result of each spool: of the job itself nothing is
+        kept, for a watch may see thousands."""
+        del self.running[job.uri]
+        self._done, self._left = self._done + job.done(), self._left + job.left()
+        self.results.update(job.close())
 
     def close(self) -> None:
-        """Release the spools that are left, and record the result of each spool."""
-        for job in self._all:
-            self.results.update(job.close())
+        """The same for all that are running."""
+        for job in list(self.running.values()):
+            self.finish(job)

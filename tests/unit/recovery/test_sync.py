@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ import pytest
 
 import asynctrack
 from asynctrack.delivery.intake import TakenError
+from asynctrack.delivery.pump import Pump
+from asynctrack.delivery.source import Source
 from asynctrack.errors import AuthenticationError, InvalidInputError, UnavailableError
 from asynctrack.journal.spool import Spool
 from asynctrack.journal.survey import find_spools, read_spool
@@ -469,6 +473,48 @@ def test_spools_that_appear_while_it_watches_are_delivered_too(watch: str, tmp_p
     assert watching.wait(60) == 0
     assert not list(find_spools(str(tmp_path / ".asynctrack")))
     assert [run.status for run in read_runs(tmp_path / "mlruns").values()] == ["FINISHED", "FINISHED"]
+
+
+def test_a_watch_keeps_nothing_of_a_spool_but_its_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may run for weeks beside thousands of short programs; nor of a store for which nothing is left to do."""
+    seen: dict[str, weakref.ref[object]] = {}
+    add = Pump.add
+
+    def noted(pump: Pump, spool: Spool, *, followed: bool = False) -> Source | None:
+        source = add(pump, spool, followed=followed)
+        if source is not None and not followed:
+            seen[f"source of {spool.path}"] = weakref.ref(source)
+            if pump.store.uri.endswith("other"):
+                seen["pump"] = weakref.ref(pump)
+        return source
+
+    monkeypatch.setattr(Pump, "add", noted)
+    left = [leave(tmp_path) for _ in range(3)]
+    left.append(leave(tmp_path, MLFLOW_TRACKING_URI=str(tmp_path / "other")))
+    code = "import asynctrack, sys\nwith asynctrack.start_run():\n    print('on', flush=True)\n    sys.stdin.read()\n"
+    living = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, text=True, stderr=subprocess.DEVNULL,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": PACKAGE, "ASYNCTRACK_MODE": "offline"},
+    )  # fmt: skip
+    assert living.stdout is not None
+    assert living.stdout.readline() == "on\n"
+    deadline, kept = time.monotonic() + 60, ["not looked", "not at all"]
+
+    def progress(done: int, _left: int) -> None:
+        if living.poll() is None and (done >= 4 * 501 or time.monotonic() > deadline):
+            gc.collect()
+            kept[:] = [what for what, reference in seen.items() if reference() is not None]
+            if len(kept) < 2 or time.monotonic() > deadline:
+                living.communicate("", timeout=30)
+
+    results = asynctrack.sync(watch=True, progress=progress)
+    assert len(kept) < 2, "of the last one something is on the stack"
+    assert "pump" not in kept
+    assert len(seen) == 5
+    delivered = {result.spool: (result.state, result.delivered) for result in results}
+    assert [delivered[str(path)] for path in left] == [("delivered", 501)] * 4
+    assert len(results) == 5
 
 
 def test_what_a_program_killed_while_it_deleted_its_spool_has_left_is_cleared_away(tmp_path: Path) -> None:
