@@ -19,6 +19,8 @@ from asynctrack.importing.runs import Import, import_runs
 __all__ = ["import_folder"]
 
 _FIELDS = Import._fields
+#: folders that are named
+_MOST = 10
 _command = verb(*_FIELDS)
 
 
@@ -74,6 +76,13 @@ def _say(done: Import) -> None:
     if done.problems:
         print(
             f"{len(done.problems):,} problems, named above; everything else is imported.", file=sys.stderr, flush=True
+        )
+    if done.in_use:
+        more = f" and {len(done.in_use) - _MOST:,} more" if len(done.in_use) > _MOST else ""
+        print(
+            f"Still in use, for artifacts of {done.store}: {clean(', '.join(done.in_use[:_MOST]))}{more}; keep "
+            f"these if you delete what is in {done.source}",
+            flush=True,
         )
 
 

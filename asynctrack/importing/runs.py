@@ -39,7 +39,9 @@ class Import(NamedTuple):
     params and tags were taken. ``present``: runs that were there already.
     ``left``: runs still to come. ``problems``: a line for each file that could
     not be read, and for each run or event that was refused; everything else is
-    imported.
+    imported. ``in_use``: folders in the source that hold artifacts of the
+    store's experiments, as a database beside the folder has its own there:
+    keep these if you delete the source.
     """
 
     source: str
@@ -50,6 +52,7 @@ class Import(NamedTuple):
     left: int = 0
     events: int = 0
     problems: tuple[str, ...] = ()
+    in_use: tuple[str, ...] = ()
 
 
 def import_runs(
@@ -74,7 +77,8 @@ def import_runs(
     It may be interrupted and called again: runs that are there with the same
     status and end are left alone, and of others what is missing is written.
     A file that cannot be read, and what the store refuses, is a line in the
-    result's ``problems``.
+    result's ``problems``. Its ``in_use`` names what has to stay if the folder
+    is deleted.
 
     ``timeout``: seconds for which a store that does not answer is tried again.
     ``progress``: called ten times a second with what is done so far.
@@ -131,12 +135,19 @@ class _Work:
         self._told_at = 0.0
         self._lock = threading.Lock()
         self._done: Counter[str] = Counter()
+        self._in_use: tuple[str, ...] = ()
 
     def result(self) -> Import:
         """What is done so far."""
         with self._lock:
             counts = {name: self._done[name] for name in ("experiments", "runs", "present", "left", "events")}
-        return Import(self._source.root, self._target.store.uri, **counts, problems=tuple(self._noted.lines()))
+        return Import(
+            self._source.root,
+            self._target.store.uri,
+            **counts,
+            problems=tuple(self._noted.lines()),
+            in_use=self._in_use,
+        )
 
     def _count(self, **numbers: int) -> None:
         with self._lock:
@@ -155,6 +166,7 @@ class _Work:
                 for group, experiment, pending in begun:
                     if experiment is not None and _is_deleted(group) and (pending or not _gone(experiment)):
                         self._target.bury(experiment)
+                self._in_use = tuple(self._target.places())
             except BaseException:
                 self._target.cancelled.set()
                 raise

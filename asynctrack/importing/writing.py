@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from asynctrack.artifacts.uri import open_artifacts
 from asynctrack.clock import chance, monotonic
-from asynctrack.constants import LONGEST_VALUE, PARENT_RUN_TAG, UID_TAGS, LifecycleStage, RunStatus
+from asynctrack.constants import LONGEST_VALUE, PARENT_RUN_TAG, UID_TAGS, LifecycleStage, RunStatus, ViewType
 from asynctrack.delivery.isolation import Isolation
 from asynctrack.delivery.outcome import SUSPECTED, as_store_error
 from asynctrack.delivery.retry import Backoff
@@ -118,6 +118,28 @@ class Target:
             )
             return
         self.try_call(lambda: self.store.delete_experiment(found.experiment_id))
+
+    def places(self) -> list[str]:
+        """The folders of the source that hold artifacts of the store's experiments, its own or others'."""
+        root, found, token = os.path.realpath(self._source.root), set(), None
+        while True:
+            page = self.try_call(partial(self.store.search_experiments, ViewType.ALL, page_token=token))
+            for experiment in page.items:
+                place = self._directory(experiment.artifact_location)
+                if place is not None and os.path.commonpath((root, place)) == root:
+                    found.add(os.path.join(root, os.path.relpath(place, root).partition(os.sep)[0]))
+            if not page.token or page.token == token:
+                return sorted(os.path.normpath(path) for path in found if os.path.isdir(path))
+            token = page.token
+
+    def _directory(self, place: str | None) -> str | None:
+        """The folder that an experiment's artifacts are in; None where it is none of this machine."""
+        try:
+            repository = open_artifacts(place or "", self.store.uri, self.store.io, self.store.client)
+        except InvalidInputError:
+            return None
+        root = getattr(repository, "root", None)
+        return None if root is None else os.path.realpath(root)
 
     # ── runs
 

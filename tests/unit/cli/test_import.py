@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from typer.testing import CliRunner
 
+import asynctrack
 from asynctrack.cli.command import app
 from tests.imports import make_source
 
@@ -26,6 +28,36 @@ def test_a_folder_goes_into_a_database_and_the_second_time_there_is_nothing_to_d
     some = json.loads(call("./mlruns", "--to", "sqlite:///mlflow.db", "--json", "runs,present"))
     assert some == {"runs": 1, "present": 4}
     assert "the fields are source, store" in call("./mlruns", "--to", "sqlite:///b.db", "--json", "a,b", code=2)
+
+
+def test_what_a_database_beside_the_folder_uses_of_it_is_named(tmp_path: Path) -> None:
+    """It keeps its own artifacts there, also those of experiments that had the number of an old one."""
+    asynctrack.set_tracking_uri("./mlruns")
+    with asynctrack.start_run() as run:
+        run.log_text("weights", "model.txt")
+    asynctrack.create_experiment("old")
+    [old] = [path for path in Path("mlruns").iterdir() if path.name not in ("0", ".trash")]
+    meta = old / "meta.yaml"
+    meta.write_text(meta.read_text().replace(old.name, "1"))
+    old.rename("mlruns/1")  # as in folders that an early MLflow has made
+    asynctrack.set_tracking_uri("sqlite:///mlflow.db")
+    with asynctrack.start_run(experiment_name="new") as other:
+        other.log_text("weights", "model.txt")
+    text = call("mlruns", "--to", "sqlite:///mlflow.db")
+    places = [str(tmp_path / "mlruns" / number) for number in "01"]
+    assert f"Still in use, for artifacts of sqlite:///{tmp_path}/mlflow.db: {', '.join(places)}; keep these" in text
+    assert json.loads(call("mlruns", "--to", "sqlite:///mlflow.db", "--json", "in_use")) == {"in_use": places}
+    assert "Still in use" not in call("mlruns", "--to", "sqlite:///elsewhere/mlflow.db")
+    for folder in Path("mlruns").iterdir():  # as the documentation says
+        if str(folder.resolve()) in places:
+            (folder / "meta.yaml").unlink()
+        else:
+            shutil.rmtree(folder)
+    asynctrack.set_tracking_uri("")
+    assert asynctrack.get_tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    for each in (run, other):
+        found = asynctrack.get_service().list_artifacts(each.run_id)
+        assert [file.path for file in found] == ["model.txt"]
 
 
 def test_damaged_files_are_named_at_the_end_and_the_status_says_so(tmp_path: Path) -> None:
