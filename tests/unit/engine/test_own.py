@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -202,8 +204,71 @@ def test_engines_of_settings_that_are_used_once_do_not_pile_up(
         with asynctrack.start_run() as run:
             run.log_metric("loss", float(number))
         until(lambda: not engine_threads(), "the thread has ended")
-    assert len(lifecycle._table.engines()) == 1
+    del run
+    gc.collect()
+    assert len(lifecycle._table.engines()) <= 2
     assert len(read_runs(tmp_path / "mlruns")) == 10
+
+
+@pytest.mark.parametrize(
+    ("shipper", "way"), [("thread", "end"), ("thread", "again"), ("thread", "signal"), ("process", "end")]
+)
+def test_a_run_that_is_reopened_after_its_engine_was_let_go_is_delivered_at_the_end(
+    shipper: str, way: str, tmp_path: Path
+) -> None:
+    program = """
+        import asynctrack, os, signal, time
+        from asynctrack.engine import lifecycle, local, own, table
+        own._LEAST = local._SLEEPS_AFTER = table._KEPT = 0.0
+        with asynctrack.start_run(tracking_uri="first") as run:
+            run.log_metric("loss", 0.0, 0)
+        engine = run._state.engine
+        while not engine.idle:
+            time.sleep(0.01)
+        with asynctrack.start_run(tracking_uri="second") as other:
+            other.log_metric("loss", 0.0)
+        assert engine not in lifecycle._table._open.values()
+        run.reopen()
+        for step in range(1, 1000):
+            run.log_metric("loss", 1.0, step)
+        if os.environ["WAY"] == "again":
+            # Who begins a run there finds the engine that is there.
+            with asynctrack.start_run(tracking_uri="first", run_name="again", nested=True) as again:
+                assert again._state.engine is engine
+        elif os.environ["WAY"] == "signal":
+            os.kill(os.getpid(), signal.SIGTERM)
+    """
+    result = run_program(program, tmp_path, WAY=way, ASYNCTRACK_SHIPPER=shipper)
+    assert result.returncode == (-signal.SIGTERM if way == "signal" else 0)
+    assert result.stderr == "" or (way == "signal" and "20 s" in result.stderr and result.stderr.count("\n") == 1)
+    [run] = [run for run in read_runs(tmp_path / "first").values() if run.tags["mlflow.runName"] != "again"]
+    assert sorted(step for _, _, step in run.metrics["loss"]) == list(range(1000))
+    assert run.status == ("KILLED" if way == "signal" else "FINISHED")
+    assert spools(tmp_path) == []
+
+
+def test_an_engine_that_was_let_go_is_the_one_of_its_store_for_as_long_as_a_run_holds_it(
+    at_once: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("asynctrack.engine.table._KEPT", 0.0)
+    with asynctrack.start_run(tracking_uri=str(tmp_path / "first")) as run:
+        run.log_metric("loss", 0.0, 0)
+    engine = run._state.engine
+    until(lambda: engine.idle, "nobody uses it")
+    for turn in range(3):
+        with asynctrack.start_run(tracking_uri=str(tmp_path / f"other{turn}")):
+            assert engine not in lifecycle._table._open.values()
+        with asynctrack.start_run(tracking_uri=str(tmp_path / "first")) as other:
+            assert other._state.engine is engine
+            assert engine in lifecycle._table._open.values()
+        until(lambda: engine.idle, "nobody uses it")
+    with asynctrack.start_run(tracking_uri=str(tmp_path / "another")):
+        assert engine not in lifecycle._table._open.values()
+    assert lifecycle._table.engines().count(engine) == 1
+    asynctrack.shutdown()
+    with pytest.raises(asynctrack.RunEndedError):
+        run.reopen()  # nobody would deliver what is logged
+    assert len(read_runs(tmp_path / "first")) == 4
 
 
 @pytest.mark.parametrize("shipper", ["thread", "process"])
