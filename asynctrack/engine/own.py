@@ -15,7 +15,6 @@ from asynctrack.delivery.pump import Pump
 from asynctrack.delivery.source import Loaded, Source
 from asynctrack.engine.consumer import Context
 from asynctrack.journal.positions import Positions
-from asynctrack.journal.registered import RegistryReader
 from asynctrack.journal.removal import NOTHING
 from asynctrack.journal.segment import Segment
 
@@ -61,8 +60,6 @@ class OwnSpool:
         self._past: dict[int, Lane] = {}
         #: how far the journal was read at the last look, and since when (monotonic seconds)
         self._front, self._quiet_since = -1, 0.0
-        #: of the spool that was given back last, with runs at rest
-        self._earlier: RegistryReader | None = None
 
     def follow_on(self, first_run: int, past: dict[int, Lane]) -> None:
         """Runs before ``first_run`` were in spools that are gone; what is known of them."""
@@ -91,7 +88,6 @@ class OwnSpool:
             queues=self._pump.queues,
             taken_back=taken_back,
         )
-        source.reader.registry.earlier = self._earlier
         self._pump.sources.append(source)
         _in_use.add(self)
         self.source = source
@@ -189,8 +185,6 @@ class OwnSpool:
                     attached.discard(run)
                 else:
                     run.rest()
-        source.reader.registry.earlier = None  # one is enough: nobody is that slow
-        self._earlier = source.reader.registry if runs else None
 
     def _close(self, source: Source) -> None:
         journal = self._context.journal

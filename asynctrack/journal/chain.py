@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from asynctrack.errors import RunEndedError
+from asynctrack.journal.former import FormerStreams
 from asynctrack.journal.rolling import Action, SegmentSupply, Situation, decide, discard
 from asynctrack.journal.room import Room
 from asynctrack.journal.segment import Segment
@@ -18,6 +19,9 @@ __all__ = ["Chain", "closed_error"]
 class Chain:
     """`current` is the whole truth of where to write; it is one attribute, replaced in one store, so no writer ever
     sees half a change. Any thread and any signal handler may call.
+
+    A log call takes it *before* it looks up what numbers its metrics have. Then it can never write a number of one
+    spool into the next: should the spool be given back meanwhile, it meets a closed segment, and looks them up again.
 
     ``rolled`` is called when a new segment is begun, ``reopen`` in a forked child, which is to `begin` anew.
     """
@@ -31,6 +35,8 @@ class Chain:
         self._room = room
         self._rolled = rolled
         self._reopen = reopen
+        #: of the spool that is written to
+        self.former = FormerStreams()
 
     def begin(self, head: Segment, supply: SegmentSupply) -> None:
         """With a first segment."""
@@ -39,6 +45,8 @@ class Chain:
         # Re-entrant: a signal handler may log while this very thread is rolling.
         self._lock = threading.RLock()
         self.head = self._unsynced = head
+        self.former.next = FormerStreams()
+        self.former = head.former = self.former.next
         self.supply = supply
         self.current = (head.claim, head.slots, head)
 
@@ -100,6 +108,7 @@ class Chain:
         # No call stands between the test and the stores: a signal handler in this very thread, which comes through the
         # lock, has either rolled before the test or finds the new segment.
         if self.current[2] is full:
+            segment.former = full.former
             self.current = (segment.claim, segment.slots, segment)
             full.next = segment
         else:
@@ -195,6 +204,7 @@ class Chain:
             segment = segment.next
         # A segment past whose end everybody is: the first write comes to roll(), which opens a spool of our own.
         gone = Segment(None, 0, 0, fd=-1, sealed=True)
+        gone.former = self.former
         self.head = gone
         self.current = (gone.claim, bytearray(0), gone)
 

@@ -32,9 +32,6 @@ class RegistryReader:
         self._new_runs: set[int] = set()
         self._streams: dict[int, Stream] = {}
         self._streams_of: dict[int, set[int]] = {}
-        #: of a journal of this process that was closed while runs were only resting. A log call that had looked its
-        #: metric up just before may write to the next journal under the number of then
-        self.earlier: RegistryReader | None = None
 
     def refresh(self) -> None:
         """Take in what has been registered since. Raises OSError."""
@@ -50,8 +47,7 @@ class RegistryReader:
         OSError."""
         if number not in self.runs and number <= self._newest_run:
             self._scan(0)
-        found = self.runs.get(number)
-        return self.earlier.runs.get(number) if found is None and self.earlier is not None else found
+        return self.runs.get(number)
 
     def stream(self, number: int) -> Stream | None:
         """The metric behind a stream number; None where its entry is damaged. Raises OSError."""
@@ -63,8 +59,6 @@ class RegistryReader:
             # Another thread's entry, at a smaller offset, may have been under way when we passed it.
             self._scan(0)
             found = self._streams.get(number)
-        if found is None and self.earlier is not None:
-            found = self.earlier._streams.get(number)
         return found
 
     def forget(self, run: int) -> None:

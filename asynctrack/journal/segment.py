@@ -14,6 +14,7 @@ from typing import Any
 from asynctrack.journal.budget import Budget
 from asynctrack.journal.disk import CHUNK, allocate, fill, map_file, new_file, write_all
 from asynctrack.journal.filesystem import keeps_room
+from asynctrack.journal.former import FormerStreams
 from asynctrack.journal.frames import FramesBeside
 from asynctrack.journal.header import HEADER_SIZE, Header, encode_header, is_sealed, seal_marks, used_marks
 from asynctrack.journal.opening import Descriptor, SpoolFile, open_regular
@@ -48,6 +49,8 @@ class Segment:
         #: slots of which the header says that they were used, at least
         self.used = 0
         self.next: Segment | None = None
+        #: where its writer keeps what numbers stood for until its spool was given back
+        self.former: FormerStreams | None = None
         #: takes no event: only there so that the one before it can be deleted
         self.aside = False
         #: past the end: handed out when the segment is full

@@ -98,11 +98,11 @@ class Journal:
         written. False when the policy dropped it. Raises SpoolFullError by policy, and PackError, with nothing logged,
         for what does not fit a slot."""
         while True:
+            claim, _, current = self.chain.current  # before the number is looked at: see `Chain`
             if stream < self.registry.first_stream:
-                raise closed_error()  # its run has ended, and is delivered, since the call began
+                raise closed_error()  # its run has ended, and is delivered, since the call began; or rests
             if segment is None:
-                claim, _, segment = self.chain.current
-                at = claim()
+                segment, at = current, claim()
             if segment.holds(at):
                 try:
                     if segment.unmapped and self._room.problem:

@@ -251,6 +251,7 @@ class _Replacements:
                 ):
                     run = runs.by_id[active._info._run_id]
                     # From here on it is what `asynctrack.runs.log` and `Moments` do.
+                    claim, slots, segment = run.chain.current
                     stream = run.streams[key]
                     if type(value) is not float:
                         value = quick.to_float(key, value)
@@ -266,7 +267,6 @@ class _Replacements:
                             run.moments.moved_to = now
                     if now > last[1]:
                         last[1] = now
-                    claim, slots, segment = run.chain.current
                     at = claim()
                     try:
                         quick._pack(slots, at, now, step, value, stream, now, step, value, stream, at)

@@ -332,7 +332,7 @@ def _forked() -> None:
     for state in _open.values():
         state.knows_id  # noqa: B018  # asked now, while the parent's engine can still answer
         state.lock = threading.RLock()
-        state.streams.clear()
+        state.engine.journal.chain.former.take(state.streams)
 
 
 after_fork(_forked)

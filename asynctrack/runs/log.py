@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
 from asynctrack.arguments import refuse_long_value
@@ -78,6 +78,7 @@ class RunLog(ArtifactLog):
                 problem = InvalidInputError(f"metric {shortened(key)}: {shortened(value)}: {error}")
                 leave_out(self._state, "metric", key, problem)
                 return
+        claim, slots, segment = self._chain.current  # before its number is looked up: see `Chain`
         try:
             stream = self._streams[key]
         except (KeyError, TypeError):
@@ -106,7 +107,6 @@ class RunLog(ArtifactLog):
             except InvalidInputError as error:
                 leave_out(self._state, "metric", key, error)
                 return
-        claim, slots, segment = self._chain.current
         at = claim()
         try:
             PACK(slots, at, timestamp, step, value, stream, timestamp, step, value, stream, at)
@@ -128,6 +128,7 @@ class RunLog(ArtifactLog):
         and warns once for each such key; "skip" does so in silence. Default is
         the setting of that name, which is "raise"."""
         streams = self._streams
+        claim, slots, segment = self._chain.current  # before the numbers are looked up: see `Chain`
         try:
             items = metrics.items() if type(metrics) is dict else _entries(metrics)
             timestamp = _now() // 1_000_000 if timestamp is None else to_timestamp("*", timestamp)
@@ -145,14 +146,13 @@ class RunLog(ArtifactLog):
             log_what_is_valid(self.log_metric, self._state, metrics, step, timestamp, on_invalid)
             return
         when = PACK_WHEN(timestamp, step)
-        claim, slots, segment = self._chain.current
         for stream, value in points:
             at = claim()
             try:
                 PACK_AT(slots, at, when, value, stream, when, value, stream, at)
             except (PackError, ValueError, TypeError):
                 self._write_slowly("*", timestamp, step, value, stream, segment, at)
-                claim, slots, segment = self._chain.current
+                claim, slots, segment = self._where_to_go_on(stream, segment)
 
     def log_param(self, key: str, value: Any) -> None:
         """Log one param, as ``str(value)``. A param never changes: a second,
@@ -256,7 +256,15 @@ class RunLog(ArtifactLog):
                 self._journal.write(timestamp, step, value, stream, place, at)
                 return
             except RunEndedError:
-                again = self._state.stream_again(stream)
+                again = self._state.stream_again(stream, segment)
             if again is None:
                 return
             stream, place = again, None
+
+    def _where_to_go_on(self, stream: int, segment: Segment) -> tuple[Callable[[], int], Any, Segment]:
+        """Behind a point that ``segment`` did not take. The call's later points were looked up later: they have numbers
+        of the spool of now if ``stream`` is one. If not, they come here one by one: the segment takes none of them."""
+        current = self._chain.current  # before the number is looked at, as ever
+        if stream < self._journal.registry.first_stream:
+            return segment.claim, segment.slots, segment
+        return current

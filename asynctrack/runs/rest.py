@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from asynctrack.engine.engine import RunStats
-    from asynctrack.journal.measured import MeasuredOn
 
 __all__ = ["Rest"]
 
@@ -20,15 +18,8 @@ class Rest:
         self.begun = False
         #: calls that need the spool that is there
         self.at_work = 0
-        #: the metrics that the streams stood for until the last rest
-        self.keys: Mapping[int, str | MeasuredOn] = {}
         #: accepted, delivered, rejected and retried before the last rest
         self._counts = (0, 0, 0, 0)
-
-    def begin(self, streams: Mapping[str | MeasuredOn, int]) -> None:
-        """It rests from now on."""
-        self.begun = True
-        self.keys = {number: key for key, number in streams.items()}
 
     def count(self, stats: RunStats) -> None:
         """It comes again: what was counted until now goes with its old number."""

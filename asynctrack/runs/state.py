@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from asynctrack.delivery.receipts import Receipt
     from asynctrack.engine.engine import Engine, RunStats
     from asynctrack.entities import RunInfo
+    from asynctrack.journal.segment import Segment
     from asynctrack.stores.base import RunSpec
 
 __all__ = ["RunState", "begun"]
@@ -183,8 +184,8 @@ class RunState:
     def rest(self) -> None:
         """The spool is closed: the next log call attaches to the run again. Called with the lock held."""
         self.knows_id  # noqa: B018  # asked now, while the engine can still answer
-        self._rest.begin(self.streams)
-        self.streams.clear()
+        self._rest.begun = True
+        self.engine.journal.chain.former.take(self.streams)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -198,11 +199,11 @@ class RunState:
             with self.lock:
                 self._rest.at_work -= 1
 
-    def stream_again(self, before: int) -> int | None:
-        """The stream for a log call that had found ``before`` just when the run came to rest; None if the event is
-        dropped. Raises what `ended_error` says if it has ended, instead."""
-        with self.lock:
-            key = self._rest.keys.get(before)
+    def stream_again(self, before: int, segment: Segment) -> int | None:
+        """The stream for a log call that had found ``before``, and ``segment`` to be the current one, before the run
+        came to rest; None if the event is dropped. Raises what `ended_error` says if it has ended, instead."""
+        with self.lock:  # whoever puts it to rest has closed the segment before, and is through by now
+            key = None if segment.former is None else segment.former.key(before)
         if key is None:
             raise self.ended_error() from None
         return self.stream(key)

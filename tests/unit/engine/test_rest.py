@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -184,23 +185,96 @@ def test_what_is_logged_just_when_it_comes_to_rest_is_not_lost(
     assert spools(tmp_path) == []
 
 
-def test_a_thread_that_was_stopped_between_two_steps_of_a_log_call_loses_nothing(
-    rests_at_once: None, tmp_path: Path
+#: `run` is logged to by CALL, which finds it at rest when it has converted `slow`. Meanwhile `other` has had the next
+#: spool made, TURNS times
+SLOW = """
+import asynctrack, os, signal, sys, time, warnings
+from asynctrack.engine import own
+from asynctrack.runs.active import attached_run
+own._LEAST = own._RESTS_AFTER = 0.0
+asynctrack.configure(flush_interval=0.02)
+service = asynctrack.tracking.get_service()
+experiment = service.create_experiment("vision")
+run, other = (attached_run(service.create_run(experiment, run_name=name).info.run_id) for name in ("run", "other"))
+def at_rest():
+    while not (run._state._rest.begun and other._state._rest.begun):
+        time.sleep(0.01)
+class Slow:
+    "Waits for the GPU, the first time."
+    def __init__(self):
+        self.waits = True
+    def __index__(self):
+        if self.waits:
+            self.waits = False
+            at_rest()
+            for turn in range(TURNS):
+                own._RESTS_AFTER = 0.0 if turn + 1 < TURNS else 1e9
+                other.log_metric("loss", 1.0, turn + 1)
+                if turn + 1 < TURNS:
+                    at_rest()
+            own._RESTS_AFTER = 1e9
+        return 1
+    def __float__(self):
+        return float(self.__index__())
+run.log_metrics({"epoch": 0.0, "lr": 0.0, "loss": 0.0}, 0)
+other.log_metric("loss", 0.0, 0)
+slow = Slow()
+CALL
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+SYNC = "import runpy, sys; sys.argv[1:] = ['sync']; runpy.run_module('asynctrack', run_name='__main__')"
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2], ids=["alone", "beside_another", "beside_another_that_rests_too"])
+@pytest.mark.parametrize(
+    ("call", "keys"),
+    [
+        ('run.log_metrics({"epoch": 1.0, "lr": 1.0, "loss": slow}, 1)', ["epoch", "loss", "lr"]),
+        ('run.log_metrics({"epoch": slow, "new": 1.0, "lr": 1.0}, 1)', ["epoch", "lr", "new"]),
+        ('run.log_metrics({"lr": 1.0, "loss": 1.0}, slow)', ["loss", "lr"]),
+        ('run.log_metric("loss", 1.0, slow)', ["loss"]),
+        ('run.log_metric("loss", slow, 1)', ["loss"]),
+        ('run.log_metric("loss", 1.0, 1, slow)', ["loss"]),
+    ],
+)
+def test_what_a_call_has_logged_that_took_its_time_is_delivered_by_whoever_comes(
+    call: str, keys: list[str], turns: int, tmp_path: Path
 ) -> None:
-    """It had looked its metric up; the spool went, another run has opened the next; now it writes."""
-    service = get_service(str(tmp_path / "mlruns"))
-    experiment = service.create_experiment("vision")
-    first, second = (
-        attached_run(service.create_run(experiment).info.run_id, str(tmp_path / "mlruns")) for _ in range(2)
-    )
-    first.log_metric("loss", 0.0, 0)
-    stream = first._streams["loss"]
-    until(lambda: not spools(tmp_path), "the runs rest")
-    second.log_metric("loss", 0.0, 0)
-    claim, _, segment = first._chain.current
-    segment.put(claim(), 1_000, 1, 1.0, stream)
-    asynctrack.shutdown()
-    assert sorted(steps(run) for run in read_runs(tmp_path / "mlruns").values()) == [[0], [0, 1]]
+    """It had looked some metrics up before the run came to rest; right after it the process is killed. What it wrote
+    stands for something to every reader, and not to this process alone."""
+    result = run_program(SLOW.replace("TURNS", str(turns)).replace("CALL", call), tmp_path)
+    assert (result.returncode, result.stderr) == (-signal.SIGKILL, "")
+    result = run_program(SYNC, tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    found = {run.tags["mlflow.runName"]: run for run in read_runs(tmp_path / "mlruns").values()}
+    assert [key for key in found["run"].metrics if 1 in steps(found["run"], key)] == keys
+    assert steps(found["other"]) == list(range(turns + 1))
+    assert list(tmp_path.glob(".asynctrack/*/*.slots")) == []
+
+
+def test_a_call_in_whose_middle_the_process_forks_logs_in_parent_and_child(tmp_path: Path) -> None:
+    program = """
+        import asynctrack, os, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: of a fork beside a thread
+        class Forks:
+            def __float__(self):
+                global child
+                child = os.fork()
+                return float(child == 0)
+        with asynctrack.start_run() as run:
+            run.log_metrics({"lr": 0.0, "loss": 0.0, "acc": 0.0}, 0)
+            run.log_metrics({"lr": 1.0, "loss": Forks(), "acc": 1.0}, 1)
+            if child == 0:
+                asynctrack.shutdown()
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+    """
+    result = run_program(program, tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    found = stored(tmp_path / "mlruns")
+    assert [steps(found, key) for key in ("lr", "acc")] == [[0, 1]] * 2  # both have logged the same
+    assert sorted((step, value) for _, value, step in found.metrics["loss"]) == [(0, 0.0), (1, 0.0), (1, 1.0)]
 
 
 def test_a_child_forked_while_it_rests_logs_to_it(tmp_path: Path) -> None:
