@@ -117,7 +117,7 @@ class Chain:
 
     def roll_early(self, segment: Segment, *, ending: bool) -> bool:
         """Give up what is free in ``segment``, whose frames take all the room there is: then it is deleted as soon as
-        it is delivered. An ``ending`` run goes on in memory. False where there can be no segment behind it, and for a
+        it is delivered. An ``ending`` run may go on in memory. False where there can be no segment behind it, and for a
         call that would be told so rather than wait."""
         try:
             behind = self._make_early(segment, ending=ending)
@@ -135,6 +135,11 @@ class Chain:
 
     def _make_early(self, segment: Segment, *, ending: bool) -> Segment:
         if ending:
+            if segment.path is not None and not segment.for_end:  # else another file has been of no use just now
+                try:
+                    return self.supply.take(Action.MAKE_FOR_END, segment)
+                except OSError:
+                    pass  # the disk is full
             return self.supply.take(Action.MAKE_IN_MEMORY, segment)
         try:
             return self.supply.make(segment, overdraw=True)

@@ -61,8 +61,10 @@ class Action(Enum):
     TAKE_PREPARED = auto()
     #: a new file
     MAKE = auto()
-    #: a segment of one slot in memory, for the end of a run, which would stay RUNNING for ever. Should the process die
-    #: before it is delivered, whoever delivers the spool ends the run as KILLED
+    #: a new file of one block, whatever the limit of bytes, for the end of a run, which would stay RUNNING for ever
+    MAKE_FOR_END = auto()
+    #: the same in memory, of one slot, where the disk has no block. Should the process die before it is delivered,
+    #: whoever delivers the spool ends the run as KILLED
     MAKE_IN_MEMORY = auto()
     #: a segment that takes no event. With it behind the full one, that one can be deleted as soon as it is delivered,
     #: and its room be used again. Else a full disk could never get any
@@ -96,6 +98,7 @@ _CASES: tuple[tuple[Action, Callable[[Situation], bool]], ...] = (
     (Action.CLOSED, lambda now: now.closed),
     (Action.TAKE_PREPARED, lambda now: now.prepared),
     (Action.MAKE, lambda now: True),
+    (Action.MAKE_FOR_END, lambda now: now.ending),
     (Action.MAKE_IN_MEMORY, lambda now: now.ending and now.consumed),
     (Action.STEP_ASIDE, lambda now: not now.aside),
     (Action.REFUSE, lambda now: True),
@@ -180,6 +183,10 @@ class SegmentSupply:
             action = Action.MAKE  # a signal handler was faster
         if action is Action.MAKE:
             return self.make(full)
+        if action is Action.MAKE_FOR_END:
+            segment = self._make_least(full, overdraw=True)
+            segment.for_end = True
+            return segment
         if action is Action.MAKE_IN_MEMORY:
             if not self.consumed:
                 raise OSError(errno.ENOSPC, "whoever delivers does not see what is kept in memory")
@@ -198,7 +205,10 @@ class SegmentSupply:
                 return self._make(full.end, size, waited_for=full.first == 0)
             except OSError:
                 pass  # a nearly full disk may have room for a smaller one
-        return self._make(full.end, slots_for(sizes[-1], self._most), overdraw=overdraw)
+        return self._make_least(full, overdraw=overdraw)
+
+    def _make_least(self, full: Segment, *, overdraw: bool) -> Segment:
+        return self._make(full.end, slots_for(_SMALL_SEGMENT_BYTES[-1], self._most), overdraw=overdraw)
 
     def _step_aside(self, full: Segment) -> Segment:
         """One that takes no event. Raises OSError."""

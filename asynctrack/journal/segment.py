@@ -53,6 +53,8 @@ class Segment:
         self.former: FormerStreams | None = None
         #: takes no event: only there so that the one before it can be deleted
         self.aside = False
+        #: made beyond the limit of bytes, for a run's end
+        self.for_end = False
         #: past the end: handed out when the segment is full
         self.size = HEADER_SIZE + capacity * SLOT_SIZE
         #: the mapping; empty, so that log calls cannot write to it and come to `put`, where there can be none

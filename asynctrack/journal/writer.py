@@ -125,7 +125,8 @@ class Journal:
         """Log one frame as an event of its own, in order with all others. False when the policy dropped it.
 
         With ``patience``, for a run's end, it waits so many seconds for room, whatever the policy, and no longer. Such
-        a frame may overdraw the limit of bytes; and where this very process delivers, it is kept in memory at need.
+        a frame may overdraw the limit of bytes, and so may a segment for it; where the disk is full and this very
+        process delivers, it is kept in memory.
 
         Raises SpoolFullError by policy, NoRoomNow where that is to wait and the caller ``waits`` not (it holds a lock
         that others need), and TypeError or ValueError for what msgpack cannot hold.

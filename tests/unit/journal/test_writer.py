@@ -20,7 +20,8 @@ from asynctrack.errors import RunEndedError, SpoolFullError
 from asynctrack.journal import frames as frames_module
 from asynctrack.journal import room as room_module
 from asynctrack.journal import segment as segment_module
-from asynctrack.journal.disk import allocate, fill, write_all
+from asynctrack.journal.disk import allocate, fill, new_file, write_all
+from asynctrack.journal.frames import FrameFile
 from asynctrack.journal.reader import JournalReader
 from asynctrack.journal.segment import HEADER_SIZE
 from asynctrack.journal.slots import LAST_STREAM, SLOT_SIZE, PackError
@@ -423,10 +424,11 @@ def test_a_call_that_waits_for_room_ends_when_the_journal_is_closed(full: Journa
 
 
 @pytest.mark.parametrize("full", ["drop_new", "raise"], indirect=True)
-def test_patience_waits_whatever_the_policy(full: Journal) -> None:
-    """For a run's end, which must not be dropped as long as there is hope. (Where this process delivers it need not
-    wait: see the next test.)"""
+def test_patience_waits_whatever_the_policy(full: Journal, disk: Disk) -> None:
+    """For a run's end, which must not be dropped as long as there is hope. (It need not wait where the disk has a
+    block, or where this process delivers: see the next tests.)"""
     full.chain.supply.consumed = False
+    disk.full = True
     waiting = threading.Event()
     full._room._wake = waiting.set
     frame: list[Any] = ["end", 1, "FINISHED", 5]
@@ -435,17 +437,63 @@ def test_patience_waits_whatever_the_policy(full: Journal) -> None:
     thread.start()
     assert waiting.wait(LIMIT)
     make_room(full)
+    disk.full = False
     thread.join(LIMIT)
     assert done == [True]
     assert events(full) == [4, 5, 6, 7, frame]
 
 
 @pytest.mark.parametrize("full", ["drop_new", "raise", "block"], indirect=True)
-def test_an_end_needs_no_room_where_this_process_delivers(full: Journal) -> None:
-    """It is kept in memory, in its place behind what was logged."""
+def test_an_end_needs_no_room_where_this_process_delivers(full: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk it is kept in memory, in its place behind what was logged."""
+
+    def in_memory_alone(path: str | None) -> int:
+        if path is not None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return new_file(path)
+
+    monkeypatch.setattr(segment_module, "new_file", in_memory_alone)
     frame: list[Any] = ["end", 1, "FINISHED", 5]
     assert full.write_frame(frame, patience=LIMIT)
     assert events(full) == [*range(8), frame]
+
+
+@pytest.mark.parametrize("consumed", [True, False], ids=["thread", "shipper"])
+@pytest.mark.parametrize("full", ["drop_new", "raise", "block"], indirect=True)
+def test_an_end_is_on_the_disk_although_points_have_used_up_the_limit(full: Journal, consumed: bool) -> None:
+    """It takes one block beyond that, at once, whoever delivers: in memory alone it would die with the process."""
+    full.chain.supply.consumed = consumed
+    if full.settings.spool_full == "drop_new":
+        assert log(full, 1, 8) == [False]  # there is no room, as was noted a moment ago
+    before = full.disk_bytes()
+    frames: list[Any] = [["end", run, "FINISHED", 5] for run in range(1, 4)]
+    assert all(full.write_frame(frame, patience=0.0) for frame in frames)
+    assert full.current[2].path is not None
+    assert before < full.disk_bytes() <= before + 4096 + 200
+    assert events(full) == [*range(8), *frames]
+
+
+@pytest.mark.parametrize("consumed", [True, False], ids=["thread", "shipper"])
+def test_an_end_whose_file_of_frames_takes_no_more_goes_into_another(
+    consumed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with the limit of a file's size (`ulimit -f`). Where no file takes it, memory does, and no file is tried
+    twice."""
+    append, limited = FrameFile.append, ["000001.frames"]
+
+    def append_up_to_the_limit(file: FrameFile, frame: bytes) -> int:
+        if file.path is not None and file.path.endswith(tuple(limited)):
+            raise OSError(errno.EFBIG, "File too large")
+        return append(file, frame)
+
+    with journal_in(tmp_path, consumed=consumed) as journal:
+        run = register(journal)
+        monkeypatch.setattr(FrameFile, "append", append_up_to_the_limit)
+        assert journal.write_frame(["end", run, "FINISHED", 5], patience=0.0)
+        assert all(segment.path is not None for segment in segments(journal.head))
+        limited.append(".frames")
+        assert journal.write_frame(["end", run, "FINISHED", 6], patience=0.0) is consumed
+        assert len(list(spool_path(journal).glob("*.slots"))) == 2
 
 
 def test_a_full_disk_is_met_when_a_segment_is_made(tmp_path: Path, disk: Disk) -> None:
