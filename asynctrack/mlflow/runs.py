@@ -102,9 +102,10 @@ class LoggedRun:
             self.log.check_key("metric", key)
         self.log_metric(name, number, step, self.moments.own(key, step, timestamp) if movable else timestamp)
 
-    def log_inputs(self, entries: Mapping[str, str]) -> None:
-        """Log what the run uses and has made (see `asynctrack.journal.inputs`)."""
-        self.state.frame("inputs", dict(entries))
+    def log_inputs(self, entries: Mapping[str, str]) -> bool:
+        """Log what the run uses and has made (see `asynctrack.journal.inputs`); False if it is dropped because the
+        spool is full."""
+        return self.state.frame("inputs", dict(entries))
 
 
 class LoggedRuns:
@@ -208,7 +209,7 @@ class LoggedRuns:
 
     def end(self, run: LoggedRun, status: str, end_time: int) -> None:
         """End a run behind its events, and wait for both for ``close_timeout`` seconds at most. What is not delivered
-        then is kept with the run's end, and a warning says so."""
+        then is kept with the run's end, and a warning says so; an error, where a full disk has no room for that."""
         state = run.state
         state.check_open_now()
         receipt = None

@@ -221,8 +221,8 @@ class JournalStore:
         run = None if self._asynctrack_leaves("log_inputs") else self._asynctrack_runs.with_inputs(run_id)
         if run is not None:
             try:
-                run.log_inputs(entries_used(datasets, models, self._asynctrack_runs.models.known))
-                run.answer = with_inputs(run.answer, datasets=datasets, models=models)
+                if run.log_inputs(entries_used(datasets, models, self._asynctrack_runs.models.known)):
+                    run.answer = with_inputs(run.answer, datasets=datasets, models=models)
                 return None
             except (AttributeError, AsynctrackError):
                 self._asynctrack_deliver(run_id)  # MLflow says what is wrong with it
@@ -233,8 +233,8 @@ class JournalStore:
         run = None if self._asynctrack_leaves("log_outputs") else self._asynctrack_runs.with_inputs(run_id)
         if run is not None:
             try:
-                run.log_inputs(entries_made(models, self._asynctrack_runs.models.known, run.answer.outputs))
-                run.answer = with_inputs(run.answer, outputs=models)
+                if run.log_inputs(entries_made(models, self._asynctrack_runs.models.known, run.answer.outputs)):
+                    run.answer = with_inputs(run.answer, outputs=models)
                 return None
             except (AttributeError, AsynctrackError):
                 self._asynctrack_deliver(run_id)

@@ -105,7 +105,7 @@ class RunState:
 
     def stream(self, key: str | MeasuredOn) -> int | None:
         """The stream of a metric, registered on first use; None if the event is dropped because the spool is full."""
-        return self._when_there_is_room(lambda: self._stream(key))
+        return self.when_there_is_room(lambda: self._stream(key))
 
     def _stream(self, key: str | MeasuredOn) -> int | None:
         number = self.streams.get(key) if isinstance(key, str | MeasuredOn) else None
@@ -118,20 +118,21 @@ class RunState:
                 self.streams[key] = number
         return number
 
-    def frame(self, kind: str, entries: dict[str, str]) -> None:
-        """Log params, tags, or what the run uses. ``kind``: "params", "tags" or "inputs"."""
-        self._when_there_is_room(lambda: self._write([kind, self.number, entries]))
+    def frame(self, kind: str, entries: dict[str, str]) -> bool:
+        """Log params, tags, or what the run uses ("params", "tags", "inputs"); False if it is dropped, as below."""
+        return self.when_there_is_room(lambda: self.write_now([kind, self.number, entries]))
 
     def artifact(self, snapshot: Snapshot, artifact_path: str) -> bool:
         """Log an artifact whose snapshot is taken; False if it is dropped because the spool is full."""
-        return self._when_there_is_room(lambda: self._write(["artifact", self.number, list(snapshot), artifact_path]))
+        return self.when_there_is_room(lambda: self.write_now(["artifact", self.number, list(snapshot), artifact_path]))
 
-    def _write(self, entry: list[Any]) -> bool:
+    def write_now(self, entry: list[Any]) -> bool:
+        """Log a frame, as part of what `when_there_is_room` calls. Raises NoRoomNow."""
         return self.engine.journal.write_frame(entry, waits=False)
 
-    def _when_there_is_room(self, log: Callable[[], T]) -> T:
-        """Log while the run is open, under its lock. Wait for room without that: it may take for ever, and meanwhile
-        others log to the run and end it."""
+    def when_there_is_room(self, log: Callable[[], T]) -> T:
+        """``log`` while the run is open, under its lock; and anew after waiting for room without it, which may take for
+        ever while others log to the run and end it. So the caller does not hold that lock."""
         while True:
             try:
                 with self.lock:
@@ -243,10 +244,8 @@ class RunState:
         return self.engine.flush(self.number)
 
     def log_end(self, status: str, end_time: int, patience: float) -> bool:
-        """Log the run's end; False if it has ended already. Safe in a signal handler.
-
-        ``patience``: seconds to wait for room in the spool, and for the lock of a thread that waits for room.
-        """
+        """Log the run's end; False if it has ended already. Safe in a signal handler. ``patience``: seconds to wait for
+        room in the spool, and for the lock of a thread that waits for room."""
         deadline = monotonic() + patience
         if not self.lock.acquire(timeout=max(deadline - monotonic(), 0.0)):
             logger.error(

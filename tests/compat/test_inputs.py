@@ -16,6 +16,7 @@ import asynctrack
 from asynctrack.current import store_for
 from asynctrack.delivery.inputs import send_batch
 from asynctrack.journal.inputs import dataset_entry, input_of, model_entry, output_entry
+from asynctrack.journal.writer import Journal
 from asynctrack.recovery.sync import sync
 from asynctrack.stores.base import Batch, RunSpec
 from asynctrack.stores.io import drive
@@ -136,6 +137,26 @@ def test_it_costs_no_request(server: str, monkeypatch: pytest.MonkeyPatch) -> No
         found = client.get_run(run.info.run_id)
     assert says(found, {model_id: "it"})[2] == [("it", 0)]
     assert [each.dataset.name for each in found.inputs.dataset_inputs] == ["train"]
+
+
+def test_what_was_dropped_for_want_of_room_was_not_said(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it can be said again, in the same way."""
+    with behind.tracking(f"asynctrack+{server}") as client, mlflow.start_run() as run:
+        model_id = client.create_logged_model(run.info.experiment_id).model_id
+        store = mlflow.tracking._tracking_service.utils._get_store()
+
+        def request(*args: Any, **kwargs: Any) -> None:
+            raise AssertionError(args)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store._asynctrack_inner, "_call_endpoint", request)
+            with monkeypatch.context() as full:
+                full.setattr(Journal, "write_frame", lambda journal, entry, **how: False)
+                client.log_inputs(run.info.run_id, [used("train")])
+                mlflow.log_outputs([mlflow.entities.LoggedModelOutput(model_id, 0)])
+            mlflow.log_outputs([mlflow.entities.LoggedModelOutput(model_id, 7)])
+        found = client.get_run(run.info.run_id)
+    assert says(found, {model_id: "it"}) == ([], [], [("it", 7)])
 
 
 def test_what_is_said_while_the_server_is_away_is_there_when_it_is_back(sqlite_server: servers.MlflowServer) -> None:

@@ -15,6 +15,7 @@ import pytest
 import asynctrack
 from asynctrack.entities import Metric
 from asynctrack.errors import InvalidInputError, RunEndedError
+from asynctrack.journal.writer import Journal
 from asynctrack.stores.branches import Branch, branch_of, branches_of, latest_branch
 from asynctrack.stores.file.dropping import drop_points
 from tests.mlruns import only_run
@@ -99,6 +100,23 @@ def test_params_that_have_changed_are_tags(tmp_path: Path, caplog: pytest.LogCap
     assert stored.tags["param_changed.epochs"] == "2 -> 3"
     assert "param_changed.seed" not in stored.tags
     assert again.stats().rejected == 0
+
+
+def test_a_changed_param_whose_tag_was_dropped_is_told_when_there_is_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with asynctrack.start_run() as run:
+        run.log_params({"lr": 0.1, "seed": 7})
+    with asynctrack.start_run(run_id=run.run_id, from_step=5) as again:
+        with monkeypatch.context() as full:
+            full.setattr(Journal, "write_frame", lambda journal, entry, **how: False)
+            again.log_params({"lr": 0.2, "new": 1})
+            assert "other params" not in caplog.text
+        again.log_params({"lr": 0.3, "new": 2})
+    stored = only_run(tmp_path / "mlruns")
+    assert stored.params == {"lr": "0.1", "seed": "7", "new": "2"}
+    assert stored.tags["param_changed.lr"] == "0.1 -> 0.3"
+    assert "lr: 0.1 -> 0.3" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["folder", "sqlite"])
