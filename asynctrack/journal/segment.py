@@ -51,10 +51,8 @@ class Segment:
         self.next: Segment | None = None
         #: where its writer keeps what numbers stood for until its spool was given back
         self.former: FormerStreams | None = None
-        #: takes no event: only there so that the one before it can be deleted
-        self.aside = False
-        #: made beyond the limit of bytes, for a run's end
-        self.for_end = False
+        self.aside = False  #: takes no event: only there so that the one before it can be deleted
+        self.for_end = False  #: made beyond the limit of bytes, for a run's end
         #: past the end: handed out when the segment is full
         self.size = HEADER_SIZE + capacity * SLOT_SIZE
         #: the mapping; empty, so that log calls cannot write to it and come to `put`, where there can be none

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from itertools import filterfalse
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from asynctrack.clock import monotonic
 from asynctrack.current import current_store_uri
 from asynctrack.engine.lifecycle import after_fork, engine_for, engine_for_store
 from asynctrack.errors import AmbiguousRunError, NoActiveRunError
@@ -64,6 +66,9 @@ _last: ContextVar[RunState | None] = ContextVar("asynctrack_last_run", default=N
 _last_anywhere: RunState | None = None
 
 _attaching = threading.RLock()
+
+#: seconds, at least, in which a thread that logs is done with a run's lock: it does not wait for room with that
+_MOMENT = 0.5
 
 _has_ended = attrgetter("ended")
 
@@ -241,12 +246,18 @@ def attach_state(
 
 def leave_state(state: RunState) -> bool:
     """The last who leaves a run that was only attached to has the engine forget it; whether that was so."""
-    with _attaching:
-        state.attachments -= 1
-        last = state.attachments <= 0 and state.attached and not state.attached_for_good
-        if last:
-            detach(state)
-        return last
+    with ExitStack() as held:
+        with _attaching:
+            state.attachments -= 1
+            last = state.attachments <= 0 and state.attached and not state.attached_for_good
+            last = last and held.enter_context(_locked(state, _MOMENT))
+            here = last and not state.ended and _stop(state)
+        # Without that lock, which whoever attaches to any run needs.
+        if here:
+            state.engine.journal.write_frame(["end", state.number, "", 0], patience=0.0)
+    if last:
+        _forget(state)
+    return last
 
 
 def _attached_state(
@@ -295,19 +306,52 @@ def begun_run(spec: RunSpec, tracking_uri: str) -> RunLog:
     return RunLog(state)
 
 
-def detach(state: RunState, status: str = "", end_time: int = 0) -> None:
+def detach(state: RunState, status: str = "", end_time: int = 0, *, patience: float | None = None) -> bool:
     """Forget a run that was attached to; nothing more can be logged through ``state``. With a ``status``, the engine
-    sets it and ``end_time`` (ms since the epoch) after it delivered what was logged before."""
-    with state.lock:
-        if not state.ended:
-            here = bool(status) or not state.is_absent()  # what is not in the spool needs no end there
-            if here:
-                state.check_open()
-            state.ended = True
-            state.streams.clear()
-            if here:
-                state.engine.journal.write_frame(["end", state.number, status, end_time])
-    _forget(state)
+    sets it and ``end_time`` (ms since the epoch) after it delivered what was logged before.
+
+    It waits for room in the spool for ``patience`` seconds at most, by default ``close_timeout``. False where there is
+    none for the ``status``: a log line says so. A second call does nothing.
+    """
+    if patience is None:
+        patience = state.engine.settings.close_timeout
+    deadline = monotonic() + patience
+    written = False
+    with _locked(state, max(patience, _MOMENT)) as locked:
+        if locked:
+            written = state.ended or not _stop(state, status)
+            if not written:
+                entry, left = ["end", state.number, status, end_time], max(deadline - monotonic(), 0.0)
+                written = state.engine.journal.write_frame(entry, patience=left)
+    if state.ended:
+        _forget(state)
+    if status and not written:
+        logger.error(
+            "asynctrack: run %s: no room in the spool for its end; its status stays what it is, and not %s",
+            state.run_id, status,
+        )  # fmt: skip
+    return written
+
+
+def _stop(state: RunState, status: str = "") -> bool:
+    """Nothing more is logged through ``state``. Whether that is to be in the journal. With the run's lock held."""
+    here = bool(status) or not state.is_absent()  # what is not in the spool needs no end there
+    if here:
+        state.check_open()
+    state.ended = True
+    state.streams.clear()
+    return here
+
+
+@contextmanager
+def _locked(state: RunState, seconds: float) -> Iterator[bool]:
+    """With the run's lock; False where it was not to be had in so many seconds."""
+    locked = state.lock.acquire(timeout=seconds)
+    try:
+        yield locked
+    finally:
+        if locked:
+            state.lock.release()
 
 
 def flush_all(tracking_uri: str | None = None) -> None:

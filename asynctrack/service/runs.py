@@ -180,7 +180,8 @@ async def set_terminated(
     the epoch, default now).
 
     Raises FlushTimeoutError after ``close_timeout`` seconds: the events and
-    the run's end stay in the spool, and delivery goes on. Raises DeliveryError
+    the run's end stay in the spool, and delivery goes on (if a full disk has
+    no room for the end, the message says so). Raises DeliveryError
     if the store refused some of the events: the run is ended, and the message
     says where the refused events are kept. Raises NotFoundError.
     """
@@ -195,16 +196,18 @@ async def ended_run(session: Session, run_id: str | int, status: str | int | Non
     try:
         await session.deliver(states)
     except FlushTimeoutError as error:
-        attached = [state for state in states if state.attached]
-        for state in attached:
-            detach(state, to, ended_at)
-        behind = f". Its end, {to}, is kept with them" if attached else ""
+        attached = [state for state in states if state.attached and not state.ended]
+        # Time is up, and on an event loop others wait: room is there at once, or the disk is full.
+        kept = [detach(state, to, ended_at, patience=0.0) for state in attached]
+        behind = f". Its end, {to}, is kept with them" if any(kept) else ""
+        if attached and not behind:
+            behind = f". There was no room for its end: its status will not be {to}. End it again once there is room"
         raise FlushTimeoutError(f"{error}{behind}") from None
     info = await session.store.update_run(found, status=to, end_time=ended_at)
     session.forget(found)
     for state in states:
         if state.attached:
-            detach(state)
+            detach(state, patience=0.0)
     for state in states:
         raise_refused(state)
     return info

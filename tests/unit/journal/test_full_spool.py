@@ -7,16 +7,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import asynctrack
-from asynctrack.errors import DeliveryError, SpoolFullError
+from asynctrack.errors import DeliveryError, FlushTimeoutError, InvalidInputError, RunEndedError, SpoolFullError
 from asynctrack.journal import segment as segment_module
 from asynctrack.journal.disk import allocate
-from asynctrack.runs.active import attached_run
+from asynctrack.journal.writer import Journal
+from asynctrack.runs.active import attach_state, attached_run, leave_state, states_of_process
+from asynctrack.runs.log import RunLog
 from tests.journals import journal_in, register, segment_bytes
 from tests.mlruns import only_run, read_runs
 
@@ -30,7 +33,7 @@ class Store:
     """A file store that takes nothing: a file stands where one of its folders would have to be made."""
 
     def __init__(self, folder: Path) -> None:
-        self._in_the_way = folder / "disk"
+        self._in_the_way, self._elsewhere = folder / "disk", folder / "elsewhere"
         self.root = self._in_the_way / "mlruns"
         self._in_the_way.write_text("")
         asynctrack.set_tracking_uri(self.root)
@@ -38,6 +41,13 @@ class Store:
     def back(self) -> None:
         if self._in_the_way.is_file():
             self._in_the_way.unlink()
+            if self._elsewhere.is_dir():
+                self._elsewhere.rename(self._in_the_way)
+
+    def away(self) -> None:
+        """With what it has."""
+        self._in_the_way.rename(self._elsewhere)
+        self._in_the_way.write_text("")
 
 
 @pytest.fixture
@@ -248,3 +258,191 @@ def test_a_full_disk_is_treated_alike(
     assert steps(store)[:90] == list(range(90))
     assert len(steps(store)) == 400 - dropped - len(refused)
     assert [bool(dropped), bool(refused)] == [policy == "drop_new", policy == "raise"]
+
+
+# ── the ends of runs, and of those who log to them
+
+
+BLOB = "x" * 1000
+
+
+def fill_with_points(log: Callable[[str, float, int], None], *, to: int = 1000) -> None:
+    """Use up all the room there is, by segments."""
+    for step in range(to):
+        log("loss", 0.5, step)
+
+
+@contextmanager
+def waiting_for_room(store: Store, caplog: pytest.LogCaptureFixture, log: Callable[[str, str], None]) -> Iterator[None]:
+    """Meanwhile another thread logs by ``log``, with more and more names, and waits for room."""
+    caplog.clear()
+
+    def work() -> None:
+        with suppress(RunEndedError):
+            for number in range(1000):
+                log(f"p{number}", BLOB)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        until(lambda: "log calls wait until there is room" in caplog.text)
+        yield
+    finally:
+        store.back()
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+
+
+def running(store: Store) -> str:
+    """A run that the store has, which is away now."""
+    store.back()
+    service = asynctrack.get_service(store.root)
+    run_id = service.create_run(service.create_experiment("shared")).info.run_id
+    store.away()
+    return run_id
+
+
+def status_after_sync(store: Store) -> str:
+    """After the program has died: what was in memory only dies with it."""
+    asynctrack.shutdown()
+    store.back()
+    asynctrack.configure(mode=None)
+    asynctrack.sync()
+    return only_run(store.root).status
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+@pytest.mark.parametrize("policy", ["drop_new", "raise"])
+def test_a_run_that_has_ended_well_when_the_spool_was_full_is_finished(mode: str, policy: str, store: Store) -> None:
+    asynctrack.configure(mode="offline" if mode == "offline" else None, spool_full=policy, close_timeout=0.3)
+    with asynctrack.start_run(wait=False) as run, suppress(SpoolFullError):
+        fill_with_points(run.log_metric)
+    assert status_after_sync(store) == "FINISHED"
+
+
+def test_a_run_ends_while_a_thread_waits_in_log_param_for_room(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """It does not hold the run's lock meanwhile."""
+    asynctrack.configure(spool_full="block", close_timeout=LIMIT)
+    run = asynctrack.start_run(wait=False)
+    with waiting_for_room(store, caplog, run.log_param):
+        began = time.monotonic()
+        assert run._state.log_end("FINISHED", 5, LIMIT)
+        assert time.monotonic() < began + LIMIT / 3
+    run.terminate()
+    asynctrack.shutdown()
+    assert only_run(store.root).status == "FINISHED"
+
+
+def test_a_param_that_was_dropped_may_become_another(store: Store) -> None:
+    with asynctrack.start_run(wait=False) as run:
+
+        def logged(key: str, value: int) -> bool:
+            """Whether it was accepted."""
+            before = run.stats().dropped
+            run.log_param(key, value)
+            return run.stats().dropped == before
+
+        assert logged("lr", 1)
+        fill_with_points(run.log_metric)
+        assert not logged("seed", 1)
+        with pytest.raises(InvalidInputError, match="is '1' already"):
+            run.log_param("lr", 2)
+        store.back()
+        with pytest.raises(DeliveryError, match="dropped"):
+            run.flush(timeout=LIMIT)
+        until(lambda: logged("seed", 2))
+    asynctrack.shutdown()
+    assert only_run(store.root).params == {"lr": "1", "seed": "2"}
+
+
+@pytest.mark.parametrize("policy", ["block", "raise"])
+def test_who_leaves_a_run_waits_for_no_room(policy: str, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor do they hear that there is none: it is about nothing that they have logged."""
+    asynctrack.configure(spool_full=policy, close_timeout=0.3)
+    run = asynctrack.attach(running(store))
+    with waiting_for_room(store, caplog, run.set_tag) if policy == "block" else nullcontext():
+        if policy == "raise":
+            with pytest.raises(SpoolFullError):
+                fill_with_points(run.log_metric)
+        began = time.monotonic()
+        with pytest.raises(FlushTimeoutError):
+            run.detach()
+        assert time.monotonic() < began + LIMIT / 3
+        assert run.ended
+
+
+def test_who_leaves_a_run_holds_up_nobody_who_attaches_to_another(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long its last frame takes."""
+    state = attach_state(running(store), None)
+    RunLog(state).log_metric("loss", 0.5, 1)
+    written, go_on = threading.Event(), threading.Event()
+    write = Journal.write_frame
+
+    def slow(journal: Journal, entry: list[Any], **how: Any) -> bool:
+        if entry[0] == "end":
+            written.set()
+            assert go_on.wait(LIMIT)
+        return write(journal, entry, **how)
+
+    monkeypatch.setattr(Journal, "write_frame", slow)
+    leaving = threading.Thread(target=leave_state, args=(state,))
+    leaving.start()
+    assert written.wait(LIMIT)
+    attached: list[bool] = []
+    attaching = threading.Thread(target=lambda: attached.append(attached_run("f" * 32).ended), daemon=True)
+    attaching.start()
+    attaching.join(LIMIT / 3)
+    go_on.set()
+    leaving.join(LIMIT)
+    assert attached == [False]
+    assert state not in states_of_process()
+
+
+def test_who_cannot_leave_a_run_that_another_thread_holds_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the next one leaves it."""
+    monkeypatch.setattr("asynctrack.runs.active._MOMENT", 0.05)
+    state = attach_state(running(store), None)
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with state.lock:
+            held.set()
+            assert go_on.wait(LIMIT)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(LIMIT)
+    assert not leave_state(state)
+    go_on.set()
+    thread.join(LIMIT)
+    assert not state.ended
+    assert attach_state(state.run_id, None) is state
+    assert leave_state(state)
+
+
+def test_a_run_that_is_ended_by_its_id_when_the_spool_is_full_ends(store: Store) -> None:
+    """By the default policy, which drops what finds no room: it is no event of the training."""
+    run_id = running(store)
+    asynctrack.configure(close_timeout=0.3)
+    service = asynctrack.get_service(store.root)
+    service.set_tag(run_id, "note", BLOB)
+    fill_with_points(lambda key, value, step: service.log_metric(run_id, key, value, step=step))
+    with pytest.raises(FlushTimeoutError, match=r"Its end, FAILED, is kept with them$"):
+        service.set_terminated(run_id, "FAILED")
+    assert status_after_sync(store) == "FAILED"
+
+
+def test_an_end_by_id_for_which_a_full_disk_has_no_room_is_not_said_to_be_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_id = running(store)
+    asynctrack.configure(close_timeout=0.3)
+    service = asynctrack.get_service(store.root)
+    service.log_metric(run_id, "loss", 0.5)
+    monkeypatch.setattr(Journal, "write_frame", lambda journal, entry, **how: False)
+    with pytest.raises(FlushTimeoutError, match="There was no room for its end: its status will not be FAILED"):
+        service.set_terminated(run_id, "FAILED")
+    assert f"run {run_id}: no room in the spool for its end; its status stays what it is, and not FAILED" in caplog.text
+    assert status_after_sync(store) == "RUNNING"
