@@ -236,6 +236,12 @@ def garbage(*, applied: bool = False) -> Answer:
     return Answer(200, b'{"run": {"info": {"run_id', (("Content-Type", "application/json"),), applied=applied)
 
 
+def foreign(status: int = 200, *, applied: bool = False) -> Answer:
+    """What another application says in the server's place: to everything that there is maintenance, or, as those of
+    FastAPI do with 404, that it knows no such path."""
+    return _json(status, {"status": "maintenance"} if status < 300 else {"detail": "Not Found"}, applied=applied)
+
+
 def empty(status: int = 200, *, applied: bool = False) -> Answer:
     """An answer without a body; to an artifact's PUT, that with 200 is MLflow's own way to say that it is stored."""
     return Answer(status, applied=applied)
@@ -263,6 +269,7 @@ KINDS: dict[str, Callable[[random.Random], Fault]] = {
     "5xx applied": lambda rng: unavailable(rng.choice([500, 502, 503, 504]), applied=True),
     "html": lambda rng: html(rng.choice([500, 502, 503])),
     "garbage": lambda rng: garbage(applied=rng.random() < 0.5),
+    "foreign": lambda rng: foreign(applied=rng.random() < 0.5),
     "empty": lambda rng: empty(applied=rng.random() < 0.5),
 }
 

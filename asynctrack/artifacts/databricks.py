@@ -43,7 +43,8 @@ class DatabricksArtifacts(ArtifactRepository):
         where = join(self._root, check_artifact_path(path))
         body = json.dumps({"run_id": self._run_id, "path": [where]}).encode()
         headers = {"Content-Type": "application/json"}
-        answer = json_of(await self._client.send("POST", f"{_API}/{call}", content=body, headers=headers), call)
+        response = await self._client.send("POST", f"{_API}/{call}", content=body, headers=headers)
+        answer = json_of(response, call, ("credential_infos", "next_page_token"))
         found = each(answer, "credential_infos", signed_address)
         if not found:
             raise NotFoundError(f"Databricks gives no address for artifact {shorten(where)} of run {self._run_id}")
@@ -68,7 +69,7 @@ class DatabricksArtifacts(ArtifactRepository):
         seen: set[str] = set()
         while True:
             response = await self._client.send("GET", f"{_API}/list", params=parameters, again=True)
-            answer = json_of(response, f"listing {shorten(where)}")
+            answer = json_of(response, f"listing {shorten(where)}", ("files", "root_uri", "next_page_token"))
             entries += each(answer, "files", file_info_of)
             token = str(answer.get("next_page_token") or "")
             if not token:

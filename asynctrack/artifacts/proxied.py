@@ -22,7 +22,7 @@ from asynctrack.artifacts.paths import (
 from asynctrack.entities import FileInfo
 from asynctrack.errors import NotFoundError, StoreError
 from asynctrack.stores.io import StoreIO
-from asynctrack.stores.rest.answers import json_of
+from asynctrack.stores.rest.answers import check_done, json_of
 from asynctrack.stores.rest.decoding import each, file_info_of
 from asynctrack.stores.rest.version import server_version
 
@@ -93,7 +93,8 @@ class ProxiedArtifacts(ArtifactRepository):
         where = join(self._root, folder) if folder else self._root
         proxy_path(where)  # the server reads it as it does the path of an artifact
         response = await self._client.send("GET", self._service, params=[("path", where)], again=True)
-        entries = each(json_of(response, f"listing {where}"), "files", file_info_of)
+        answer = json_of(response, f"listing {where}", ("files", "root_uri", "next_page_token"))
+        entries = each(answer, "files", file_info_of)
         found = [replace(entry, path=listed_path(folder, entry.path, self.uri)) for entry in entries]
         return sorted(found, key=lambda info: info.path)
 
@@ -110,7 +111,7 @@ class ProxiedArtifacts(ArtifactRepository):
 
     async def delete_artifacts(self, path: str) -> None:
         try:
-            await self._client.send("DELETE", self._url(path), again=True)
+            check_done(await self._client.send("DELETE", self._url(path), again=True), f"deleting {path}")
         except NotFoundError:
             pass  # it is not there, as was asked
 
@@ -121,16 +122,18 @@ async def put_file(
     """Send a file as the body of one request, streamed from disk, its length told beforehand.
 
     Raises `RefusedError` where it cannot be read, `UnavailableError` if it is written to meanwhile, and what the
-    client raises.
+    client raises, or stands for by its answer.
     """
+    what = f"{method} {url.partition('?')[0]}"
     before = await files.stat_source(io, local_file)
     headers = {**headers, "Content-Length": str(before.st_size)}
     if before.st_size:
         try:
             content = partial(io.stream, local_file, 0, before.st_size)
-            await client.send(method, url, content=content, headers=headers, again=True)
+            check_done(await client.send(method, url, content=content, headers=headers, again=True), what)
         except OSError as error:
             raise files.disk_error(error, local_file) from error
     else:
-        await client.send(method, url, content=b"", headers=headers, again=True)  # some storages refuse an empty stream
+        # Some storages refuse an empty stream.
+        check_done(await client.send(method, url, content=b"", headers=headers, again=True), what)
     files.check_unchanged(before, await files.stat_source(io, local_file), local_file)

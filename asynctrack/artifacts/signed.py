@@ -17,6 +17,7 @@ from asynctrack.artifacts import files
 from asynctrack.artifacts.proxied import ArtifactClient, put_file
 from asynctrack.errors import AuthenticationError, RefusedError, StoreError, UnavailableError
 from asynctrack.stores.io import StoreIO
+from asynctrack.stores.rest.answers import check_done
 
 __all__ = ["SignedAddress", "fetch_signed", "signed_address", "upload_signed"]
 
@@ -118,20 +119,24 @@ async def _put_blocks(client: ArtifactClient, io: StoreIO, local_file: str, addr
     headers = address.only({"x-ms-tags", "x-ms-access-tier"}, ("x-ms-meta-", "x-ms-blob-"))
     headers.pop("x-ms-blob-type", None)
     headers["Content-Type"] = "application/xml"
-    await client.send("PUT", address.with_query(comp="blocklist"), content=body, headers=headers)
+    check_done(
+        await client.send("PUT", address.with_query(comp="blocklist"), content=body, headers=headers), address.shown
+    )
 
 
 async def _append(client: ArtifactClient, io: StoreIO, local_file: str, address: SignedAddress) -> None:
     """Azure Data Lake Storage: an empty file, what belongs in it, and a flush, which makes it visible."""
     before = await files.stat_source(io, local_file)
     headers = address.only({"x-ms-permissions", "x-ms-umask", "x-ms-properties"}, ("x-ms-content-",))
-    await client.send("PUT", address.with_query(resource="file"), content=b"", headers=headers)
+    check_done(
+        await client.send("PUT", address.with_query(resource="file"), content=b"", headers=headers), address.shown
+    )
     for offset, length in _blocks(before.st_size):
         url = address.with_query(action="append", position=str(offset))
         await _send_part(client, io, "PATCH", url, local_file, offset, length, address.only(set()))
     files.check_unchanged(before, await files.stat_source(io, local_file), local_file)
     url = address.with_query(action="flush", position=str(before.st_size))
-    await client.send("PATCH", url, content=b"", headers=address.only(set()))
+    check_done(await client.send("PATCH", url, content=b"", headers=address.only(set())), address.shown)
 
 
 async def _send_part(
@@ -148,7 +153,8 @@ async def _send_part(
         content = partial(io.stream, local_file, offset, length)
         sent = {**headers, "Content-Length": str(length)}
         # The same bytes at the same place: they may come twice.
-        await client.send(method, url, content=content, headers=sent, again=True)
+        done = await client.send(method, url, content=content, headers=sent, again=True)
+        check_done(done, f"{method} {url.partition('?')[0]}")
     except OSError as error:
         raise files.disk_error(error, local_file) from error
 

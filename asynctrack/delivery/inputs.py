@@ -44,13 +44,20 @@ async def _send_inputs(store: AbstractStore, run_id: str, inputs: list[tuple[str
             models.append(LoggedModelInput(**fields))
         else:
             outputs.append(LoggedModelOutput(**fields))
-    try:
+
+    async def send() -> None:
         if datasets or models:
             await store.log_inputs(run_id, datasets, models)
         if outputs:
             await store.log_outputs(run_id, outputs)
-    except (NotFoundError, WrongServerError) as error:
+
+    try:
+        await send()
+    except (NotFoundError, WrongServerError):
         await store.get_run_info(run_id)  # raises where it is the run, or the server, that is not there
-        # It does not know a model, or, as MLflow before 2.4, the call. What else the run has logged is none of that.
-        raise RefusedError(str(error)) from error
+        try:
+            await send()  # the server may have come back just before that
+        except (NotFoundError, WrongServerError) as error:
+            # It does not know a model, or, as MLflow before 2.4, the call. The run's other events are none of that.
+            raise RefusedError(str(error)) from error
     return refusals

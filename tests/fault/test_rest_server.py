@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 
 import asynctrack
@@ -70,6 +71,70 @@ def test_a_file_backed_server_keeps_no_doubles_when_the_answer_was(what: str, fi
     found = support.stored(file_server, run.run_id)
     assert [point for point in found.points if point[0] in support.KEYS] == support.expected(6000)
     assert len(found.points) == 6002
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_an_application_in_the_servers_place_for_a_while_takes_and_refuses_nothing(
+    status: int, sqlite_server: MlflowServer, tmp_path: Path
+) -> None:
+    """It answers everything, in JSON: neither a run that begins then is lost, nor an end, nor an artifact."""
+    (tmp_path / "a.txt").write_text("a")
+    experiment = support.fresh()
+    with FaultProxy(sqlite_server.url) as proxy:
+        asynctrack.set_tracking_uri(proxy.url)
+        first = asynctrack.start_run(experiment_name=experiment)
+        first.flush()
+        proxy.always(faults.foreign(status))
+        second = asynctrack.start_run(experiment_name=experiment, nested=True, wait=False)
+        for run in (second, first):
+            log_events(run, 3000)
+            run.log_artifact(tmp_path / "a.txt")
+        ends = [threading.Thread(target=run.terminate) for run in (second, first)]
+        for end in ends:
+            end.start()
+        seen = len(proxy.requests)
+        support.until(lambda: len(proxy.requests) > seen + 20)
+        proxy.heal()
+        for end in ends:
+            end.join()
+        asynctrack.shutdown()
+        assert [run.stats().rejected for run in (first, second)] == [0, 0]
+    run_ids = support.runs_of(sqlite_server, experiment)
+    assert len(run_ids) == 2
+    for run_id in run_ids:
+        support.assert_all_stored(sqlite_server, run_id, 3000)
+        ((place,),) = sqlite_server.rows("SELECT artifact_uri FROM runs WHERE run_uuid = :run", run=run_id)
+        stored = sqlite_server.artifacts / place.removeprefix("mlflow-artifacts:/") / "a.txt"
+        assert stored.read_text() == "a"
+
+
+def test_a_database_that_is_read_only_for_a_while_has_refused_nothing(postgres_server: MlflowServer) -> None:
+    """As one is that is about to hand over to another: its server says BAD_REQUEST to all that would change it."""
+    address = postgres_server.backend.replace("+psycopg", "")
+
+    def make(setting: str) -> None:
+        with psycopg.connect(address, autocommit=True) as sql:
+            sql.execute("SET default_transaction_read_only = off")
+            sql.execute(f"ALTER DATABASE postgres SET default_transaction_read_only = {setting}".encode())
+            sql.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = 'postgres' AND pid <> pg_backend_pid()"
+            )
+
+    with FaultProxy(postgres_server.url) as proxy:
+        run = asynctrack.start_run(tracking_uri=proxy.url, experiment_name=support.fresh(), strict=True)
+        run.flush()
+        try:
+            make("on")
+            log_events(run, 3000)
+            end = threading.Thread(target=run.terminate)
+            end.start()
+            support.until(lambda: [request.status for request in proxy.requests].count(400) > 10)
+        finally:
+            make("off")
+        end.join()
+    assert run.stats().rejected == 0
+    support.assert_all_stored(postgres_server, run.run_id, 3000)
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Collection
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from asynctrack.errors import (
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["CREDENTIALS_OF_A_PROXY", "RETRYABLE_STATUSES", "RaceError", "error_of", "json_of"]
+__all__ = ["CREDENTIALS_OF_A_PROXY", "RETRYABLE_STATUSES", "RaceError", "check_done", "error_of", "json_of"]
 
 #: "try again later", whoever on the way says it
 RETRYABLE_STATUSES = frozenset({408, 425, 429, 502, 503, 504})
@@ -32,11 +33,30 @@ _RACE = re.compile(r"unique constraint|UniqueViolation|IntegrityError|Duplicate 
 _TABLE = re.compile(r"\[SQL: (?:INSERT INTO|UPDATE) \W?(\w+)")
 #: so many requests at once that all of the server's database connections are in use; SQLAlchemy has waited 30 s for one
 _BUSY = re.compile(r"QueuePool limit of size")
+#: an exception of the server's database, of whatever class; MLflow says BAD_REQUEST for each that is not operational
+_DATABASE = re.compile(
+    r"\((?:\w+\.)+(?P<kind>[A-Z]\w*)\)|sqlalche\.me/|expected to (?:update|delete) \d+ row|Connection is closed"
+)
+#: classes of those which are about what was to be stored
+_OF_THE_DATA = re.compile(
+    r"DataError|\w*Violation|StringDataRightTruncation|NumericValueOutOfRange|UntranslatableCharacter"
+    r"|CharacterNotInRepertoire|InvalidTextRepresentation"
+)
+#: what says that it is about the moment: another takes over as the primary, connections are lost, transactions clash
+_OF_THE_MOMENT = re.compile(
+    r"read.?only|deadlock|serializ|connection|transaction|gone away|standby|recovery|shut|terminat|timed? ?out|timeout"
+    r"|\block|closed",
+    re.IGNORECASE,
+)
 #: sent with status 500 or 501, and no better the next time: an experiment is deleted, say
 _FINAL = ("INVALID_STATE", "NOT_IMPLEMENTED")
 _SHOWN = 300
 #: for status 407
 CREDENTIALS_OF_A_PROXY = "a proxy wants to know who asks; name it as http://user:password@host:port"
+#: statuses that say by themselves that it is stored, and what MLflow's servers and storages answer with others
+_STORED, _DONE = (201, 202, 204), (b"", b"{}", b"null")
+#: where MLflow's newer servers word their errors in another way
+_ARTIFACTS = "/mlflow-artifacts/"
 #: bytes of a page that is not JSON, in which a text of that length is looked for
 _LOOKED_AT = 16_384
 
@@ -52,21 +72,38 @@ class RaceError(UnavailableError):
     table = ""
 
 
-def json_of(response: httpx.Response, what: str) -> dict[str, Any]:
-    """The object in a 2xx answer. Raises `UnavailableError` for anything else: who knows what has answered."""
+def json_of(response: httpx.Response, what: str, fields: Collection[str] | None = None) -> dict[str, Any]:
+    """The object in a 2xx answer. Raises `UnavailableError` for anything else: who knows what has answered.
+
+    ``fields``: what MLflow's servers may say here (None: anything). They leave out what is empty, so an answer without
+    any field is one of theirs. With fields of which none is among these, it comes from something in their place.
+    """
     try:
         # MLflow's bulk history holds bare NaN and Infinity, which Python reads.
         answer = json.loads(response.content)
     except (ValueError, RecursionError):
         answer = None
-    if isinstance(answer, dict):
-        return answer
+    if not isinstance(answer, dict):
+        raise _not_mlflows(response, what, f"something that is not JSON{_excerpt(response)}")
+    if fields is not None and answer and not any(name in answer for name in fields):
+        # Not what is in them: there are programs that answer with the request, its credentials included.
+        raise _not_mlflows(response, what, f"fields that no MLflow server gives here: {_cut(', '.join(answer))}")
+    return answer
+
+
+def check_done(response: httpx.Response, what: str) -> None:
+    """Whether a file is stored, or deleted, to whose PUT or DELETE this is the 2xx answer. Raises as `json_of`."""
+    if response.status_code not in _STORED and b"".join(response.content.split()) not in _DONE:
+        raise _not_mlflows(response, what, f"what none says that has done it{_excerpt(response)}")
+
+
+def _not_mlflows(response: httpx.Response, what: str, that: str) -> StoreError:
     if "html" in response.headers.get("content-type", ""):
         # A login page, most often: a proxy in front of the server wants to know who we are.
-        raise WrongServerError(f"{what} was answered with a web page, not by an MLflow server{_excerpt(response)}")
-    failure = UnavailableError(f"{what} was answered with something that is not JSON{_excerpt(response)}")
+        return WrongServerError(f"{what} was answered with a web page, not by an MLflow server{_excerpt(response)}")
+    failure = UnavailableError(f"{what} was answered with {that}")
     failure.ambiguous = True
-    raise failure
+    return failure
 
 
 def error_of(response: httpx.Response, what: str) -> StoreError:
@@ -124,15 +161,26 @@ def _from_code(code: str, message: str, text: str) -> StoreError:
         return AlreadyExistsError(text)
     if code in ("ABORTED", "RESOURCE_CONFLICT", "CANCELLED", "DEADLINE_EXCEEDED"):
         return UnavailableError(text)
-    if code == "BAD_REQUEST" and _RACE.search(message):
-        race = RaceError(text)
-        race.table = found[1] if (found := _TABLE.search(message)) else ""
-        return race
-    if code == "BAD_REQUEST" and _BUSY.search(message):
-        return UnavailableError(text)
+    if code == "BAD_REQUEST":
+        return _from_database(message, text)
     if code == "ENDPOINT_NOT_FOUND":
         return WrongServerError(text)
     return RefusedError(text)
+
+
+def _from_database(message: str, text: str) -> StoreError:
+    """For BAD_REQUEST. The whole ``message`` counts: what is shown of it may lack the exception's class."""
+    if _RACE.search(message):
+        race = RaceError(text)
+        race.table = found[1] if (found := _TABLE.search(message)) else ""
+        return race
+    if _BUSY.search(message):
+        return UnavailableError(text)
+    said = message.partition("[SQL:")[0]  # behind it are the values, which may hold any word
+    exception = _DATABASE.search(said)
+    if exception is None or _OF_THE_DATA.fullmatch(exception["kind"] or ""):
+        return RefusedError(text)
+    return UnavailableError(text) if _OF_THE_MOMENT.search(said) else ServerFaultError(text)
 
 
 def _forbidden(text: str) -> StoreError:
@@ -171,9 +219,9 @@ def _mlflow_error(response: httpx.Response) -> tuple[str, str]:
         return "", ""
     if isinstance(answer.get("error_code"), str):
         return answer["error_code"], str(answer.get("message", ""))
-    if "detail" in answer:  # the artifact routes of newer servers
-        return "INVALID_PARAMETER_VALUE" if response.status_code < 500 else "", str(answer["detail"])
-    return "", ""
+    if "detail" in answer and response.status_code == 400 and _ARTIFACTS in response.request.url.path:
+        return "INVALID_PARAMETER_VALUE", str(answer["detail"])
+    return "", ""  # with "detail" too: whatever FastAPI serves answers so to what it does not know
 
 
 def _retry_after(response: httpx.Response) -> float | None:
@@ -193,6 +241,9 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 def _excerpt(response: httpx.Response) -> str:
     shown = response.content[:_LOOKED_AT].decode("utf-8", "replace")
+    # There are programs that answer with the request.
+    for sent in response.request.headers.get("authorization", "").split():
+        shown = shown.replace(sent, "…") if len(sent) > len("Negotiate") else shown
     text = " ".join(re.sub(r"<(style|script|title).*?</\1>|<[^>]*>", " ", shown, flags=re.S | re.I).split())
     return f" ({_cut(text)})" if text else " (empty)"
 

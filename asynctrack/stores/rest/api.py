@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from asynctrack.errors import InvalidInputError, RefusedError
@@ -24,28 +24,38 @@ class Api:
         self.client = client
 
     async def post(
-        self, path: str, body: Mapping[str, Any], *, again: bool = True, removes: bool = False, most: int = MOST_CHANGED
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        *fields: str,
+        again: bool = True,
+        removes: bool = False,
+        most: int = MOST_CHANGED,
     ) -> dict[str, Any]:
-        """The answer to a POST; the options are those of `RestClient.call`."""
-        return await self.client.call("POST", _PREFIX + path, body=dumps(body), again=again, removes=removes, most=most)
+        """The answer to a POST; what may be in it (nothing, for most calls that change something) and the options are
+        as for `RestClient.call`."""
+        return await self.client.call(
+            "POST", _PREFIX + path, body=dumps(body), again=again, removes=removes, most=most, fields=fields
+        )
 
-    async def post_bytes(self, path: str, body: bytes, *, again: bool = True) -> dict[str, Any]:
-        """The answer to a POST whose body is JSON already."""
-        return await self.client.call("POST", _PREFIX + path, body=body, again=again, most=MOST_CHANGED)
+    async def post_bytes(self, path: str, body: bytes, *, again: bool = True) -> None:
+        """A POST whose body is JSON already, and whose answer is empty."""
+        await self.client.call("POST", _PREFIX + path, body=body, again=again, most=MOST_CHANGED, fields=())
 
-    async def get(self, path: str, *params: tuple[str, str]) -> dict[str, Any]:
+    async def get(self, path: str, *params: tuple[str, str], fields: Collection[str]) -> dict[str, Any]:
         """The answer to a GET."""
         given: Params = params
-        return await self.client.call("GET", _PREFIX + path, params=given)
+        return await self.client.call("GET", _PREFIX + path, params=given, fields=fields)
 
-    async def search(self, path: str, body: dict[str, Any], page_token: str | None) -> dict[str, Any]:
-        """One page of a search. Raises `InvalidInputError` for a filter, order or page that is none."""
+    async def search(self, path: str, body: dict[str, Any], page_token: str | None, found: str) -> dict[str, Any]:
+        """One page of a search, with what was found in the field ``found``. Raises `InvalidInputError` for a filter,
+        order or page that is none."""
         if body["max_results"] < 1:
             raise InvalidInputError(f"max_results={body['max_results']}: it must be at least 1")
         if page_token:
             body = {**body, "page_token": page_token}
         try:
-            return await self.post(path, body, most=MOST_FOUND)
+            return await self.post(path, body, found, "next_page_token", most=MOST_FOUND)
         except RefusedError as error:
             raise InvalidInputError(str(error)) from error
 

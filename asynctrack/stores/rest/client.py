@@ -7,7 +7,7 @@ never suspend, because a blocking httpx client does the work.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
@@ -118,9 +118,10 @@ class RestClient:
         again: bool = True,
         removes: bool = False,
         most: int = MOST_READ,
+        fields: Collection[str] | None = None,
     ) -> dict[str, Any]:
         """One call of the JSON API; its answer, at most ``most`` bytes. Raises the `StoreError` that the answer or its
-        absence stands for.
+        absence stands for. ``fields``: what may be in the answer, as for `json_of`.
 
         ``again`` as for `send`. ``removes``: the call takes something away. Then "not found" means success if it had
         to be sent twice: the first one was carried out, and its answer was lost.
@@ -137,7 +138,7 @@ class RestClient:
                 if removes:
                     return {}
                 raise
-        return json_of(response, _named(method, response.request.url))
+        return json_of(response, _named(method, response.request.url), fields)
 
     async def send(
         self,

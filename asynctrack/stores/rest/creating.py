@@ -71,10 +71,8 @@ class RunCreator:
         if name:
             body["run_name"] = name
         self._tried.add(spec.uid)
-        answer = await self._api.post("/runs/create", body, again=False)
-        info = run_of(answer.get("run", {})).info
-        if not info.run_id:
-            raise UnavailableError(f"{self._api.uri} created a run and did not say which; it is looked for")
+        answer = await self._api.post("/runs/create", body, "run", again=False)
+        info = run_of(answer.get("run", {})).info  # which raises where it is not said; the run is looked for then
         self._tried.discard(spec.uid)
         if spec.uid in self._awaited:
             self._awaited.discard(spec.uid)

@@ -69,7 +69,7 @@ def each(answer: Answer, name: str, decode: Callable[[Answer], T]) -> list[T]:
 def experiment_of(answer: Answer) -> Experiment:
     """An experiment."""
     return Experiment(
-        experiment_id=str(answer.get("experiment_id", "")),
+        experiment_id=_identity(answer.get("experiment_id")),
         name=answer.get("name", ""),
         artifact_location=answer.get("artifact_location", ""),
         lifecycle_stage=answer.get("lifecycle_stage", LifecycleStage.ACTIVE),
@@ -123,7 +123,7 @@ def run_info_of(answer: Answer) -> RunInfo:
     """What identifies a run."""
     status: Any = answer.get("status", "RUNNING")
     return RunInfo(
-        run_id=answer.get("run_id") or answer.get("run_uuid", ""),
+        run_id=_identity(answer.get("run_id") or answer.get("run_uuid")),
         experiment_id=str(answer.get("experiment_id", "")),
         user_id=answer.get("user_id", ""),
         status=_STATUS.get(status, status),
@@ -156,6 +156,13 @@ def metric_of(answer: Answer) -> Metric:
 
 def _mapping(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return {entry.get("key", ""): entry.get("value", "") for entry in entries}
+
+
+def _identity(value: Any) -> str:
+    """What is never empty. Raises ValueError."""
+    if not isinstance(value, (str, int)) or value == "":
+        raise ValueError(f"{value!r} for an id")
+    return str(value)
 
 
 def _integer(value: Any) -> int | None:

@@ -49,7 +49,7 @@ class BatchSender:
         """Whether the server stores identical points twice; it is asked once."""
         if self.keeps_doubles is None:
             try:
-                info = await self._api.client.call("GET", "/api/3.0/mlflow/server-info")
+                info = await self._api.client.call("GET", "/api/3.0/mlflow/server-info", fields=("store_type",))
             except (NotFoundError, RefusedError, WrongServerError):
                 info = {}  # an older server, or something else that speaks its language: reading back does no harm
             self.keeps_doubles = info.get("store_type") != "SqlStore"

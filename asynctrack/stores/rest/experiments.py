@@ -32,17 +32,18 @@ class Experiments:
             for key in tags:
                 check_key("tag", key)
             body["tags"] = [{"key": key, "value": value} for key, value in tags.items()]
-        answer = await self._api.post("/experiments/create", body, again=False)
-        return str(answer.get("experiment_id", ""))
+        answer = await self._api.post("/experiments/create", body, "experiment_id", again=False)
+        return experiment_of(answer).experiment_id
 
     async def get(self, experiment_id: str) -> Experiment:
-        answer = await self._api.get("/experiments/get", ("experiment_id", text("experiment_id", experiment_id)))
+        asked = ("experiment_id", text("experiment_id", experiment_id))
+        answer = await self._api.get("/experiments/get", asked, fields=("experiment",))
         return experiment_of(answer.get("experiment", {}))
 
     async def named(self, name: str) -> Experiment | None:
         asked = ("experiment_name", text("experiment name", name))
         try:
-            answer = await self._api.get("/experiments/get-by-name", asked)
+            answer = await self._api.get("/experiments/get-by-name", asked, fields=("experiment",))
         except NotFoundError:
             return None
         return experiment_of(answer.get("experiment", {}))
@@ -56,7 +57,7 @@ class Experiments:
             "filter": filter_string,
             "order_by": list(order_by),
         }
-        answer = await self._api.search("/experiments/search", body, page_token)
+        answer = await self._api.search("/experiments/search", body, page_token, "experiments")
         return Page(each(answer, "experiments", experiment_of), answer.get("next_page_token") or None)
 
     async def rename(self, experiment_id: str, new_name: str) -> None:

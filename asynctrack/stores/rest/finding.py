@@ -44,7 +44,7 @@ class RunFinder:
         token: str | None = None
         for _ in range(_MOST_PAGES):
             body = {"view_type": "ALL", "max_results": _PAGE, "filter": "", "order_by": []}
-            answer = await self._api.search("/experiments/search", body, token)
+            answer = await self._api.search("/experiments/search", body, token, "experiments")
             found = await self.find(uid, [one.experiment_id for one in each(answer, "experiments", experiment_of)])
             if found is not None:
                 if len(self._ids) >= _REMEMBERED:
@@ -82,4 +82,5 @@ class RunFinder:
             "run_view_type": "ALL",
             "max_results": most,
         }
-        return each(await self._api.post("/runs/search", body, most=MOST_FOUND), "runs", run_of)
+        answer = await self._api.post("/runs/search", body, "runs", "next_page_token", most=MOST_FOUND)
+        return each(answer, "runs", run_of)

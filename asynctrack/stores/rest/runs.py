@@ -52,7 +52,8 @@ class Runs:
         return await self.known(run_id, self._get)
 
     async def _get(self, run_id: str) -> Run:
-        return run_of((await self._api.get("/runs/get", ("run_id", run_id))).get("run", {}))
+        answer = await self._api.get("/runs/get", ("run_id", run_id), fields=("run",))
+        return run_of(answer.get("run", {}))
 
     async def is_deleted(self, run_id: str) -> bool:
         """Whether nothing can be logged to the run (any more)."""
@@ -77,7 +78,7 @@ class Runs:
             "max_results": max_results,
             "order_by": list(order_by),
         }
-        answer = await self._api.search("/runs/search", body, page_token)
+        answer = await self._api.search("/runs/search", body, page_token, "runs")
         return Page(each(answer, "runs", run_of), answer.get("next_page_token") or None)
 
     async def history(self, run_id: str, key: str) -> list[Metric]:
@@ -102,7 +103,7 @@ class Runs:
             ("max_results", str(_HISTORY_PAGE)),
             *([("page_token", token)] if token else []),
         )
-        answer = await self._api.get("/metrics/get-history", *params)
+        answer = await self._api.get("/metrics/get-history", *params, fields=("metrics", "next_page_token"))
         return each(answer, "metrics", metric_of), str(answer.get("next_page_token") or "")
 
     def endless(self, run_id: str, key: str) -> UnavailableError:
@@ -121,9 +122,8 @@ class Runs:
         changes = {name: value for name, value in given.items() if value is not None}
 
         async def update(run_id: str) -> RunInfo:
-            return run_info_of(
-                (await self._api.post("/runs/update", {"run_id": run_id, **changes})).get("run_info", {})
-            )
+            answer = await self._api.post("/runs/update", {"run_id": run_id, **changes}, "run_info")
+            return run_info_of(answer.get("run_info", {}))
 
         try:
             return await self.known(run_id, update)

@@ -230,3 +230,24 @@ def test_deleting_is_refused_because_databricks_has_no_such_call() -> None:
 
     with pytest.raises(RefusedError, match="run abc: Databricks deletes artifacts only with their run"):
         run_with_client("inline", WORKSPACE, work, httpx.MockTransport(Cloud(1)))
+
+
+@pytest.mark.parametrize("kind", ["AWS_PRESIGNED_URL", "AZURE_SAS_URI", "AZURE_ADLS_GEN2_SAS_URI"])
+@pytest.mark.parametrize("place", ["workspace.example", "storage.example"])
+def test_something_in_the_place_of_workspace_or_storage_has_stored_nothing(
+    place: str, kind: str, tmp_path: Path
+) -> None:
+    """It answers everything with a message in JSON; the file is sent again later."""
+    (tmp_path / "a.txt").write_text("a")
+    cloud = Cloud(kind)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"status": "maintenance"}) if request.url.host == place else cloud(request)
+
+    async def work(io: StoreIO, client: PlainClient) -> None:
+        await open_artifacts(URI, "databricks", io, client).log_artifact(tmp_path / "a.txt")
+
+    with pytest.raises(UnavailableError) as raised:
+        run_with_client("inline", WORKSPACE, work, httpx.MockTransport(answer))
+    assert "SECRET" not in str(raised.value)
+    assert cloud.objects == {}

@@ -388,3 +388,25 @@ def test_the_tracking_store_s_own_client_carries_artifacts(
             await store.client.aclose()
 
     assert names_in(Path(run(way, there_and_back))) == names_in(tree)
+
+
+@pytest.mark.parametrize("size", [0, 5])
+def test_something_in_the_servers_place_has_stored_and_deleted_nothing(size: int, tmp_path: Path) -> None:
+    """It answers everything with a message in JSON."""
+    (tmp_path / "a.txt").write_bytes(b"a" * size)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"status": "maintenance"})
+
+    async def work(io: StoreIO, client: PlainClient) -> None:
+        artifacts = opened("http://host", "mlflow-artifacts:/1", io, client)
+        for call in (
+            artifacts.log_artifact(tmp_path / "a.txt"),
+            artifacts.list_artifacts(),
+            artifacts.delete_artifacts("a.txt"),
+        ):
+            with pytest.raises(UnavailableError) as raised:
+                await call
+            assert raised.value.ambiguous
+
+    run_with_client("inline", "http://host", work, httpx.MockTransport(answer))

@@ -58,3 +58,25 @@ def test_a_run_that_is_not_there_is_still_said_to_be_missing(error: StoreError) 
     batch.inputs.append(output_entry("m-1", 3))
     with pytest.raises(NotFoundError, match=uid(1)):
         drive(Isolation(batch, MemoryStore().limits).turn(Without(error), uid(1), None))
+
+
+def test_a_server_that_comes_back_while_it_is_looked_for_is_given_them_again() -> None:
+    """What answered before, in its place, did not know the call."""
+
+    class Back(Without):
+        calls = 0
+
+        async def log_inputs(
+            self, run_id: str, datasets: Sequence[DatasetInput] = (), models: Sequence[LoggedModelInput] = ()
+        ) -> None:
+            self.calls += 1
+            if self.calls == 1:
+                raise self._error
+
+    store = Back(WrongServerError("404: there is no such call"))
+    drive(store.create_run(RunSpec(uid(1))))
+    batch = Batch({}, [], [])
+    batch.inputs.append(dataset_entry({"name": "d", "digest": "1", "source_type": "local", "source": "x"}, {}))
+    isolation = Isolation(batch, store.limits)
+    assert drive(isolation.turn(store, uid(1), None))
+    assert (isolation.refusals, store.calls) == ([], 2)

@@ -19,11 +19,13 @@ from asynctrack.errors import (
     UnavailableError,
     WrongServerError,
 )
-from asynctrack.stores.rest.answers import RETRYABLE_STATUSES, RaceError, error_of, json_of
+from asynctrack.stores.rest.answers import RETRYABLE_STATUSES, RaceError, check_done, error_of, json_of
+
+LOG_BATCH, ARTIFACT = "/api/2.0/mlflow/runs/log-batch", "/p/api/2.0/mlflow-artifacts/artifacts/1/a.txt"
 
 
-def answer(status: int, content: bytes | str = b"", **headers: str) -> httpx.Response:
-    request = httpx.Request("POST", "http://ada@host:5000/api/2.0/mlflow/runs/log-batch")
+def answer(status: int, content: bytes | str = b"", path: str = LOG_BATCH, **headers: str) -> httpx.Response:
+    request = httpx.Request("POST", f"http://ada@host:5000{path}", headers={"Authorization": "Basic YWRhOmh1bnRlcjI="})
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return httpx.Response(status, content=content, headers=named, request=request)
 
@@ -105,6 +107,69 @@ def test_a_server_that_has_no_database_connection_left_is_asked_again() -> None:
     assert issubclass(RaceError, UnavailableError)
 
 
+#: behind the exception, as SQLAlchemy words it: the statement, with values of any kind and length, and a link
+STATEMENT = (
+    "\n[SQL: INSERT INTO params (key, value, run_uuid) VALUES (%(key)s, %(value)s, %(run_uuid)s)]"
+    f"\n[parameters: {{'key': 'p', 'value': '(x.DataError) deadlock {'y' * 6000}', 'run_uuid': 'a1'}}]"
+    "\n(Background on this error at: https://sqlalche.me/e/20/2j85)"
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(psycopg.errors.ReadOnlySqlTransaction) cannot execute INSERT in a read-only transaction",
+        "(psycopg2.errors.InFailedSqlTransaction) current transaction is aborted, commands ignored until end of",
+        "(psycopg2.InterfaceError) connection already closed",
+        '(pymysql.err.InternalError) (1290, "The MySQL server is running with the --read-only option so it cannot exe',
+        "(pyodbc.Error) ('40001', '[40001] [Microsoft][ODBC Driver 18 for SQL Server][SQL Server]Transaction (Process "
+        "ID 53) was deadlocked on lock resources with another process and has been chosen as the deadlock victim.')",
+        "(psycopg.errors.SerializationFailure) could not serialize access due to concurrent update",
+        "(MySQLdb.DatabaseError) (1205, 'Lock wait timeout exceeded; try restarting transaction')",
+        "Can't reconnect until invalid transaction is rolled back.  Please rollback() fully before proceeding "
+        "(Background on this error at: https://sqlalche.me/e/20/8s2b)",
+        "This Connection is closed",
+    ],
+)
+@pytest.mark.parametrize("behind", [STATEMENT, ""])
+def test_a_database_that_cannot_write_now_is_the_fault_of_no_event(text: str, behind: str) -> None:
+    """Another takes over as the primary, connections are lost, transactions clash: MLflow calls that BAD_REQUEST too,
+    unless the driver calls it operational. The exception's class may stand where the message is cut."""
+    for said in (text, f"(raised as a result of Query-invoked autoflush; {'consider ' * 30})\n{text}"):
+        assert kind(mlflow(400, "BAD_REQUEST", said + behind)) is UnavailableError
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '(psycopg.errors.UndefinedTable) relation "metrics" does not exist',
+        "(pyodbc.ProgrammingError) ('42000', '[42000] [Microsoft][ODBC Driver 18 for SQL Server] something (8152)')",
+        "UPDATE statement on table 'runs' expected to update 1 row(s); 0 were matched.",
+        f"(raised as a result of Query-invoked autoflush; {'consider ' * 30})\n(some.Error) who knows{STATEMENT}",
+    ],
+)
+def test_any_other_exception_of_the_database_is_suspicious(text: str) -> None:
+    """Before an event is blamed, the store is asked for something else."""
+    error = error_of(mlflow(400, "BAD_REQUEST", text), "it")
+    assert type(error) is ServerFaultError
+    assert error.suspicious
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(psycopg.errors.StringDataRightTruncation) value too long for type character varying(250)",
+        '(psycopg2.errors.ForeignKeyViolation) insert or update on table "metrics" violates foreign key constraint',
+        "(pymysql.err.DataError) (1406, \"Data too long for column 'value' at row 1\")",
+        "(psycopg2.errors.UntranslatableCharacter) unsupported Unicode escape sequence",
+    ],
+)
+def test_what_a_database_cannot_hold_is_refused(text: str) -> None:
+    """Whatever words are in its values; and so is what is no database's exception at all."""
+    assert kind(mlflow(400, "BAD_REQUEST", text + STATEMENT)) is RefusedError
+    assert kind(mlflow(400, "BAD_REQUEST", "the transaction of this request is wrong")) is RefusedError
+
+
 def test_what_is_too_large_is_split() -> None:
     """413, from MLflow or from something on the way."""
     for response in (answer(413, "<html>413</html>"), mlflow(413, "X")):
@@ -129,6 +194,17 @@ def test_a_page_that_is_not_mlflows_means_a_wrong_address(status: int) -> None:
     assert type(error) is WrongServerError
     assert "Not Found" in str(error)
     assert "<" not in str(error)
+
+
+@pytest.mark.parametrize("path", [LOG_BATCH, ARTIFACT])
+@pytest.mark.parametrize(("status", "text"), [(404, "Not Found"), (405, "Method Not Allowed")])
+def test_an_application_of_fastapi_that_knows_no_such_path_means_a_wrong_address(
+    status: int, text: str, path: str
+) -> None:
+    """It says so in JSON, with the field that MLflow's artifact routes have for what is wrong with a path."""
+    error = error_of(answer(status, json.dumps({"detail": text}), path), "it")
+    assert type(error) is WrongServerError
+    assert text in str(error)
 
 
 def test_a_crash_and_an_unknown_refusal_are_tried_again_and_suspected() -> None:
@@ -175,6 +251,49 @@ def test_a_good_answer_is_an_object() -> None:
     assert json_of(answer(200, b'{"a": NaN}'), "it").keys() == {"a"}
 
 
+def test_an_answer_has_one_of_the_fields_that_it_may_have_or_none() -> None:
+    """What is empty is left out, and newer servers may say more. Its values may be the request, credentials included,
+    and are not shown."""
+    assert json_of(answer(200, b"{}"), "it", ("runs",)) == json_of(answer(200, b"{}"), "it", ()) == {}
+    assert json_of(answer(200, b'{"runs": [], "new": 1}'), "it", ("runs", "next_page_token"))["new"] == 1
+    for fields in ((), ("runs", "next_page_token")):
+        with pytest.raises(UnavailableError, match=r"no MLflow server gives here: status, headers$") as raised:
+            json_of(answer(200, b'{"status": "maintenance", "headers": {"Authorization": "hunter2"}}'), "it", fields)
+        assert raised.value.ambiguous
+        assert not raised.value.suspicious
+
+
+def test_a_program_that_answers_with_the_request_does_not_have_its_credentials_shown() -> None:
+    """As whoami and echo servers do."""
+    for status in (200, 404, 500):
+        response = answer(status, "GET / HTTP/1.1\nAuthorization: Basic YWRhOmh1bnRlcjI=\nAccept: */*")
+        error = error_of(response, "it")
+        if status == 200:
+            with pytest.raises(UnavailableError) as raised:
+                json_of(response, "it")
+            error = raised.value
+        assert "YWRhOmh1bnRlcjI" not in str(error)
+        assert "Accept" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "content"), [(200, ""), (200, "{}\n"), (200, "null"), (204, ""), (201, '{"message": "201 Created"}')]
+)
+def test_a_file_is_stored_where_a_server_says_so(status: int, content: str) -> None:
+    """MLflow's with nothing, or an empty object; a storage with the status, whatever it says besides."""
+    check_done(answer(status, content, ARTIFACT), "it")
+
+
+@pytest.mark.parametrize("content", ['{"status": "maintenance"}', "OK", "[]"])
+def test_a_file_is_not_stored_where_something_else_answers(content: str) -> None:
+    """It is sent again."""
+    with pytest.raises(UnavailableError) as raised:
+        check_done(answer(200, content, ARTIFACT), "it")
+    assert raised.value.ambiguous
+    with pytest.raises(WrongServerError, match="Please sign in"):
+        check_done(answer(200, "<p>Please sign in</p>", ARTIFACT, content_type="text/html"), "it")
+
+
 @pytest.mark.parametrize("content", [b"", b'{"run": {"info"', b"[]", b"null", b"\xff\xfe"])
 def test_an_answer_that_is_none_is_asked_for_again_and_ambiguous(content: bytes) -> None:
     """Who knows what has answered, and whether it was done."""
@@ -196,9 +315,10 @@ def test_a_long_answer_is_cut_in_the_message() -> None:
 
 
 def test_the_artifact_routes_word_their_errors_differently() -> None:
-    """``detail`` instead of ``message``."""
-    assert kind(answer(400, b'{"detail": "is a directory"}')) is RefusedError
-    assert kind(answer(500, b'{"detail": "oops"}')) is ServerFaultError
+    """``detail`` instead of ``message``. No other route of theirs does so."""
+    assert kind(answer(400, b'{"detail": "is a directory"}', ARTIFACT)) is RefusedError
+    assert kind(answer(500, b'{"detail": "oops"}', ARTIFACT)) is ServerFaultError
+    assert kind(answer(400, b'{"detail": "who are you"}')) is ServerFaultError
 
 
 def test_a_reason_behind_a_long_value_is_shown() -> None:

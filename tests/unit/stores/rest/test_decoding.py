@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
 
 from asynctrack.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, LoggedModelOutput
+from asynctrack.errors import UnavailableError
 from asynctrack.stores.rest.decoding import experiment_of, metric_of, run_info_of, run_of
 
 
@@ -61,8 +66,20 @@ def test_a_run_with_nothing() -> None:
     assert (run.info.run_id, run.info.experiment_id, run.info.status) == ("old", "0", "FAILED")
     assert (run.info.start_time, run.info.end_time, run.info.run_name) == (12, None, None)
     assert (run.data.metrics, run.data.params, run.data.tags) == ({}, {}, {})
-    assert run_of({}).info.run_id == ""
-    assert run_info_of({"status": "SCHEDULED"}).status == "SCHEDULED"
+    assert run_info_of({"run_id": "a", "status": "SCHEDULED"}).status == "SCHEDULED"
+
+
+@pytest.mark.parametrize("decode", [run_of, run_info_of, experiment_of])
+@pytest.mark.parametrize(
+    "answer", [{}, {"run_id": ""}, {"info": {"run_uuid": ""}}, {"experiment_id": ""}, {"run_id": ["a"]}]
+)
+def test_a_run_and_an_experiment_have_an_id(
+    decode: Callable[[Mapping[str, Any]], object], answer: Mapping[str, Any]
+) -> None:
+    """What has none was not given by a tracking server."""
+    with pytest.raises(UnavailableError) as raised:
+        decode(answer)
+    assert raised.value.ambiguous
 
 
 def test_an_experiment() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import pytest
 
 from asynctrack.constants import UID_TAG
+from asynctrack.entities import Dataset, DatasetInput, LoggedModelOutput
 from asynctrack.errors import InvalidInputError, NotFoundError, RefusedError, UnavailableError, WrongServerError
 from asynctrack.stores.base import Batch, RunSpec
 from asynctrack.stores.io import InlineIO, drive
@@ -282,7 +284,7 @@ def test_what_was_taken_away_although_the_answer_was_lost_is_not_missed(
     """The request is sent again on a new connection, and meets what it has done itself; at first it is an error."""
     missing = faults.error(404, "RESOURCE_DOES_NOT_EXIST", "No such thing")
     arguments = ("a1", "t") if call == "delete_tag" else ("7", "t") if call == "delete_experiment_tag" else ("7",)
-    drive(store.get_experiment("7"))  # a connection is kept from then on
+    drive(store.search_experiments())  # a connection is kept from then on
     path = {"delete_tag": "delete-tag", "restore_experiment": "experiments/restore"}.get(call, "experiments/delete")
     proxy.plan(faults.Silent(0.0), missing, missing, path=path)
     drive(getattr(store, call)(*arguments))
@@ -339,6 +341,7 @@ def test_a_creation_that_is_carried_out_after_we_have_looked_leaves_no_second_ru
     late = {"info": {"run_id": "b2", "lifecycle_stage": "active"}}
     used = {"info": {"run_id": "c3"}, "data": {"params": [{"key": "p", "value": "1"}]}}
     proxy.plan(says({"runs": [RUN["run"], late, used]}), path="runs/search")
+    proxy.always(says({"run_info": RUN["run"]["info"]}), path="runs/update")
     for _ in range(2):
         drive(store.update_run("a1", status="FINISHED"))
     assert [record.json() for record in proxy.requests_to("runs/delete")] == [{"run_id": "b2"}]
@@ -423,3 +426,56 @@ def test_pages_of_columns_that_go_round_in_a_circle_come_to_an_end(proxy: FaultP
     proxy.always(says({"metrics": metrics(1), "next_page_token": "x"}), path="get-history")
     with pytest.raises(UnavailableError, match="without an end"):
         drive(store.read_columns("a1"))
+
+
+DATASET = DatasetInput(Dataset("d", "12", "s", "{}"))
+#: every call that the delivery makes, and those that people make who change something
+CALLS: dict[str, Callable[[RestStore], Coroutine[Any, Any, object]]] = {
+    "one point": lambda store: store.log_batch("a1", Batch({"m": [(1, 1, 1.0)]})),
+    "a batch": lambda store: store.log_batch("a1", Batch(params=[("p", "1")])),
+    "a probe": lambda store: store.probe("a1"),
+    "the end": lambda store: store.update_run("a1", status="FINISHED", end_time=1),
+    "a run": lambda store: store.create_run(RunSpec(uid="f" * 32)),
+    "a run taken up": lambda store: store.create_run(RunSpec(uid="f" * 32, run_id="a1")),
+    "a run in an experiment": lambda store: store.create_run(RunSpec(uid="f" * 32, experiment_name="e")),
+    "a run looked for": lambda store: store.find_run(RunSpec(uid="f" * 32)),
+    "an experiment": lambda store: store.create_experiment("e"),
+    "an experiment looked for": lambda store: store.get_experiment_by_name("e"),
+    "experiments": lambda store: store.search_experiments(),
+    "a run's state": lambda store: store.get_run("a1"),
+    "a history": lambda store: store.get_metric_history("a1", "m"),
+    "inputs": lambda store: store.log_inputs("a1", [DATASET]),
+    "outputs": lambda store: store.log_outputs("a1", [LoggedModelOutput("m-1", 0)]),
+    "whether it keeps doubles": lambda store: store.bookmark("a1", Batch(params=[("p", "1")])),
+    "a run deleted": lambda store: store.delete_run("a1"),
+    "a tag deleted": lambda store: store.delete_tag("a1", "t"),
+    "an experiment deleted": lambda store: store.delete_experiment("7"),
+    "an experiment renamed": lambda store: store.rename_experiment("7", "e"),
+    "an experiment's tag": lambda store: store.set_experiment_tag("7", "t", "v"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_something_in_the_servers_place_that_answers_everything_has_stored_nothing(
+    call: str, proxy: FaultProxy, store: RestStore
+) -> None:
+    """A page that says in JSON that there is maintenance: the same call is tried again later, and nothing is learned
+    from it."""
+    proxy.always(says({"status": "maintenance"}))
+    with pytest.raises(UnavailableError) as raised:
+        drive(CALLS[call](store))
+    assert raised.value.ambiguous
+    assert not raised.value.suspicious
+    proxy.heal()
+    proxy.plan(says({"store_type": "SqlStore"}), path="server-info")
+    assert drive(store.bookmark("a1", Batch(params=[("p", "1")]))) is None
+
+
+@pytest.mark.parametrize("call", sorted(CALLS.keys() - {"whether it keeps doubles"}))
+def test_something_in_the_servers_place_that_knows_no_such_path_refuses_nothing(
+    call: str, proxy: FaultProxy, store: RestStore
+) -> None:
+    """As an application of FastAPI does, in JSON."""
+    proxy.always(says({"detail": "Not Found"}, 404))
+    with pytest.raises(WrongServerError):
+        drive(CALLS[call](store))
