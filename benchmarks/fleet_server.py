@@ -52,7 +52,7 @@ class Server:
             self.free_at = max(now, self.free_at) + self.seconds_an_event * len(points)
             self.batches.append((self.free_at, run, new))
             return self.free_at, {}
-        return now, {"run_info": self._info(run)}
+        return now, {"run_info": self._info(run)} if path.endswith("/runs/update") else {}
 
     def _info(self, run: str) -> dict[str, Any]:
         return {"run_id": run, "experiment_id": "0", "status": "RUNNING", "lifecycle_stage": "active"}
