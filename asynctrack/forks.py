@@ -1,4 +1,4 @@
-"""Delays a fork while another thread imports a module, and keeps destructors out of it.
+"""Delays a fork while another thread imports a module, and keeps destructors and signal handlers out of it.
 
 In a child that is forked during an import, the module stays incomplete for ever, because the thread that imports it
 does not exist there. asynctrack imports many modules late, in background threads and at the first call of a verb. So a
@@ -17,9 +17,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 
 from asynctrack.clock import monotonic
+from asynctrack.interrupts import hold_back, interrupted, let_through
 
 __all__ = ["at_fork", "in_import"]
 
@@ -32,12 +34,23 @@ _FILE, _FUNCTION = "<frozen importlib._bootstrap>", "_find_and_load"
 
 #: imports (by the identity of their frames) that a fork has waited for in vain, and the next does not
 _hopeless: frozenset[int] = frozenset()
-#: whether this fork has the import system's lock
-_held = False
-#: the hooks for the child that there are, and those that are still to come in this one
-_hooks = _left = 0
-#: whether garbage is to be collected again when the last of them is through
-_collects = False
+#: the number of the hook that is the last one, and how many modules there were when it was registered: each that has
+#: come since may have registered others
+_last = _modules = 0
+
+
+class _Forking(threading.local):
+    """The fork of a thread. Several may fork at once."""
+
+    #: whether it has the import system's lock, or is about to take it
+    held = False
+    #: whether garbage is to be collected again when it is over
+    collects = False
+    #: the number of its last hook; 0: none has begun
+    last = 0
+
+
+_forking = _Forking()
 
 
 def in_import(frame: FrameType | None) -> bool:
@@ -71,47 +84,70 @@ def _under_way() -> frozenset[int]:
 
 def at_fork(
     *,
-    before: Callable[[], object] = bool,
+    before: Callable[[], object] | None = None,
     after_in_parent: Callable[[], object] = bool,
     after_in_child: Callable[[], object],
 ) -> None:
-    """Have functions called at each fork, if there are forks here, as `os.register_at_fork` does."""
-    global _hooks
+    """Have functions called at each fork, if there are forks here, as `os.register_at_fork` does. From the first of
+    them to the last one of all, no signal handler of the program's is called (see `interrupts`)."""
+    if not hasattr(os, "register_at_fork"):
+        return
+    os.register_at_fork(after_in_parent=after_in_parent, after_in_child=after_in_child)
+    if before is not None:
+        hook = before
 
-    def in_child() -> None:
-        global _left
-        try:
-            after_in_child()
-        finally:
-            _left -= 1
-            if not _left:
-                _collect_again()
+        def in_time() -> None:
+            _begin()
+            hook()
 
-    if hasattr(os, "register_at_fork"):
-        _hooks += 1
-        os.register_at_fork(before=before, after_in_parent=after_in_parent, after_in_child=in_child)
+        os.register_at_fork(before=in_time)
+        # Called just before that one, and in its place by a handler that raises, if a signal has come before the fork.
+        os.register_at_fork(before=_begin)
+
+
+def _begin() -> None:
+    """Before the fork. What is registered now is called behind everything else, in this very fork."""
+    global _last, _modules
+    hold_back()
+    modules = len(sys.modules)
+    if modules != _modules:
+        number = _last + 1
+        os.register_at_fork(after_in_parent=partial(_over, number, False), after_in_child=partial(_over, number, True))
+        _last, _modules = number, modules
+    _forking.last = _last
+
+
+def _over(number: int, in_child: bool) -> None:
+    if number == _forking.last:
+        _forking.last = 0
+        _collect_again()
+        _after()  # had it been interrupted
+        let_through(in_child=in_child)
 
 
 def _before() -> None:
     """Wait until no other thread is importing, and take the import system's lock, which every import needs to begin."""
-    global _collects, _hopeless, _held, _left
+    global _hopeless
     begun = monotonic()
     while True:
+        _forking.held = True
         _imp.acquire_lock()
         found = _under_way()
         if found <= _hopeless or monotonic() - begun >= _PATIENCE:
             _hopeless = found
-            _held, _collects, _left = True, gc.isenabled(), _hooks
-            gc.disable()
-            return
+            break
+        if interrupted():
+            break
+        _forking.held = False
         _imp.release_lock()
         time.sleep(_TICK)
+    _forking.collects = gc.isenabled()
+    gc.disable()
 
 
 def _after() -> None:
-    global _held
-    if _held:  # not if Ctrl-C interrupted the wait
-        _held = False
+    if _forking.held:
+        _forking.held = False
         _imp.release_lock()
 
 
@@ -121,9 +157,8 @@ def _after_in_parent() -> None:
 
 
 def _collect_again() -> None:
-    global _collects
-    if _collects:
-        _collects = False
+    if _forking.collects:
+        _forking.collects = False
         gc.enable()
 
 

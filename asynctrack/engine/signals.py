@@ -23,8 +23,8 @@ __all__ = ["watch"]
 logger = logging.getLogger("asynctrack")
 
 _NAMES = ("SIGTERM", "SIGHUP")
-#: the beginnings of the names of modules whose functions hold locks, none of them for long
-_UNDER_LOCKS = ("asynctrack.journal.", "logging")
+#: the beginnings of the names of modules whose functions hold locks, or fork under some, none of them for long
+_UNDER_LOCKS = ("asynctrack.journal.", "asynctrack.forks", "logging")
 #: seconds within which a second signal is no impatience: systemd sends SIGHUP right behind SIGTERM, and a launcher
 #: passes on to its workers what the scheduler has sent to each of them already
 _ECHO = 1.0
@@ -213,32 +213,6 @@ def _die(number: int) -> None:
     os._exit(128 + number)
 
 
-class _Mask(threading.local):
-    """The signals that a thread had blocked before it forked; None while it does not."""
-
-    before: set[int] | None = None
-
-
-_mask = _Mask()
-
-
-def _before_fork() -> None:
-    """Hold the signals back: one that came between the fork and the end of `_in_forked_child` would find the handler
-    at first, and none when it is Python's turn to call it, and be lost."""
-    if _finish is not None:
-        import signal
-
-        _mask.before = set(signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in _NAMES}))
-
-
-def _after_fork() -> None:
-    if _mask.before is not None:
-        import signal
-
-        signal.pthread_sigmask(signal.SIG_SETMASK, _mask.before)
-        _mask.before = None
-
-
 def _in_forked_child() -> None:
     """A worker that logs nothing is to die of the signal at once, as it would without asynctrack."""
     global _begun, _put_off_until
@@ -250,8 +224,7 @@ def _in_forked_child() -> None:
         for name in _NAMES:
             number = getattr(signal, name)
             if signal.getsignal(number) is _handle:
-                signal.signal(number, signal.SIG_DFL)
-    _after_fork()
+                signal.signal(number, signal.SIG_DFL)  # one that has come kills when the hooks of the fork are through
 
 
-at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_forked_child)
+at_fork(after_in_child=_in_forked_child)

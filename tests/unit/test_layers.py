@@ -32,6 +32,7 @@ LAYERS = (
         "exceptions",
         "forks",
         "frozen",
+        "interrupts",
         "markup",
         "platforms",
         "reentrant",

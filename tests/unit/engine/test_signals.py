@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from asynctrack import forks
 from asynctrack.engine import signals
 from asynctrack.journal.frames import FrameFile
 
@@ -52,6 +53,20 @@ def test_an_import_puts_a_signal_off(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert __import__("asks_while_imported").ANSWER
+
+
+def test_a_fork_puts_a_signal_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can import anything meanwhile."""
+    seen: list[bool] = []
+
+    def under_way() -> frozenset[int]:
+        seen.append(in_the_way())
+        return frozenset()
+
+    monkeypatch.setattr(forks, "_under_way", under_way)
+    forks._before()
+    forks._after_in_parent()
+    assert seen == [True]
 
 
 def test_the_start_of_a_thread_puts_a_signal_off_and_waiting_for_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
