@@ -229,19 +229,24 @@ def attached_run(
     current one. ``asks``: raise NotFoundError or RefusedError for a run that the store does not have, or has deleted.
     If nothing is asked, the events of such a run are refused and reported later.
     """
-    state = _attached_state(run_id, tracking_uri, store=store, asks=asks)
-    state.attached_for_good = True
-    return RunLog(state)
+    while True:
+        state = _attached_state(run_id, tracking_uri, store=store, asks=asks)
+        with _attaching:
+            if not state.ended:  # by the last of the others, who has left it meanwhile
+                state.attached_for_good = True
+                return RunLog(state)
 
 
 def attach_state(
     run_id: str, tracking_uri: str | None, *, asks: bool = False, settings: Settings | None = None
 ) -> RunState:
     """The state of the same, for somebody who calls `leave_state` when done with it."""
-    state = _attached_state(run_id, tracking_uri, asks=asks, settings=settings)
-    with _attaching:
-        state.attachments += 1
-    return state
+    while True:
+        state = _attached_state(run_id, tracking_uri, asks=asks, settings=settings)
+        with _attaching:
+            if not state.ended:  # by the last of the others, who has left it meanwhile
+                state.attachments += 1
+                return state
 
 
 def leave_state(state: RunState) -> bool:

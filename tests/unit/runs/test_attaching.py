@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 import asynctrack
 from asynctrack.errors import InvalidInputError, NotFoundError, RefusedError, RunEndedError
+from asynctrack.runs import active
 from asynctrack.runs.active import states_of_process
+from asynctrack.runs.state import RunState
 from tests.fault.programs import spools
 from tests.mlruns import only_run
 
@@ -99,6 +102,30 @@ def test_several_at_once_are_one_attachment(run_id: str, tmp_path: Path) -> None
     assert steps(tmp_path) == [1, 2]
     with pytest.raises(RunEndedError):
         second.log_metric("loss", 0.5, 3)
+
+
+@pytest.mark.parametrize("how", ["attach", "run_id="])
+def test_while_the_last_of_the_others_leaves(
+    how: str, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Just when their open run was found, and before anybody knows that it is wanted on."""
+    others = asynctrack.attach(run_id)
+    others.log_metric("loss", 0.5, 1)
+    find = active._attached_state
+
+    def found(*args: Any, **kwargs: Any) -> RunState:
+        state = find(*args, **kwargs)
+        others.detach()
+        return state
+
+    monkeypatch.setattr(active, "_attached_state", found)
+    if how == "attach":
+        with asynctrack.attach(run_id) as run:
+            run.log_metric("loss", 0.5, 2)
+    else:
+        asynctrack.log_metric("loss", 0.5, 2, run_id=run_id)
+        asynctrack.flush_async_logging()
+    assert steps(tmp_path) == [1, 2]
 
 
 def test_beside_whoever_logs_by_its_id(run_id: str, tmp_path: Path) -> None:
