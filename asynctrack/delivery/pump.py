@@ -42,6 +42,11 @@ _pumps: list[weakref.ref[Pump]] = []
 
 _NOT_DELETED = "cannot delete what is delivered in {}"
 
+#: problems of one spool that are named; the others are counted
+_NAMED = 10
+#: what was said last, by spool and problem: one that does not get on is let go again and again
+_said: dict[tuple[str | None, str], int] = {}
+
 
 class Pump:
     """Sources and the store they go to. Belongs to one thread."""
@@ -107,9 +112,7 @@ class Pump:
         return source
 
     def finish(self, source: Source) -> None:
-        """Everything readable in a dead process's spool is delivered: say what was not readable, and delete it."""
-        for problem, records in source.reader.problems.items():
-            logger.error("asynctrack: %s: %s (%d); all else is delivered", source.spool.path, problem, records)
+        """Everything readable in a dead process's spool is delivered: delete it."""
         orphan = source in self._orphans
         if self.remove(source) and orphan:
             logger.warning("asynctrack: %s is delivered", source.spool.path)
@@ -130,7 +133,9 @@ class Pump:
         return self._courtesy.left
 
     def remove(self, source: Source) -> bool:
-        """Delete a spool that is delivered; False where something in it is not accounted for, and it stays."""
+        """Delete a spool that is delivered, and say what was not readable; False where something in it is not accounted
+        for, and it stays."""
+        _say_problems(source, "; all else is delivered")
         self._forget(source)
         try:
             account = source.account()
@@ -148,7 +153,8 @@ class Pump:
         return True
 
     def let_go(self, source: Source) -> None:
-        """Leave a spool as it is to whoever comes next."""
+        """Leave a spool as it is to whoever comes next, who goes on behind what was not readable."""
+        _say_problems(source)
         source.close()
         self._forget(source)
         source.spool.leave()
@@ -290,3 +296,18 @@ class Pump:
         """Why something in a spool is not delivered yet, as far as that is known."""
         said = (lane.last_error for lane in source.active if not lane.idle and lane.last_error)
         return next(said, self._supervision.in_trouble(source))
+
+
+def _say_problems(source: Source, rest: str = "") -> None:
+    """Say what could not be read in a spool, and is lost, and what becomes of the ``rest``."""
+    path, place = source.spool.path, source.spool.place
+    found = source.reader.problems.items()
+    problems = {problem: records for problem, records in found if _said.get((path, problem)) != records}
+    for number, (problem, records) in enumerate(problems.items()):
+        if path is not None:
+            _said[path, problem] = records
+        if number < _NAMED:
+            logger.error("asynctrack: %s: %s (%d)%s", place, problem, records, rest)
+    more = list(problems.values())[_NAMED:]
+    if more:
+        logger.error("asynctrack: %s: %d more losses like these (%d)%s", place, len(more), sum(more), rest)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from asynctrack.errors import AsynctrackError
 from asynctrack.reentrant import Gate
 from asynctrack.stores.io import call_soon
 
 __all__ = ["Receipt"]
 
 T = TypeVar("T")
+
+#: what a forked child is told: its parent's engine is not there, and nobody else would ever settle it
+_ELSEWHERE = (
+    "this receipt is of the process that has forked this one, and delivers what it stands for: wait for it there, or "
+    "for what was logged here with flush()"
+)
 
 
 class Receipt(Generic[T]):
@@ -20,10 +28,11 @@ class Receipt(Generic[T]):
     Appending to a list and taking from it are single steps that no other thread can interrupt.
     """
 
-    __slots__ = ("_asks", "_callbacks", "_outcomes")
+    __slots__ = ("_asks", "_callbacks", "_outcomes", "_pid")
 
     def __init__(self, ask: Callable[[Receipt[T]], None] | None = None) -> None:
         """``ask`` is called once, when somebody first wants to know: it has the engine settle this receipt."""
+        self._pid = os.getpid()
         self._asks = [] if ask is None else [ask]
         self._callbacks: list[Callable[[], object]] = []
         #: value and error, exactly one of which counts; the first entry is the outcome
@@ -81,6 +90,9 @@ class Receipt(Generic[T]):
         return value  # type: ignore[return-value]  # settled without an error: it is a T
 
     def _ask(self) -> None:
+        if self._pid != os.getpid():
+            self.fail(AsynctrackError(_ELSEWHERE))
+            return
         try:
             ask = self._asks.pop()
         except IndexError:

@@ -128,8 +128,9 @@ class Consumer(Protocol):
     `run` and `finish` are called by the engine's thread, or in its stead; the rest by any thread.
     """
 
-    #: nothing is delivered from here (``mode="offline"``)
-    offline: bool
+    @property
+    def offline(self) -> bool:
+        """Nothing is delivered from here (``mode="offline"``)."""
 
     @property
     def idle(self) -> bool:

@@ -52,6 +52,9 @@ class Engine:
         self._lock = RLock()
         #: when somebody asked for it last (monotonic seconds)
         self.wanted_at = 0.0
+        #: in a forked child: what the processes before it knew, of runs before this one
+        self._elders: list[Consumer] = []
+        self._first_run = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -135,12 +138,16 @@ class Engine:
 
     def adopt(self) -> None:
         """Deliver what dead processes have left beside this one's spool. With a shipper, theirs do that."""
+        if self.pid != os.getpid():
+            self._start()
         self._consumer.adopt()
         self.wake()
 
     def lane(self, run: int) -> Lane | None:
         """What the engine knows of a run so far; for reading only."""
-        return self._consumer.lane(run)
+        if run >= self._first_run:
+            return self._consumer.lane(run)
+        return next((lane for elder in self._elders if (lane := elder.lane(run)) is not None), None)
 
     def stats(self, run: int, streams: Container[int]) -> RunStats:
         """What became of the events of a run, whose metrics are ``streams``. Counts the points that are not loaded yet
@@ -175,6 +182,11 @@ class Engine:
         return Receipt(lambda receipt: self._ask(Request(run, mark, receipt)))
 
     def _ask(self, request: Request) -> None:
+        if self.pid != os.getpid() or abs(request.run) < self._first_run:
+            # The run of a forked child's parent: nothing was logged to it here, and nobody here would answer.
+            lane = self.lane(abs(request.run))
+            request.receipt.resolve(None if lane is None else lane.info)
+            return
         # In this order: a thread that has found nobody waiting, and ends, is seen to be gone.
         self._waiters.ask(request)
         self._start()
@@ -193,6 +205,8 @@ class Engine:
         with self._lock:
             if self.pid != os.getpid():
                 self.journal.reopen()
+                self._elders.append(self._consumer)
+                self._first_run = self.journal.registry.next_run
                 self._begin()
                 opens = True
             if opens:

@@ -94,11 +94,7 @@ def _new_engine(uri: str, settings: Settings) -> Engine:
         return _engine(uri, settings)
     from asynctrack.engine.shipped import remote_engine
 
-    engine = remote_engine(uri, settings)
-    if engine.journal.spool.path is not None:
-        return engine
-    engine.journal.close()  # nobody else can read what is kept in memory
-    return _engine(uri, settings)
+    return remote_engine(uri, settings)
 
 
 # ── the end of the process

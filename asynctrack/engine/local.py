@@ -7,7 +7,7 @@ straight through, with plain blocking I/O, until everything is delivered or the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Container
+from collections.abc import Callable, Container
 from contextlib import suppress
 from importlib import import_module
 
@@ -191,13 +191,19 @@ class LocalConsumer:
 
     offline = False
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, beside: Callable[[], object] = bool) -> None:
+        """``beside``: what else is to be done in each round."""
         self._context = context
+        self._beside = beside
         self._rounds = Rounds(context)
         self._idle_since = monotonic()
 
     def open(self) -> None:
         self._rounds.own.open()
+
+    def follow_on(self, first_run: int, past: dict[int, Lane]) -> None:
+        """See `OwnSpool.follow_on`."""
+        self._rounds.own.follow_on(first_run, past)
 
     def take_back(self, positions: Positions, first_run: int, past: dict[int, Lane]) -> None:
         """See `Rounds.take_back`."""
@@ -282,6 +288,7 @@ class LocalConsumer:
         async with anyio.create_task_group() as steps:
             while not (ending.asked or self._may_sleep()):
                 event = anyio.Event()
+                self._beside()
                 rounds.look()
                 for due in rounds.pump.due():
                     steps.start_soon(step, *due)
@@ -378,7 +385,7 @@ def _load_what_comes_late(*, remote: bool) -> None:
     """What Python and the C library load by themselves, in a moment when that may fail."""
     # With the interpreter daemon threads are ended from outside, for which glibc loads this library; where there is no
     # memory left for it, it aborts the program.
-    with suppress(OSError):
+    with suppress(OSError, ImportError):
         import_module("ctypes").CDLL("libgcc_s.so.1")
     if remote:
         # Loaded with the first connection; a program may have given up its right to read Python's library until then.

@@ -104,8 +104,10 @@ class ShipperReports:
     @property
     def delivered(self) -> bool:
         """Whether the whole spool is delivered: then its registry is deleted."""
+        if self._spool.path is None:
+            return False  # in memory, which no shipper can read
         try:
-            os.stat(os.path.join(self._spool.path or "", "registry"))
+            os.stat(os.path.join(self._spool.path, "registry"))
         except (FileNotFoundError, NotADirectoryError):
             return True
         except OSError:

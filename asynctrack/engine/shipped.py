@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Container
+from contextlib import suppress
 
 from asynctrack.clock import monotonic
 from asynctrack.delivery.lane import Lane
@@ -30,43 +32,56 @@ def remote_engine(store_uri: str, settings: Settings, store: AbstractStore | Non
 
 class ShippedConsumer:
     """Has a shipper deliver while there is a spool that it can read; where all is delivered and no run is open, there
-    is neither. Where somebody deletes the spool, this process, which has the files open, delivers from there on."""
+    is neither. What nobody else can read this process delivers: a journal in memory, for there was no room for a spool
+    or no right to make one, and, as it has the files open, a spool that somebody deletes."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         #: of spools that were given back, and are not gone yet; and what is known of the runs in earlier ones
         self._leaving: list[Farewell] = []
         self._past: dict[int, Lane] = {}
-        self._remote = RemoteConsumer(context, self._leaving, self._past)
-        self._now: RemoteConsumer | LocalConsumer = self._remote
+        self._now = self._begin()
 
-        self.offline = self._remote.offline
+    def _begin(self) -> RemoteConsumer | LocalConsumer:
+        """Who delivers the spool that there is now: the first one, the next one, a forked child's."""
+        journal = self._context.journal
+        if journal.spool.path is not None:
+            return RemoteConsumer(self._context, self._leaving, self._past)
+        local = LocalConsumer(self._context, self._see_off)
+        journal.consume(here=True)
+        local.follow_on(journal.registry.next_run, self._past)
+        return local
+
+    @property
+    def offline(self) -> bool:
+        return self._now.offline
 
     @property
     def idle(self) -> bool:
         return self._now.idle and not self._leaving
 
     def open(self) -> None:
-        earlier = self._remote
-        if self._now is earlier and earlier.given_back and not self._context.ending.asked:
+        earlier = self._now
+        if isinstance(earlier, RemoteConsumer) and earlier.given_back and not self._context.ending.asked:
             self._context.journal.begin_anew()
             if earlier.farewell is not None and not earlier.idle:
                 self._leaving.append(earlier.farewell)
             self._past.update(earlier.lanes)
             while len(self._past) > _REMEMBERED:
                 del self._past[next(iter(self._past))]
-            self._now = self._remote = RemoteConsumer(self._context, self._leaving, self._past)
+            self._now = self._begin()
         self._now.open()
 
     def run(self) -> None:
         context = self._context
+        _load_what_comes_late()
         while not context.ending.asked:
-            self._take_back()
-            if isinstance(self._now, LocalConsumer):
-                self._now.run()
+            now = self._take_back()
+            if isinstance(now, LocalConsumer):
+                now.run()
                 return
             self._see_off()
-            self._remote.round()
+            now.round()
             if self.idle and not context.waiters:
                 return
             context.wakeup.sleep(_TICK if context.waiters else context.settings.flush_interval)
@@ -78,8 +93,7 @@ class ShippedConsumer:
                 self._leaving.remove(earlier)
 
     def finish(self) -> None:
-        self._take_back()
-        self._now.finish()
+        self._take_back().finish()
         ending = self._context.ending
         self._see_off()
         while any(not earlier.delivered for earlier in self._leaving) and monotonic() < ending.deadline:
@@ -89,17 +103,19 @@ class ShippedConsumer:
         for earlier in self._leaving:
             earlier.leave()
 
-    def _take_back(self) -> None:
-        """Where the spool was deleted this process delivers."""
-        if self._now is not self._remote or not self._remote.deleted:
-            return
-        local, journal = LocalConsumer(self._context), self._context.journal
+    def _take_back(self) -> RemoteConsumer | LocalConsumer:
+        """Who delivers now. Where the spool was deleted that is this process."""
+        remote = self._now
+        if isinstance(remote, LocalConsumer) or not remote.deleted:
+            return remote
+        local, journal = LocalConsumer(self._context, self._see_off), self._context.journal
         # No shipper is started any more; and this one is gone before anything is read in its stead.
-        positions = self._remote.give_up()
+        positions = remote.give_up()
         journal.consume(here=True)
         journal.chain.supply.tell_deleted()
-        local.take_back(positions, self._remote.first_run, self._past)
+        local.take_back(positions, remote.first_run, self._past)
         self._now = local
+        return local
 
     def adopt(self) -> None:
         self._now.adopt()
@@ -124,3 +140,13 @@ class ShippedConsumer:
     @property
     def last_error(self) -> str | None:
         return self._now.last_error
+
+
+def _load_what_comes_late() -> None:
+    """What delivering in this process takes, where a program of root's may give up the right to read it before that is
+    needed: for a forked worker that may not write in the spool's folder either."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        with suppress(OSError, ImportError):
+            import anyio
+
+            anyio.run(anyio.sleep, 0)

@@ -62,7 +62,7 @@ class EngineThread:
             ending.asked |= "shutdown" in str(error)
             if not ending.asked:
                 self._thread = None
-                kept = f"Events are kept in {self._context.journal.spool.path}; trying again with the next"
+                kept = f"Events are kept in {self._context.journal.spool.place}; trying again with the next"
                 self._context.trouble.error(f"cannot start the background thread: {error}. {kept}")
 
     def finish(self) -> None:
@@ -82,7 +82,7 @@ class EngineThread:
         if self._dead is None and not self._context.ending.left_behind:
             self._context.waiters.answer_all(self._resolve)
             return
-        kept = f"what is not delivered waits in {self._context.journal.spool.path}"
+        kept = f"what is not delivered waits in {self._context.journal.spool.place}"
         self._context.waiters.fail(self._dead or AsynctrackError(f"asynctrack has been shut down; {kept}"))
 
     def _resolve(self, request: Request) -> None:
@@ -151,7 +151,7 @@ class EngineThread:
     def _say_thrown_out(self, error: BaseException) -> None:
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]  # a task group's
-        kept = f"events are kept in {self._context.journal.spool.path}, and it goes on"
+        kept = f"events are kept in {self._context.journal.spool.place}, and it goes on"
         self._context.trouble.error(f"the background thread was thrown out by {error!r}; {kept}", error)
 
     def _pause(self, seconds: float) -> None:

@@ -151,6 +151,11 @@ class Spool:
         except OSError:
             return False
 
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return self.path or "memory"
+
     def segment_path(self, number: int) -> str | None:
         """Where segment file ``number`` of this spool goes."""
         return None if self.path is None else os.path.join(self.path, f"{number:06d}.slots")

@@ -122,5 +122,5 @@ def not_created(state: RunState) -> UnavailableError:
     error = state.stats().last_error or "no answer yet"
     return UnavailableError(
         f"run {state.run_id or state.spec.uid} could not be created in {state.engine.store.uri}: {error}. What is "
-        f"logged is kept in {state.engine.journal.spool.path}"
+        f"logged is kept in {state.engine.journal.spool.place}"
     )

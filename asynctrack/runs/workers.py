@@ -30,7 +30,9 @@ class Workers:
 
         self._run_id, self._uri = state.run_id, state.engine.store.uri
         journal = state.engine.journal
-        own = None if journal.spool.path is None else os.path.abspath(journal.spool.path)
+        # In a forked child that has not logged yet, it is the parent's.
+        path = journal.spool.path if state.engine.pid == os.getpid() else None
+        own = None if path is None else os.path.abspath(path)
         self._names = {self._run_id, state.spec.uid}
         # A worker in another folder, as Ray's are, has its spool in the user's; and a journal in memory has no place.
         homes = {*map(os.path.abspath, journal.homes), *([] if own is None else [os.path.dirname(own)])}

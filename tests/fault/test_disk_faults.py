@@ -185,6 +185,47 @@ def test_a_spool_on_a_full_disk_goes_on(shipper: str, lab: Lab) -> None:
         subprocess.run(["umount", "-l", str(small)], check=True)
 
 
+@ON_FILES
+@pytest.mark.parametrize("shipper", ["thread", "process"])
+def test_a_disk_without_room_for_the_next_spool(shipper: str, lab: Lab) -> None:
+    """The first run's was given back, and the disk is full when the second begins: what is in memory is delivered."""
+    small = lab.folder / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        program = """
+            from asynctrack.engine import own, remote
+            own._LEAST = remote._RESTS_AFTER = 0.1
+            asynctrack.configure(spool_dir="small/spools", flush_interval=0.05)
+            with asynctrack.start_run(run_name="first") as run:
+                log_some(run, 1)
+            deadline = time.monotonic() + 30
+            while any(name[0] != "." for name in os.listdir("small/spools")) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            with open("small/fill", "wb", buffering=0) as fill:
+                try:
+                    while True:
+                        fill.write(bytes(4096))
+                except OSError:
+                    pass
+            with asynctrack.start_run(run_name="second") as run:
+                log_some(run, 1000)
+                run.flush()
+        """
+        result = lab.run(program, ASYNCTRACK_SHIPPER=shipper)
+        assert result.returncode == 0, result.stderr
+        (line,) = result.stderr.splitlines()
+        assert "keeps events in memory only" in line
+        found = {run.tags["mlflow.runName"]: run for run in lab.runs().values()}
+        assert [(len(steps(found[name])), found[name].status) for name in ("first", "second")] == [
+            (1, "FINISHED"), (1000, "FINISHED"),
+        ]  # fmt: skip
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
 @pytest.mark.parametrize("shipper", ["thread", "process"])
 def test_a_spool_deleted_under_a_live_run(shipper: str, lab: Lab) -> None:
     """Somebody tidies up: the files are gone from the folder and not from the program, which says once that it goes on

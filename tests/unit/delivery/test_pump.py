@@ -373,3 +373,31 @@ def test_what_waited_for_another_spool_of_its_run_is_seen_to_have_room(program: 
     program.pump.sender.well_again = True
     assert program.pump.can_catch_up(older, before)
     assert not program.pump.sender.well_again
+
+
+def test_what_cannot_be_read_is_said_by_whoever_lets_go_of_a_spool(
+    program: Program, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next one goes on behind it. Once, however often the spool makes room for others; more, if it is more."""
+    with journal_in(tmp_path / "neighbour") as neighbour:
+        register(neighbour, 900)
+        dead = die(neighbour, tmp_path / "dead")
+
+    def let_go_with(problems: dict[str, int]) -> list[str]:
+        spool = Spool.adopt(str(dead))
+        assert spool is not None
+        source = program.pump.add(spool)
+        assert source is not None
+        source.reader.problems.update(problems)
+        caplog.clear()
+        program.pump.let_go(source)
+        return [record.getMessage() for record in caplog.records]
+
+    assert let_go_with({"damaged records": 3}) == [f"asynctrack: {dead}: damaged records (3)"]
+    assert let_go_with({"damaged records": 3}) == []
+    assert let_go_with({"damaged records": 4}) == [f"asynctrack: {dead}: damaged records (4)"]
+    said = let_go_with({f"segment {number} is gone": number for number in range(100)})
+    assert said[9:] == [
+        f"asynctrack: {dead}: segment 9 is gone (9)",
+        f"asynctrack: {dead}: 90 more losses like these ({sum(range(10, 100))})",
+    ]

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import gc
 import os
+import re
+import shutil
 import signal
+import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import asynctrack
 from asynctrack.engine import lifecycle, own
+from asynctrack.engine.local import Rounds
+from asynctrack.errors import FlushTimeoutError
 from asynctrack.stores.base import Limits
 from tests.fault.programs import run as run_program
 from tests.fault.programs import spools
@@ -300,3 +306,77 @@ def test_many_stores_one_after_another_need_no_more_files_than_a_few(tmp_path: P
     until(lambda: engine_threads() <= own._FEW, "their threads have ended")
     # A spool has six, and a thread's event loop three.
     assert len(os.listdir("/proc/self/fd")) <= least + own._FEW * 9 + 9
+
+
+# ── what cannot be read of one's own spool is said, as of a dead program's
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("ends", ["the run", "the program", "early"])
+def test_what_somebody_has_damaged_in_a_living_program_s_spool_is_said(
+    ends: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the run ends and the spool goes; or when the program ends, be all else delivered or not."""
+    damaged, look = threading.Event(), Rounds.look
+    monkeypatch.setattr(Rounds, "look", lambda rounds: damaged.is_set() and look(rounds))
+    asynctrack.configure(flush_interval=1000, close_timeout=LIMIT if ends != "early" else 1.0)
+    (tmp_path / "disk").write_text("")
+    run = asynctrack.start_run(tracking_uri=str(tmp_path / "disk" / "mlruns"), wait=False)
+    for step in range(100):
+        run.log_metric("loss", step * 0.5, step)
+    run.log_param("lr", "a value that is long enough to be found")
+    (spool,) = spools(tmp_path)
+    flip(spool / "000001.slots", (spool / "000001.slots").read_bytes().index(struct.pack("<qd", 50, 25.0)))
+    flip(spool / "000001.frames", (spool / "000001.frames").read_bytes().index(b"long enough"))
+    damaged.set()
+    if ends == "early":
+        with suppress(FlushTimeoutError):
+            run.flush(1.0)
+    else:
+        (tmp_path / "disk").unlink()
+    if ends == "the run":
+        run.terminate()
+        while spools(tmp_path):
+            run._state.engine.wake()
+            time.sleep(0.01)
+    lifecycle.shutdown()
+    said = [record.getMessage() for record in caplog.records if ": damaged" in record.getMessage()]
+    rest = "" if ends == "early" else "; all else is delivered"
+    assert said[0] == f"asynctrack: {spool}: damaged frames beside {spool}/000001.slots (1){rest}"
+    # The record may still have been in the making when it was looked at last: who delivers the rest says so.
+    assert said[1:] == ([] if ends == "early" else [f"asynctrack: {spool}: damaged records (1){rest}"])
+    if ends != "early":
+        (stored,) = read_runs(tmp_path / "disk" / "mlruns").values()
+        assert (len(stored.metrics["loss"]), stored.params) == (99, {})
+
+
+def flip(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0] ^ 1
+        file.seek(at)
+        file.write(bytes([byte]))
+
+
+def test_how_much_of_a_deleted_spool_is_lost_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a backlog of many segments the first ones are open, and are delivered."""
+    deleted, look = threading.Event(), Rounds.look
+    monkeypatch.setattr(Rounds, "look", lambda rounds: deleted.is_set() and look(rounds))
+    asynctrack.configure(flush_interval=1000, segment_bytes=4096)
+    with asynctrack.start_run(wait=False) as run:
+        for step in range(20_000):
+            run.log_metric("loss", step * 0.5, step)
+        (spool,) = spools(tmp_path)
+        gone = spool.rename(tmp_path / "gone")  # in one step: the next segment may just be being made
+        shutil.rmtree(gone)
+        run.log_metric("loss", 10_000.0, 20_000)
+        deleted.set()
+    lifecycle.shutdown()
+    (stored,) = read_runs(tmp_path / "mlruns").values()
+    lost = 20_001 - len(stored.metrics["loss"])
+    said = [record.getMessage() for record in caplog.records if "all else is delivered" in record.getMessage()]
+    assert len(said) == 11
+    told = sum(int(re.findall(r"\((\d+)\); all else", line)[0]) for line in said)
+    assert 0 < lost <= told <= lost + 64
