@@ -60,12 +60,14 @@ def take_report_over(lane: Lane, report: list[Any]) -> None:
     lane.refusals, lane.failed = told.refusals, told.failed
 
 
-def rejected_lines(lane: Lane, refusals: list[Refusal], start: int, now: int) -> list[dict[str, Any]]:
-    """What is kept of events that the store has refused, for ``rejected.jsonl``; ``now`` is in ms.
+def rejected_lines(lane: Lane, refusals: list[Refusal], start: int, now: int, to: str | None) -> list[dict[str, Any]]:
+    """What is kept of events that the store has refused, for ``rejected.jsonl``; ``now`` is in ms, ``to`` the store, if
+    it is not the spool's own.
 
     Of a run that could not be created, the first line has all that is needed to create it after all.
     """
-    lines = [_rejected_line(lane, refusal, start, now) for refusal in refusals]
+    place = {} if to is None else {"to": to}
+    lines = [_rejected_line(lane, refusal, start, now) | place for refusal in refusals]
     main = lane.uploads_of or lane
     if lines and main.refused is not None and main.run_id is None:
         lines[0]["spec"] = main.spec._asdict()

@@ -237,7 +237,7 @@ class Source:
     def reject(self, lane: Lane, refusals: list[Refusal], start: int) -> None:
         """Keep refused events beside the journal, with the reasons. Raises OSError."""
         now = time.time_ns() // 1_000_000
-        self.spool.reject(rejected_lines(lane, refusals, start, now), sync=self.durable)
+        self.spool.reject(rejected_lines(lane, refusals, start, now, self.to), sync=self.durable)
         lane.rejected += len(refusals)
         self.rejected += sum(refusal.kind != "end" for refusal in refusals)
         lane.refusals.extend(f"{refusal.kind} {refusal.key!r}: {refusal.reason}" for refusal in refusals)

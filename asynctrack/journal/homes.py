@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from weakref import WeakSet
 
 from asynctrack.errors import SpoolError
+from asynctrack.journal.cursor import CursorFile
 from asynctrack.journal.locks import is_held
 from asynctrack.journal.owner import READABLE_VERSIONS, host_name, lost_owner, read_owner
+from asynctrack.journal.positions import Positions
 from asynctrack.journal.registered import RegistryReader
 from asynctrack.journal.removal import DELETED, is_emptied, remove_deleted
 from asynctrack.journal.segment import Segment
@@ -172,7 +174,7 @@ def left_alone(homes: list[str], store: str) -> list[str]:
                 if owner is None or owner.host != host_name() or owner.store != store or not owner.made(path):
                     continue
                 if any(name.endswith(".slots") for name in os.listdir(path)) and is_held(path) == (False, False):
-                    found.append(path)
+                    found += [path] if _begun_in(path) in (None, store) else []
             except (OSError, ValueError):
                 continue  # delivered and deleted just now, or nothing that can be had
     return found
@@ -196,6 +198,10 @@ def _orphan(path: str, store: str, spelled: Callable[[str], str]) -> Spool | Non
         return None  # a copy: the program that wrote it may be alive, and delivers it itself
     spool = Spool.adopt(path)
     try:
+        if spool is not None and (other := _begun_in(path)) is not None and spelled(other) != store:
+            raise ValueError(
+                f"a part of it is in {other} already. Deliver the rest with `asynctrack sync --to {other}`"
+            )
         if spool is not None and _is_empty(spool):
             spool.remove(spool.segments.account(spool.segments.look(None, living=False), 0))
             return None
@@ -204,6 +210,17 @@ def _orphan(path: str, store: str, spelled: Callable[[str], str]) -> Spool | Non
             spool.leave()
         raise
     return spool
+
+
+def _begun_in(path: str) -> str | None:
+    """The store to which a part of a spool was delivered, where somebody has chosen another one than the spool's own:
+    its cursor holds positions and run ids of that store. Raises OSError."""
+    try:
+        record = CursorFile(path).load()
+        positions = Positions() if record is None else Positions.of(record)
+    except ValueError:
+        return None  # without a cursor, every event is compared with what a store has
+    return positions.to if positions.begun else None
 
 
 def _is_empty(spool: Spool) -> bool:

@@ -81,6 +81,8 @@ class RejectedEvent(NamedTuple):
     spec: dict[str, Any] | None = None
     #: of a metric that is about a logged model, or was measured on a dataset
     on: MeasuredOn | None = None
+    #: the store, if it is not the spool's own
+    to: str | None = None
 
 
 def find_spools(home: str | None = None) -> Iterator[str]:
@@ -187,6 +189,7 @@ def _event(path: str, line: bytes) -> RejectedEvent | None:
             timestamp=entry.get("timestamp"),
             spec=entry.get("spec"),
             on=measured_on(entry["key"], [entry.get(name) for name in MeasuredOn._fields[1:]]),
+            to=entry.get("to"),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # its writer died within it, or it is damaged
@@ -198,7 +201,11 @@ def _is_sound(event: Any) -> bool:
     and deletes the artifact that it names."""
     if not all(isinstance(text, str) for text in (event.run_id, event.kind, event.key, event.reason)):
         return False
-    if not isinstance(event.refused_at, int) or not isinstance(event.spec, dict | None):
+    if (
+        not isinstance(event.refused_at, int)
+        or not isinstance(event.spec, dict | None)
+        or not isinstance(event.to, str | None)
+    ):
         return False
     try:
         if event.kind == "metric":

@@ -40,8 +40,8 @@ class Retried(NamedTuple):
 
 
 def retry_rejected(path: str, *, to: str | None = None, timeout: float = 60.0, overwrite: bool = False) -> Retried:
-    """Log the refused events of the spool ``path`` again, to its store or to
-    the store ``to``, and wait for delivery.
+    """Log the refused events of the spool ``path`` again, to the store that has
+    refused them or to the store ``to``, and wait for delivery.
 
     Events that the store refuses again are kept in a spool of this process.
     Events that cannot be logged stay in ``path``, and so do tags and artifacts
@@ -54,15 +54,15 @@ def retry_rejected(path: str, *, to: str | None = None, timeout: float = 60.0, o
     owner = read_owner(path)
     if owner is None:
         raise InvalidInputError(f"{path} is not a spool; `asynctrack spool` lists them")
-    runs: dict[str, dict[bytes, RejectedEvent]] = {}
+    runs: dict[tuple[str, str], dict[bytes, RejectedEvent]] = {}
     for line, event in read_lines(path).items():
-        runs.setdefault(event.run_id, {})[line] = event
+        runs.setdefault((event.run_id, to or event.to or owner.store), {})[line] = event
     left = sum(map(len, runs.values()))
     accepted, problems = 0, []
     logged: set[bytes] = set()
     try:
-        for run_id, lines in runs.items():
-            retried = _retry_run(run_id, to or owner.store, lines, timeout, overwrite, logged)
+        for (run_id, store), lines in runs.items():
+            retried = _retry_run(run_id, store, lines, timeout, overwrite, logged)
             accepted += retried.accepted
             problems += retried.problems
             # Each time the whole file is written again: with thousands of runs, not after each.
@@ -104,7 +104,10 @@ def _retry_run(
         except AsynctrackError as error:
             problems.append(f"{error}. It stays in {event.spool}.")
     status, end_time = _end_of(spec, list(lines.values()))
-    detach(state, *((status, end_time) if end_time > found.ended and not _goes_on(state, run_id) else ()))
+    if not detach(state, *((status, end_time) if end_time > found.ended and not _goes_on(state, run_id) else ())):
+        without = {line for line, event in lines.items() if event.kind == "end"}  # there was no room
+        logged -= without
+        again -= len(without)
     receipt = state.engine.flush(state.number)
     if not wait_blocking(state, receipt, timeout):
         state.engine.gave_up = True
@@ -210,6 +213,7 @@ def _remove_delivered(path: str) -> None:
     if os.path.exists(os.path.join(path, "registry")):
         return
     remove_snapshots(os.path.join(path, "artifacts"))  # snapshots whose line in rejected.jsonl is damaged
-    if os.listdir(path) == ["owner"]:
-        os.unlink(os.path.join(path, "owner"))
-        os.rmdir(path)
+    with suppress(FileNotFoundError):  # the engine of this very process may have found it empty
+        if os.listdir(path) == ["owner"]:
+            os.unlink(os.path.join(path, "owner"))
+            os.rmdir(path)

@@ -77,7 +77,7 @@ def _other_tags(run: Run, spec: RunSpec | None, lines: Mapping[bytes, RejectedEv
         ours.setdefault(key, set()).add(value)
     tags = {line: event for line, event in lines.items() if event.kind == "tag"}
     for event in tags.values():
-        ours.setdefault(event.key, set()).add(str(event.value))
+        ours.setdefault(event.key, set()).update({str(event.value), str(event.value).replace("\0", "\ufffd")})
     for line, event in tags.items():
         there = run.data.tags.get(event.key)
         if there is not None and there not in ours[event.key]:

@@ -319,6 +319,26 @@ def only_points(spool: Path) -> None:
     (spool / "rejected.jsonl").write_text("".join(line for line in lines if '"kind": "metric"' in line))
 
 
+def test_what_another_store_has_refused_is_tried_there_again(tmp_path: Path) -> None:
+    """The one that the spool was delivered to, and not the one that its program meant."""
+    code = "import asynctrack\nwith asynctrack.start_run() as run:\n    run.log_param('p', 1)\n    print(run.run_id)"
+    environment = {**os.environ, "ASYNCTRACK_MODE": "offline", "ASYNCTRACK_SPOOL_DIR": str(tmp_path / "spools")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    obstacle = tmp_path / "elsewhere" / "0" / done.stdout.strip() / "params" / "p"
+    with asynctrack.start_run(tracking_uri=str(tmp_path / "elsewhere")):
+        pass  # there is a store now
+    obstacle.mkdir(parents=True)
+    asynctrack.sync(spool_dir=tmp_path / "spools", to=tmp_path / "elsewhere")
+    (spool,) = find_spools(str(tmp_path / "spools"))
+    (event,) = read_rejected([spool])
+    assert event.to == f"file://{tmp_path}/elsewhere"
+    obstacle.rmdir()
+    assert retry_rejected(spool) == Retried(1, [])
+    assert obstacle.read_text() == "1"
+
+
 def test_dropping_takes_the_artifacts_and_the_folder_along(refused: tuple[Path, str]) -> None:
     spool, _ = refused
     assert drop_rejected(str(spool)) == 6

@@ -85,6 +85,36 @@ def test_one_spool_alone(tmp_path: Path) -> None:
     assert_complete(only_run(tmp_path / "mlruns"))
 
 
+HALVES = (
+    "import asynctrack\nwith asynctrack.start_run() as run:\n    run.log_metric('a', 1)\n    print(1, flush=True)\n"
+    "    input()\n    run.log_metric('a', 2)\n    run.log_param('late', 1)\n"
+)
+
+
+def test_what_was_begun_at_another_store_is_no_prey_of_the_next_program(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An offline program is delivered elsewhere while it runs, and goes on. The next one, which logs to the store that
+    it meant, had the rest refused there."""
+    environment = {**os.environ, "PYTHONPATH": PACKAGE, "ASYNCTRACK_MODE": "offline"}
+    command, pipe = [sys.executable, "-c", HALVES], subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdin=pipe, stdout=pipe, text=True) as program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        (first,) = asynctrack.sync(to="elsewhere")
+        program.communicate("\n", timeout=60)
+    assert first.delivered == 1
+    for _ in range(2):
+        with asynctrack.start_run() as own:
+            own.log_metric("own", 1.0)
+        asynctrack.shutdown()
+    assert caplog.text.count(f"Deliver the rest with `asynctrack sync --to file://{tmp_path}/elsewhere`") == 1
+    assert "delivering what process" not in caplog.text
+    assert asynctrack.sync(to="elsewhere")[0].state == "delivered"
+    run = only_run(tmp_path / "elsewhere")
+    assert ([value for _, value, _ in run.metrics["a"]], run.params, run.status) == ([1, 2], {"late": "1"}, "FINISHED")
+
+
 def test_to_another_store_and_into_another_experiment(tmp_path: Path) -> None:
     """Whatever the program chose."""
     leave(tmp_path, MLFLOW_EXPERIMENT_ID="999")
