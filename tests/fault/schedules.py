@@ -198,8 +198,13 @@ class Schedule:
         away = threading.Thread(target=self._take_away, args=random_absence(self._chance))
         away.start()
         for lives in random_lives(self._chance):
+            if not lives[0].attempt and any(each.life.offline for each in self.outcomes):
+                self._deliver()  # the job is begun anew: see docs/many-processes.md
             self._run(lives)
         away.join()
+        self._deliver()
+
+    def _deliver(self) -> None:
         last = self._context.Process(target=deliver, args=(self._lab.folder, self._lab.environment))
         last.start()
         _join(last, "sync")
