@@ -8,6 +8,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from asynctrack.arguments import terminal_status
@@ -46,6 +48,8 @@ _after_fork: list[Callable[[], None]] = []
 _ending = False
 #: the process, if it is a forked child that ends without `atexit`, whose end is taken care of
 _cared_for = 0
+#: whether the function of this child of multiprocessing has raised, where nothing else says so
+_has_failed = False
 #: what the main thread is of, unless it is one that has forked
 _MAIN_THREAD: type[threading.Thread] = getattr(threading, "_MainThread", threading.Thread)
 
@@ -142,6 +146,7 @@ def _deliver_at_the_end_of_this_child() -> None:
     if _cared_for != os.getpid() and process is not None and util is not None and process.parent_process() is not None:
         _cared_for = os.getpid()
         util.Finalize(None, _at_the_end_of_this_child, exitpriority=0)
+        _note_how_this_child_ends(process.BaseProcess._bootstrap.__code__)
     if _cared_for != os.getpid() and not isinstance(threading.main_thread(), _MAIN_THREAD):
         # Forked by another thread than the main one: this child ends as that thread returns from its function, without
         # `atexit`, and only when nobody else runs in it. Our own threads would keep it alive for ever.
@@ -156,11 +161,28 @@ def _at_the_end_of_its_threads() -> None:
     shutdown()
 
 
+def _note_how_this_child_ends(bootstrap: CodeType) -> None:
+    """From Python 3.13 on multiprocessing calls its finalizers when the exception is forgotten. But it ends the threads
+    before, in ``bootstrap``, which knows the exit status by then."""
+
+    def note() -> None:
+        global _has_failed
+        frame: FrameType | None = sys._getframe()
+        while frame is not None and frame.f_code is not bootstrap:
+            frame = frame.f_back
+        _has_failed = frame is not None and frame.f_locals.get("exitcode", 0) != 0
+
+    global _has_failed
+    _has_failed = False
+    with suppress(AttributeError, RuntimeError):  # a Python without that, or threading is at its end
+        threading._register_atexit(note)  # type: ignore[attr-defined]  # as concurrent.futures does
+
+
 def _at_the_end_of_this_child() -> None:
-    # multiprocessing calls its finalizers while the exception that the child's function raised is passing through.
+    # Before 3.13 the exception that the child's function raised is passing through.
     error = sys.exc_info()[1]
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
-        shutdown("FINISHED")
+        shutdown("FAILED" if _has_failed else "FINISHED")
     else:
         shutdown("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
 
@@ -168,7 +190,7 @@ def _at_the_end_of_this_child() -> None:
 def _at_exit() -> None:
     global _ending
     _ending = True
-    shutdown(exit_status())
+    shutdown("FAILED" if _has_failed else exit_status())
 
 
 def _terminate(signal: str) -> None:
