@@ -21,6 +21,7 @@ import httpx
 
 from asynctrack.errors import InvalidInputError
 from asynctrack.stores.rest.joining import join_writes
+from asynctrack.stores.rest.tunnels import Tunnelled, TunnelledAsync
 
 __all__ = ["Route", "Routed", "RoutedAsync", "route_to"]
 
@@ -61,12 +62,14 @@ class Route(NamedTuple):
         try:
             url = httpx.URL(_KINDS[kind] + text[len(kind) :])
             if url.host:
-                return httpx.Proxy(url, ssl_context=verify if kind == "https" else None)
+                proxy = httpx.Proxy(url, ssl_context=verify if kind == "https" else None)
+                if _KINDS[kind] != "socks5" or all(len(part) < 256 for part in proxy.raw_auth or ()):
+                    return proxy
         except (httpx.InvalidURL, ValueError):
             pass  # what they say may hold the password
         raise InvalidInputError(
             f"{self.shown} cannot be used: it must be like http://user:password@host:3128, with %40 for an @ in the "
-            "password, and the like"
+            "password, and the like; for SOCKS, user and password have at most 255 bytes each"
         )
 
     def _check_socks(self) -> None:
@@ -175,11 +178,25 @@ class _Ways(Generic[T]):
         return list(self._made.values())
 
 
+def _blocking(**options: Any) -> httpx.BaseTransport:
+    transport = httpx.HTTPTransport(**options)
+    return Tunnelled(transport) if _is_socks(options["proxy"]) else transport
+
+
+def _on_loop(**options: Any) -> httpx.AsyncBaseTransport:
+    transport = join_writes(httpx.AsyncHTTPTransport(**options))
+    return TunnelledAsync(transport) if _is_socks(options["proxy"]) else transport
+
+
+def _is_socks(proxy: httpx.Proxy | None) -> bool:
+    return proxy is not None and proxy.url.scheme == "socks5"
+
+
 class Routed(httpx.BaseTransport):
     """Sends each request through the proxy that the environment names for it, if any."""
 
     def __init__(self, verify: ssl.SSLContext, limits: httpx.Limits) -> None:
-        self._ways = _Ways(httpx.HTTPTransport, verify, limits)
+        self._ways = _Ways(_blocking, verify, limits)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         return self._ways.to(request.url).handle_request(request)
@@ -193,7 +210,7 @@ class RoutedAsync(httpx.AsyncBaseTransport):
     """The same on an event loop."""
 
     def __init__(self, verify: ssl.SSLContext, limits: httpx.Limits) -> None:
-        self._ways = _Ways(lambda **options: join_writes(httpx.AsyncHTTPTransport(**options)), verify, limits)
+        self._ways = _Ways(_on_loop, verify, limits)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         return await self._ways.to(request.url).handle_async_request(request)
