@@ -9,7 +9,7 @@ import os
 import ssl
 import threading
 from collections.abc import AsyncIterable, Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -79,6 +79,7 @@ class Connections:
                     raise httpx.ReadTimeout("")
             return with_body(response, sink.finish(), request)
         finally:
+            _give_up_where_more_came(response)
             response.close()
             sink.close()
 
@@ -117,6 +118,7 @@ class Connections:
                 await io.call(sink.take, b"".join(held))
                 return with_body(response, await io.call(sink.finish), request)
             finally:
+                _give_up_where_more_came(response)
                 await response.aclose()
                 sink.close()
         raise httpx.ReadTimeout("")  # the scope was cancelled
@@ -152,6 +154,18 @@ class Connections:
             self._async = self._transport(RoutedAsync)
             self._loop = loop
         return self._async
+
+
+def _give_up_where_more_came(response: httpx.Response) -> None:
+    """Have the connection closed with its answer if bytes have come behind that.
+
+    httpcore would take them for the answer to the next request, and has no public name for them.
+    """
+    http: Any = response.stream
+    for name in ("_httpcore_stream", "_stream", "_connection", "_h11_state"):
+        http = getattr(http, name, None)
+    if http is not None and http.trailing_data[0]:
+        http.send_failed()  # so it is not kept
 
 
 def _blocking(response: httpx.Response) -> Iterable[bytes]:

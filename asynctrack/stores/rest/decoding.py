@@ -123,7 +123,7 @@ def run_info_of(answer: Answer) -> RunInfo:
     """What identifies a run."""
     status: Any = answer.get("status", "RUNNING")
     return RunInfo(
-        run_id=_identity(answer.get("run_id") or answer.get("run_uuid")),
+        run_id=_run_id(answer.get("run_id") or answer.get("run_uuid")),
         experiment_id=str(answer.get("experiment_id", "")),
         user_id=answer.get("user_id", ""),
         status=_STATUS.get(status, status),
@@ -163,6 +163,14 @@ def _identity(value: Any) -> str:
     if not isinstance(value, (str, int)) or value == "":
         raise ValueError(f"{value!r} for an id")
     return str(value)
+
+
+def _run_id(value: Any) -> str:
+    """Text that is never empty, and can be stored. Raises ValueError."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} for a run's id")
+    value.encode()  # raises for half of a surrogate pair
+    return value
 
 
 def _integer(value: Any) -> int | None:

@@ -124,6 +124,25 @@ def test_a_connection_that_the_server_has_closed_is_not_noticed(proxy: FaultProx
     assert len(proxy.requests) == 4
 
 
+@pytest.mark.parametrize("run", [drive, asyncio.run, lambda work: trio.run(lambda: work)], ids=["-", "asyncio", "trio"])
+def test_what_comes_behind_an_answer_answers_nothing(run: object, proxy: FaultProxy) -> None:
+    """It was taken for the answer to the next request, whose events then counted as stored."""
+    unasked = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    proxy.plan(faults.Answer(503, b"{}" + unasked, (("Content-Length", "2"),)), faults.Answer(503, b"{}"))
+    client = client_of(proxy.url).over(InlineIO() if run is drive else ThreadedIO())
+
+    async def ask() -> None:
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="503"):
+                await client.send("POST", "/api/x", content=b"{}")
+        await client.send("POST", "/api/x", content=b"{}")
+        await client.aclose()
+
+    run(ask())  # type: ignore[operator]  # one of three functions
+    assert len(proxy.requests) == 3
+    assert proxy.connections == 2
+
+
 @pytest.mark.parametrize("way", ["inline", "asyncio"])
 def test_a_stream_that_meets_a_closed_connection_is_opened_and_sent_once_more(
     way: str, proxy: FaultProxy, tmp_path: Path

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+import pytest
+
 from asynctrack.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, LoggedModelOutput
 from asynctrack.errors import UnavailableError
 from asynctrack.stores.rest.decoding import experiment_of, metric_of, run_info_of, run_of
@@ -96,3 +98,10 @@ def test_a_point_without_value_step_or_time_has_zeros() -> None:
     point = metric_of({"key": "m"})
     assert (point.key, point.value, point.timestamp, point.step) == ("m", 0.0, 0, 0)
     assert metric_of({"key": "m", "value": "Infinity", "timestamp": "7", "step": -3}).value == math.inf
+
+
+@pytest.mark.parametrize("run_id", [12345, {"a": 1}, ["a"], True, "\ud800"])
+def test_what_names_a_run_by_anything_but_text_is_no_mlflow_server(run_id: object) -> None:
+    """A number was taken for the id of a run that its events then went to, and an object made `terminate` fail."""
+    with pytest.raises(UnavailableError, match="not what MLflow's servers say"):
+        run_info_of({"run_id": run_id})
