@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-import pytest
-
 from asynctrack.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, LoggedModelOutput
 from asynctrack.errors import UnavailableError
 from asynctrack.stores.rest.decoding import experiment_of, metric_of, run_info_of, run_of
