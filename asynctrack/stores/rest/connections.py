@@ -5,6 +5,7 @@ they take an eighth of its time."""
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
 import threading
@@ -27,6 +28,8 @@ T = TypeVar("T")
 
 #: seconds that a connection is kept for the next request; uvicorn, below MLflow's server, closes it after 5
 _KEEP_ALIVE = 3.0
+#: what httpcore calls the moments when it begins to send a request, and has sent it
+_SENDING, _SENT = "send_request_headers.started", "send_request_body.complete"
 
 
 class Connections:
@@ -68,6 +71,8 @@ class Connections:
         request.extensions["timeout"]["read"] = deadline
         if deadline.total:
             request.extensions["timeout"]["write"] = deadline
+        else:
+            request.extensions["trace"] = lambda event, _: deadline.sent() if event.endswith(_SENT) else None
         response = self._blocking_transport().handle_request(request)
         sink = sink_for(response)
         try:
@@ -89,8 +94,11 @@ class Connections:
         with cancel_scope() as scope:
 
             async def on_event(event: str, info: object) -> None:
-                if event.endswith("send_request_body.complete"):
+                if event.endswith(_SENT):
+                    deadline.sent()
                     scope.deadline = loop_time() + deadline.left()
+                elif event.endswith(_SENDING):
+                    scope.deadline = math.inf  # each piece has its own time
 
             if deadline.total:
                 scope.deadline = loop_time() + deadline.left()

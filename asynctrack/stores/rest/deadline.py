@@ -32,6 +32,12 @@ class Deadline:
             self._until = monotonic() + self._seconds
         return self._until - monotonic()
 
+    def sent(self) -> None:
+        """A request has been sent: unless ``total`` the seconds run from now on. That may be the second one, which goes
+        through the tunnel that a proxy was asked for with the first."""
+        if not self.total:
+            self._until = monotonic() + self._seconds
+
     def came(self, size: int) -> None:
         """So many bytes have come."""
         self.left()

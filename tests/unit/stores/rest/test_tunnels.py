@@ -8,10 +8,11 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 import trio
@@ -149,19 +150,56 @@ def test_replies_may_come_in_pieces(connected: bytes, size: int, proxy: Proxy, c
         call(SERVER)
 
 
-@pytest.mark.parametrize("size", [1, 100])
-def test_tls_begins_behind_the_last_of_them(
-    size: int, proxy: Proxy, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """For a server at tracking.invalid, that is trusted."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("tracking.invalid").configure_cert(context)
     monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(tmp_path / "ca.pem"))
+    return context
+
+
+@pytest.mark.parametrize("size", [1, 100])
+def test_tls_begins_behind_the_last_of_them(size: int, proxy: Proxy, call: Call, tls: ssl.SSLContext) -> None:
     proxy.replies, proxy.size = [GREETED, CONNECTED], size
-    with FaultProxy(None, tls=context) as server:
+    with FaultProxy(None, tls=tls) as server:
         proxy.server = int(server.url.rpartition(":")[2])
         call("https://tracking.invalid")
+
+
+@pytest.mark.parametrize("way", ["inline", "asyncio", "trio"])
+def test_an_upload_through_a_tunnel_takes_its_time(
+    way: str, proxy: Proxy, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time for the answer ran from the moment when an HTTP proxy was asked for the tunnel."""
+    proxy.replies = [b"HTTP/1.1 200 OK\r\n\r\n"]
+    monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "2")
+
+    def slowly() -> Iterator[bytes]:
+        for _ in range(6):
+            time.sleep(0.5)
+            yield b"x"
+
+    async def slowly_on_loop() -> AsyncIterator[bytes]:
+        for _ in range(6):
+            await anyio.sleep(0.5)
+            yield b"x"
+
+    @asynccontextmanager
+    async def content() -> AsyncIterator[Iterator[bytes] | AsyncIterator[bytes]]:
+        yield slowly() if way == "inline" else slowly_on_loop()
+
+    async def put() -> None:
+        client = client_of("https://tracking.invalid").over(InlineIO() if way == "inline" else ThreadedIO())
+        assert (await client.send("PUT", "/a", content=content)).content == b"{}"
+        await client.aclose()
+
+    with FaultProxy(None, tls=tls) as server:
+        proxy.server = int(server.url.rpartition(":")[2])
+        drive(put()) if way == "inline" else anyio.run(put, backend=way)
 
 
 @pytest.mark.parametrize("size", [1, 100])
