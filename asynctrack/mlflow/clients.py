@@ -19,7 +19,7 @@ from mlflow.tracking._tracking_service import utils
 
 from asynctrack.engine.lifecycle import after_fork
 from asynctrack.errors import AsynctrackError
-from asynctrack.mlflow.points import CLOCK, LIMIT, MetricPoint, current_time, is_now, points_of
+from asynctrack.mlflow.points import CLOCK, LIMIT, MetricPoint, current_time, may_be_moved, points_of
 from asynctrack.mlflow.quick import waits
 from asynctrack.mlflow.replaced import is_replaced
 from asynctrack.mlflow.store import JournalStore
@@ -94,7 +94,7 @@ def log_metric(
                 good = -LIMIT <= at < LIMIT and 0 <= when < LIMIT and (on is None or model_id in runs.models.known)
                 if good:
                     number = value if type(value) is float else to_float(key, value)
-                    run.log_point(MetricPoint(key, number, at, when, timestamp is None or is_now(when), on))
+                    run.log_point(MetricPoint(key, number, at, when, timestamp is None or may_be_moved(when, on), on))
                     return None
         except (AsynctrackError, AttributeError, KeyError, TypeError, OverflowError):
             pass

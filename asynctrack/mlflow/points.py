@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 from asynctrack.errors import InvalidInputError
 from asynctrack.journal.measured import MeasuredOn
 
-__all__ = ["CLOCK", "LIMIT", "MetricPoint", "Moments", "current_time", "entries_of", "is_issued", "is_now", "points_of"]
+__all__ = [
+    "CLOCK",
+    "LIMIT",
+    "MetricPoint",
+    "Moments",
+    "current_time",
+    "entries_of",
+    "is_issued",
+    "may_be_moved",
+    "points_of",
+]
 
 LIMIT = 1 << 63
 #: ms
@@ -36,10 +46,16 @@ def is_issued(timestamp: int) -> bool:
     return timestamp is getattr(_issued, "last", None)
 
 
-def is_now(timestamp: int) -> bool:
+def _is_now(timestamp: int) -> bool:
     """Whether a timestamp only says when the call was made: it is issued; or it is the clock's, as libraries give it
     that make MLflow's entities themselves (Lightning)."""
     return is_issued(timestamp) or 0 <= time.time_ns() // 1_000_000 - timestamp < _A_MOMENT
+
+
+def may_be_moved(timestamp: int, on: MeasuredOn | None) -> bool:
+    """Whether a point's timestamp only says when the call was made. Of a point about a logged model that is only what
+    MLflow has just issued: when it logs a model it reads points of the run, and logs the same ones about the model."""
+    return is_issued(timestamp) or (on is None and _is_now(timestamp))
 
 
 class Moments:
@@ -99,7 +115,8 @@ def points_of(metrics: Iterable[Any]) -> Iterator[MetricPoint]:
             raise InvalidInputError(f"metric {metric.key!r}: the step {step!r}")
         if type(timestamp) is not int or not 0 <= timestamp < LIMIT:
             raise InvalidInputError(f"metric {metric.key!r}: the timestamp {timestamp!r}")
-        yield MetricPoint(metric.key, value, step, timestamp, is_now(timestamp), _measured_on(metric))
+        on = _measured_on(metric)
+        yield MetricPoint(metric.key, value, step, timestamp, may_be_moved(timestamp, on), on)
 
 
 def _measured_on(metric: Any) -> MeasuredOn | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from asynctrack.mlflow import points
 from tests import servers
 from tests.compat import behind_mlflow as behind
 from tests.compat.behind_mlflow import mlflow
@@ -68,8 +70,8 @@ def left_by(server: str, program: Callable[[], Any], way: str, merged: str | Non
 
 def compare(server: str, program: Callable[[], Any], *, least: int, merged: str | None = None) -> None:
     plain = left_by(server, program, behind.PLAIN, merged)
-    points = sum(sum(each.values()) for run in plain[0] for each in run["points"].values())
-    assert points >= least
+    count = sum(sum(each.values()) for run in plain[0] for each in run["points"].values())
+    assert count >= least
     assert left_by(server, program, behind.PREFIX, merged) == plain
 
 
@@ -107,6 +109,28 @@ def test_xgboost(server: str) -> None:
     """Its metrics belong to the model, one point a round."""
     pytest.importorskip("xgboost")
     compare(server, xgboost_program, least=10)
+
+
+def relogging_program() -> None:
+    from mlflow.entities import Metric
+
+    client = mlflow.MlflowClient()
+    with mlflow.start_run() as run:
+        run_id = run.info.run_id
+        for step in range(3):
+            client.log_batch(run_id, [Metric("loss", 0.5, time.time_ns() // 1_000_000, step)])
+        model_id = mlflow.initialize_logged_model(name="m").model_id
+        for point in client.get_metric_history(run_id, "loss")[:2]:
+            client.log_batch(run_id, [Metric("loss", 0.5, point.timestamp, point.step, model_id)])
+        mlflow.finalize_logged_model(model_id, "READY")
+
+
+def test_points_that_are_logged_again_about_a_model_are_the_run_s_once(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As MLflow does when it logs a model. On a fast machine they were taken for observations of the same moment."""
+    monkeypatch.setattr(points, "_A_MOMENT", 600_000)
+    compare(server, relogging_program, least=3)
 
 
 def lightgbm_program() -> None:

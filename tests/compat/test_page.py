@@ -104,6 +104,7 @@ def test_a_click_shows_the_values_of_a_step_and_compare_what_differs(runs: list[
             ["val/acc", "0.2"],
         ]
         page.keyboard.press("Escape")
+        page.wait_for_selector(".panel", state="detached")  # which gives the focus back to where it was
         page.locator('.card[data-key="loss"]').focus()
         page.keyboard.press("t")
         page.wait_for_selector(".values td")
@@ -217,6 +218,7 @@ def test_what_is_copied_from_a_chart_works(runs: list[str]) -> None:
         page.check("text=runs that differ only in:")
         page.check(".names label:has-text('lr')")
         page.keyboard.press("Escape")
+        page.wait_for_selector(".panel", state="detached")
         drawn(page, "loss", "label.includes('all runs (2)')")
         page.locator('.card[data-key="loss"]').focus()
         page.keyboard.press("e")
