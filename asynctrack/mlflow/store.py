@@ -180,8 +180,9 @@ class JournalStore:
         ends = run_status is not None and RunStatus.is_terminated(run_status)
         if self._asynctrack_leaves("update_run_info"):
             run = None
-        if run is not None and ends and interpreter_is_ending() and run.log.ended and run.answer is not None:
-            return run.answer.info  # ended a moment ago, with the status that is right
+        if run is not None and ends and interpreter_is_ending() and run.log.ended:
+            # Ended a moment ago, with the status that is right.
+            return (run.answer or self._asynctrack_inner.get_run(self._asynctrack_id(run_id))).info
         if run is not None and ends and run_name is None and isinstance(end_time, int) and not run.log.ended:
             try:
                 return self._asynctrack_end(run_id, run, RunStatus.to_string(run_status), end_time)

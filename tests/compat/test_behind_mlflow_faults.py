@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,30 @@ def test_a_killed_program_loses_nothing_and_a_failed_one_is_called_failed(
         run = client.get_run(failed_run)
         assert (run.info.status, run.data.metrics) == ("FAILED", {"loss": 1.0, "child": 1.0})
     assert not [path for path in (tmp_path / "failed/asynctrack").iterdir() if path.is_dir()]
+
+
+FAILS_AGAIN = """
+import mlflow
+with mlflow.start_run() as run:
+    pass
+mlflow.start_run(run_id=run.info.run_id)
+if {renamed}:
+    mlflow.MlflowClient().update_run(run.info.run_id, name="another")
+mlflow.log_metric("a", 1.0)
+raise KeyError("no such thing")
+"""
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_run_that_was_taken_up_again_fails_with_its_program(tmp_path: Path, *, renamed: bool) -> None:
+    """At the program's end MLflow calls it FINISHED."""
+    database = tmp_path / "program" / "mlflow.db"
+    uri = f"asynctrack+sqlite:///{database}"
+    failed = started(FAILS_AGAIN.format(renamed=renamed), tmp_path / "program", MLFLOW_TRACKING_URI=uri)
+    _, errors = failed.communicate(timeout=120)
+    assert "no such thing" in errors
+    with closing(sqlite3.connect(database)) as tables:
+        assert tables.execute("SELECT status FROM runs").fetchall() == [("FAILED",)]
 
 
 def test_training_goes_on_without_the_server_and_nothing_is_lost(
