@@ -45,7 +45,7 @@ _NOT_DELETED = "cannot delete what is delivered in {}"
 #: problems of one spool that are named; the others are counted
 _NAMED = 10
 #: what was said last, by spool and problem: one that does not get on is let go again and again
-_said: dict[tuple[str | None, str], int] = {}
+_said: dict[str, dict[str, int]] = {}
 
 
 class Pump:
@@ -141,6 +141,7 @@ class Pump:
             account = source.account()
             source.close()
             source.spool.remove(account)
+            _said.pop(source.spool.path or "", None)
         except SpoolError as error:
             logger.error("asynctrack: %s", error)
             return False
@@ -301,13 +302,12 @@ class Pump:
 def _say_problems(source: Source, rest: str = "") -> None:
     """Say what could not be read in a spool, and is lost, and what becomes of the ``rest``."""
     path, place = source.spool.path, source.spool.place
-    found = source.reader.problems.items()
-    problems = {problem: records for problem, records in found if _said.get((path, problem)) != records}
-    for number, (problem, records) in enumerate(problems.items()):
-        if path is not None:
-            _said[path, problem] = records
-        if number < _NAMED:
-            logger.error("asynctrack: %s: %s (%d)%s", place, problem, records, rest)
+    said = _said.get(path or "", {})
+    problems = {problem: records for problem, records in source.reader.problems.items() if said.get(problem) != records}
+    if path is not None and problems:
+        _said[path] = said | problems
+    for problem, records in list(problems.items())[:_NAMED]:
+        logger.error("asynctrack: %s: %s (%d)%s", place, problem, records, rest)
     more = list(problems.values())[_NAMED:]
     if more:
         logger.error("asynctrack: %s: %d more losses like these (%d)%s", place, len(more), sum(more), rest)

@@ -235,16 +235,21 @@ def test_of_several_refused_values_of_a_tag_the_last_one_stays(refused: tuple[Pa
         assert asynctrack.get_run(run_id).data.tags["t"] == "3"
 
 
+def refuse_end(spool: Spool, run_id: str, end_time: int) -> None:
+    """Keep the end FAILED of a run as one that its store has refused."""
+    line = {"run_id": run_id, "kind": "end", "key": "FAILED", "reason": "why", "refused_at": 1}
+    spool.reject([{**line, "value": end_time}])
+
+
 def test_an_end_that_was_refused_does_not_undo_a_later_one(tmp_path: Path) -> None:
     with asynctrack.start_run() as run:
         pass
     spool = Spool.create(str(tmp_path / "spools"), run.tracking_uri)
-    line = {"run_id": run.run_id, "kind": "end", "key": "FAILED", "reason": "why", "refused_at": 1}
-    spool.reject([{**line, "value": 1_000}])
+    refuse_end(spool, run.run_id, 1_000)
     assert retry_rejected(str(spool.path)) == Retried(1, [])
     assert asynctrack.get_run(run.run_id).info.status == "FINISHED"
     later = 4_000_000_000_000
-    spool.reject([{**line, "value": later}])
+    refuse_end(spool, run.run_id, later)
     assert retry_rejected(str(spool.path)) == Retried(1, [])
     info = asynctrack.get_run(run.run_id).info
     assert (info.status, info.end_time) == ("FAILED", later)
@@ -302,8 +307,7 @@ def test_an_end_is_not_given_to_a_run_that_a_living_program_has_taken_up(tmp_pat
     with asynctrack.start_run() as run:
         pass
     spool = Spool.create(str(tmp_path / "spools"), run.tracking_uri)
-    line = {"run_id": run.run_id, "kind": "end", "key": "FAILED", "reason": "why", "refused_at": 1}
-    spool.reject([{**line, "value": 4_000_000_000_000}])
+    refuse_end(spool, run.run_id, 4_000_000_000_000)
     with asynctrack.start_run(run_id=run.run_id) as again:
         again.flush()
         command = [sys.executable, "-m", "asynctrack", "spool", "retry", str(spool.path)]
