@@ -71,7 +71,7 @@ class Connections:
         request.extensions["timeout"]["read"] = deadline
         if deadline.total:
             request.extensions["timeout"]["write"] = deadline
-        else:
+        elif request.url.scheme == "https":  # a proxy is asked for a tunnel for no other
             request.extensions["trace"] = lambda event, _: deadline.sent() if event.endswith(_SENT) else None
         response = self._blocking_transport().handle_request(request)
         sink = sink_for(response)
